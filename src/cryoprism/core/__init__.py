@@ -1,0 +1,47 @@
+"""Foundations: units, Fourier grids and transforms, rotations and point groups, devices, random numbers, typed errors."""
+
+from .devices import resolve_device
+from .errors import ConvergenceError, CryoPrismError, CryoPrismWarning, InputError
+from .fourier import (
+    fourier_crop,
+    frequency_grid,
+    frequency_magnitude,
+    half_plane_weights,
+    irfft2,
+    radial_average,
+    rfft2,
+)
+from .random import generator_for
+from .rotations import euler_to_matrix, matrix_to_euler, point_group_matrices, random_rotations
+from .units import (
+    ANGSTROMS_PER_MILLIMETER,
+    ANGSTROMS_PER_NANOMETER,
+    AVOGADRO,
+    electron_wavelength_in_angstroms,
+    interaction_constant,
+)
+
+__all__ = [
+    "ANGSTROMS_PER_MILLIMETER",
+    "ANGSTROMS_PER_NANOMETER",
+    "AVOGADRO",
+    "ConvergenceError",
+    "CryoPrismError",
+    "CryoPrismWarning",
+    "InputError",
+    "electron_wavelength_in_angstroms",
+    "euler_to_matrix",
+    "fourier_crop",
+    "frequency_grid",
+    "frequency_magnitude",
+    "generator_for",
+    "half_plane_weights",
+    "interaction_constant",
+    "irfft2",
+    "matrix_to_euler",
+    "point_group_matrices",
+    "radial_average",
+    "random_rotations",
+    "resolve_device",
+    "rfft2",
+]
