@@ -1,0 +1,199 @@
+"""The spectral face of the causal model: expected periodogram of a micrograph given its causes.
+
+P(k, φ) = A(k) · D(k, φ) · C²(k, φ) + F(k)
+
+with C² = ½[1 - a·cos 2χ'] the contrast transfer (a: damping of its oscillation by window, binning and thickness), D
+the directional
+envelope of motion, A = S · E² · MTF² the coherent power and F = MTF² · R + N everything that the CTF does not
+modulate. S and F are
+smooth: exponentials of cubic B-splines. All transfer functions are those of ``cryoprism.microscope``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.interpolate import BSpline
+from torch import Tensor
+from torch.func import jacfwd
+
+from cryoprism.microscope.motion import drift_envelope
+from cryoprism.microscope.optics import Lens, aberration_phase, defocus_along
+
+from .search import modulation_damping
+from .spectrum import PolarGrid
+
+__all__ = ["LAYOUT", "ParameterLayout", "SpectralModel", "generic_log_structure_factor", "spline_basis"]
+
+#: Defocus and astigmatism enter the parameter vector in this unit [Å], so that all parameters are of order one to ten.
+DEFOCUS_UNIT = 100.0
+#: B-factors enter in this unit [Å²].
+B_UNIT = 10.0
+_SIGNAL_KNOTS = (0.0, 0.02, 0.035, 0.055, 0.08, 0.12, 0.18, 0.26, 0.36, 0.50)
+_NOISE_KNOTS = (0.0, 0.025, 0.045, 0.07, 0.10, 0.14, 0.19, 0.25, 0.32, 0.40, 0.50)
+
+
+def spline_basis(k: Tensor, knots: tuple[float, ...]) -> Tensor:
+    """Cubic B-spline basis (…, len(knots) + 2) with natural padding, constant beyond the outer knots.
+
+    ``knots`` are frequencies [1/Å]. They are absolute, so that coefficients mean the same for every micrograph of a
+    session.
+    """
+    full = np.concatenate([[knots[0]] * 3, knots, [knots[-1]] * 3])
+    flat = np.clip(k.detach().double().numpy().ravel(), knots[0], knots[-1] - 1e-9)
+    design = BSpline.design_matrix(flat, full, 3).toarray()
+    return torch.from_numpy(design).to(torch.float32).reshape(*k.shape, -1)
+
+
+def generic_log_structure_factor(k: Tensor) -> Tensor:
+    """Log power of a generic protein's projection against k [1/Å], zero at k = 0.1: the prior mean of log S.
+
+    Beyond about 10 Å proteins follow Wilson statistics: power ∝ Σ f_e²(k), the mean squared electron form factor of
+    C, N, O and H at
+    protein composition, with a mean atomic B-factor of 30 Å² in power. Below, a shape term rises as k^-2 (between the
+    Porod law k^-4 of a
+    compact body and the k^-1 of its projection's rim). Session and micrograph refine it: only the order of magnitude
+    matters here.
+    """
+    s2 = (k / 2) ** 2
+    # Carbon, Peng et al. (1996), Acta Cryst. A52, 257: sum of Gaussians in s = k / 2.
+    a = (0.0893, 0.2563, 0.7570, 1.0487, 0.3575)
+    b = (0.2465, 1.7100, 6.4094, 18.6113, 50.2523)
+    form = sum(ai * torch.exp(-bi * s2) for ai, bi in zip(a, b, strict=True))
+    shape = torch.log1p((0.06 / k.clamp_min(1e-3)) ** 2)
+    value = 2 * torch.log(torch.as_tensor(form)) - 30.0 * k.square() / 2 + shape
+    at = torch.tensor(0.1)
+    if k.numel() == 1 and bool((k == at).all()):
+        return value
+    return value - generic_log_structure_factor(at)
+
+
+@dataclass(frozen=True)
+class ParameterLayout:
+    """Where each parameter stands in the vector θ."""
+
+    names: tuple[str, ...]
+    signal: slice
+    noise: slice
+
+    @property
+    def size(self) -> int:
+        """Length of θ."""
+        return len(self.names)
+
+    def index(self, name: str) -> int:
+        """Position of a named parameter."""
+        return self.names.index(name)
+
+
+def _layout() -> ParameterLayout:
+    physical = ("defocus", "astigmatism_c", "astigmatism_s", "phase_shift", "b_factor", "drift_y", "drift_x")
+    signal = tuple(f"signal_{i}" for i in range(len(_SIGNAL_KNOTS) + 2))
+    noise = tuple(f"noise_{i}" for i in range(len(_NOISE_KNOTS) + 2))
+    first, second = len(physical), len(physical) + len(signal)
+    return ParameterLayout(physical + signal + noise, slice(first, second), slice(second, second + len(noise)))
+
+
+#: The one layout of θ: defocus, astigmatism (cosine and sine part, half difference) [100 Å]; phase shift [rad]; B [10
+# Å²]; drift [Å];
+#: spline coefficients of log S and log F.
+LAYOUT = _layout()
+
+
+@dataclass(frozen=True)
+class SpectralModel:
+    """Expected log periodogram as a function of θ, on a polar grid.
+
+    Parameters
+    ----------
+    grid
+        Polar bins.
+    lens
+        Optics.
+    fixed_log_transfer
+        (shells,) log power transfer of the causes that are known beforehand: detector MTF², damage at the stated
+        exposure, coherence.
+    """
+
+    grid: PolarGrid
+    lens: Lens
+    fixed_log_transfer: Tensor
+    _signal_basis: Tensor = field(init=False)
+    _noise_basis: Tensor = field(init=False)
+    _template: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_signal_basis", spline_basis(self.grid.k, _SIGNAL_KNOTS))
+        object.__setattr__(self, "_noise_basis", spline_basis(self.grid.k, _NOISE_KNOTS))
+        object.__setattr__(self, "_template", generic_log_structure_factor(self.grid.k) + self.fixed_log_transfer)
+
+    def damping(self, theta: Tensor) -> Tensor:
+        """Damping (shells, 1) of the CTF oscillation at the mean defocus of θ."""
+        return modulation_damping(self.grid, self.lens, float(theta[0]) * DEFOCUS_UNIT)[:, None]
+
+    def phase(self, theta: Tensor) -> Tensor:
+        """2χ' (shells, sectors) [rad], χ' = χ - arcsin Q."""
+        mean, along, across = theta[0] * DEFOCUS_UNIT, theta[1] * DEFOCUS_UNIT, theta[2] * DEFOCUS_UNIT
+        ky, kx = self.grid.ky, self.grid.kx
+        phase = aberration_phase(
+            ky, kx, self.lens, defocus_u_in_angstroms=mean + along, defocus_v_in_angstroms=mean - along
+        )
+        # The sine part of the astigmatism lies at 45°; two parts instead of an angle keep the model smooth where it
+        # vanishes.
+        phase = phase - math.pi * self.lens.wavelength_in_angstroms * defocus_along(ky, kx, across, -across, 45.0)
+        return 2 * (phase - theta[3] - math.asin(self.lens.amplitude_contrast))
+
+    def log_coherent(self, theta: Tensor) -> Tensor:
+        """Log A(k), (shells, 1)."""
+        b = theta[4] * B_UNIT
+        return (self._template + self._signal_basis @ theta[LAYOUT.signal] - b * self.grid.k.square() / 2)[:, None]
+
+    def log_noise(self, theta: Tensor) -> Tensor:
+        """Log F(k), (shells, 1)."""
+        return (self._noise_basis @ theta[LAYOUT.noise])[:, None]
+
+    def directional(self, theta: Tensor) -> Tensor:
+        """D(k, φ), the power envelope of drift, (shells, sectors)."""
+        return drift_envelope(self.grid.ky, self.grid.kx, theta[5], theta[6]).square()
+
+    def log_power(self, theta: Tensor, damping: Tensor) -> Tensor:
+        """Expected log periodogram (shells, sectors)."""
+        contrast = 0.5 * (1 - damping * torch.cos(self.phase(theta)))
+        coherent = self.log_coherent(theta).exp() * self.directional(theta) * contrast
+        return torch.log(coherent + self.log_noise(theta).exp())
+
+    def jacobian(self, theta: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+        """Log power (n,) and its derivative (n, p) over the flattened polar grid.
+
+        The few physical parameters go through automatic differentiation; the splines, most of θ, are linear in log A
+        and log F, so
+        that their columns are shares of the power times their basis.
+        """
+        physical = LAYOUT.signal.start
+
+        def shape(head: Tensor) -> Tensor:
+            return self.log_power(torch.cat([head, theta[physical:]]), damping)
+
+        logp = self.log_power(theta, damping)
+        noise_share = torch.exp(self.log_noise(theta) - logp)
+        columns = torch.empty(*logp.shape, LAYOUT.size)
+        columns[..., :physical] = jacfwd(shape)(theta[:physical])
+        torch.mul((1 - noise_share)[..., None], self._signal_basis[:, None, :], out=columns[..., LAYOUT.signal])
+        torch.mul(noise_share[..., None], self._noise_basis[:, None, :], out=columns[..., LAYOUT.noise])
+        return logp.flatten(), columns.view(-1, LAYOUT.size)
+
+    def project_signal(self, log_values: Tensor, precision: Tensor) -> Tensor:
+        """Spline coefficients of log S whose A(k) follows ``log_values`` (shells,) with B = 0."""
+        return _project(self._signal_basis, log_values - self._template, precision)
+
+    def project_noise(self, log_values: Tensor, precision: Tensor) -> Tensor:
+        """Spline coefficients of log F that follow ``log_values`` (shells,)."""
+        return _project(self._noise_basis, log_values, precision)
+
+
+def _project(basis: Tensor, values: Tensor, precision: Tensor) -> Tensor:
+    solution: Tensor = torch.linalg.solve(basis.T @ basis + 0.05 * precision, basis.T @ values)
+    return solution

@@ -1,0 +1,125 @@
+"""``cryoprism restore``: estimate the causes, restore the images, explain the losses."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ._given import given_values
+
+__all__ = ["FIELDS", "restore"]
+
+#: Which field of ``workflow.RestoreConfig`` each option sets.
+FIELDS = {
+    "inputs": "inputs",
+    "in_mics": "inputs",
+    "out": "output",
+    "only_do_unfinished": "only_do_unfinished",
+    "overwrite": "overwrite",
+    "views": "views",
+    "pixel_size": "pixel_size_in_angstroms",
+    "voltage": "voltage_in_kilovolts",
+    "spherical_aberration": "spherical_aberration_in_millimeters",
+    "amplitude_contrast": "amplitude_contrast",
+    "exposure": "exposure_in_electrons_per_square_angstrom",
+    "mtf": "mtf_file",
+    "gain": "gain_file",
+    "min_defocus": "lowest_defocus_in_angstroms",
+    "max_defocus": "highest_defocus_in_angstroms",
+    "low_resolution": "coarsest_resolution_in_angstroms",
+    "high_resolution": "finest_resolution_in_angstroms",
+    "phase_plate": "phase_plate",
+    "max_passes": "max_passes",
+    "workers": "workers",
+    "device": "device",
+    "seed": "seed",
+    "max_memory": "max_memory_in_gigabytes",
+}
+
+
+def restore(
+    context: typer.Context,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IN", help="A RELION STAR or cryoSPARC .cs file, a folder, a quoted glob, or image files."
+        ),
+    ] = None,
+    in_mics: Annotated[
+        str | None, typer.Option("--in_mics", metavar="STAR", help="Same as IN, for RELION's external jobs.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Restore/jobNNN."),
+    ] = None,
+    only_do_unfinished: Annotated[
+        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    views: Annotated[
+        bool, typer.Option("--views/--no-views", help="Write restored views, residuals, deviations and masks.")
+    ] = True,
+    pixel_size: Annotated[
+        float | None, typer.Option(metavar="Å", help="Pixel size; replaces the one in the metadata.")
+    ] = None,
+    voltage: Annotated[float | None, typer.Option(metavar="kV", help="Acceleration voltage.")] = None,
+    spherical_aberration: Annotated[
+        float | None, typer.Option("--spherical-aberration", "--cs", metavar="mm", help="Spherical aberration.")
+    ] = None,
+    amplitude_contrast: Annotated[
+        float | None, typer.Option(metavar="FRACTION", help="Amplitude contrast, usually 0.07 to 0.1.")
+    ] = None,
+    exposure: Annotated[float | None, typer.Option(metavar="e/Å²", help="Total exposure of one micrograph.")] = None,
+    mtf: Annotated[
+        str | None, typer.Option(metavar="STAR", help="The detector's MTF curve, in RELION's format.")
+    ] = None,
+    gain: Annotated[str | None, typer.Option(metavar="FILE", help="Gain reference, for movies.")] = None,
+    min_defocus: Annotated[float, typer.Option(metavar="Å", help="Start of the defocus search.")] = 3000.0,
+    max_defocus: Annotated[float, typer.Option(metavar="Å", help="End of the defocus search.")] = 50000.0,
+    low_resolution: Annotated[float, typer.Option(metavar="Å", help="Coarse end of the fit.")] = 30.0,
+    high_resolution: Annotated[
+        float | None, typer.Option(metavar="Å", help="Fine end of the fit. Default: chosen from the data.")
+    ] = None,
+    phase_plate: Annotated[bool, typer.Option("--phase-plate", help="Search the phase shift too.")] = False,
+    max_passes: Annotated[int, typer.Option(metavar="N", help="Most passes of the self-evaluation loop.")] = 8,
+    workers: Annotated[
+        int, typer.Option("--workers", "--j", metavar="N", help="Processes that work on micrographs side by side.")
+    ] = 1,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
+    ] = "cpu",
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
+    max_memory: Annotated[
+        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
+    ] = None,
+) -> int:
+    """Estimate what damaged each micrograph, restore it, and say what each cause cost.
+
+    IN is a STAR or .cs file, a folder, a quoted glob, or image files (MRC, TIFF, EER). Values of the microscope come
+    from the metadata; a value given as an option wins.
+
+    Writes micrographs.star (for RELION), causes.json, report.html, views/, residuals/, deviations/, masks/, job.json
+    and run.log. Only the parameters and weights in micrographs.star are meant for reconstruction; views are for eyes
+    and pickers.
+
+    \b
+    Example:
+    cryoprism restore micrographs.star --out Restore/session1 --workers 4
+    """
+    from cryoprism.workflow import RestoreConfig, restore_session
+
+    from ._console import logging_to_console, print_summary
+
+    values = given_values(context, FIELDS)
+    if inputs and in_mics:
+        values["inputs"] = [*inputs, in_mics]
+    known = {} if config is None else RestoreConfig.from_file(config).model_dump()
+    settings = RestoreConfig(**(known | values))
+    with logging_to_console():
+        summary = restore_session(settings)
+    return print_summary(summary)

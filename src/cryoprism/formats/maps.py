@@ -1,0 +1,98 @@
+"""Density maps: volumes (z, y, x) whatever order the file keeps its axes in, with voxel size and origin."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cryoprism.core import CryoPrismWarning, InputError
+
+from .mrc import read_mrc, write_mrc
+
+__all__ = ["Volume", "read_map", "write_map"]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A map: ``data`` (z, y, x) float32, voxel size [Å], and where its first voxel lies (x, y, z) [Å]."""
+
+    data: Tensor
+    voxel_size_in_angstroms: float
+    origin_in_angstroms: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+def read_map(path: str | os.PathLike[str], voxel_size_in_angstroms: float | None = None) -> Volume:
+    """Read a map from an MRC or CCP4 file (gzip and bzip2 too).
+
+    Axes in any order (mapc, mapr, maps) are brought to (z, y, x). The origin is the header's ORIGIN, or where that is
+    zero the start indices times the voxel size.
+
+    Parameters
+    ----------
+    path
+        The file.
+    voxel_size_in_angstroms
+        Wins over the header. Without it a header of exactly 1 Å warns, and 0 or voxels that are not cubes are refused.
+
+    Raises
+    ------
+    InputError
+        Damaged file, not a volume, impossible axes, no voxel size or voxels that are not cubes.
+    """
+    file = Path(path)
+    data, header = read_mrc(file)
+    if data.shape[0] == 1:
+        raise InputError(file, "holds one section: it is an image, not a map", "Read it with read_image.")
+    if sorted(header.axes) == [1, 2, 3]:
+        axes = header.axes
+    elif header.axes == (0, 0, 0):
+        axes = (1, 2, 3)
+    else:
+        raise InputError(file, f"mapc, mapr, maps = {header.axes} is no order of axes", "Correct the header.")
+    # Stored axis order is (sections, rows, columns) = axes reversed; find where z, y and x stand.
+    stored = tuple(reversed(axes))
+    data = data.permute(*(stored.index(axis) for axis in (3, 2, 1))).contiguous()
+    voxel = voxel_size_in_angstroms
+    z, y, x = header.voxel_size_in_angstroms
+    if voxel is None:
+        if not (x and y and z):
+            raise InputError(
+                file, f"the header's voxel size is {x:g}, {y:g}, {z:g}", "Give the voxel size in Å yourself."
+            )
+        if max(x, y, z) / min(x, y, z) > 1.001:
+            raise InputError(
+                file, f"voxels of {x:g} x {y:g} x {z:g} Å are no cubes", "Resample the map to cubic voxels first."
+            )
+        voxel = x
+        if (x, y, z) == (1.0, 1.0, 1.0):
+            warnings.warn(
+                f"{file}: the header's voxel size is exactly 1 Å, which often means that it was never set. "
+                "Check it, and give the voxel size if it is wrong.",
+                CryoPrismWarning,
+                stacklevel=2,
+            )
+    origin = header.origin_in_angstroms
+    if not any(origin):
+        # nxstart, nystart, nzstart count along columns, rows and sections.
+        by_axis = dict(zip(axes, header.start, strict=True))
+        origin = (by_axis[1] * voxel, by_axis[2] * voxel, by_axis[3] * voxel)
+    return Volume(data, float(voxel), origin)
+
+
+def write_map(path: str | os.PathLike[str], volume: Volume, *, mode: int = 2) -> None:
+    """Atomically write a map: space group 1, voxel size and origin in the header; see :func:`write_mrc` for errors."""
+    if volume.data.ndim != 3:
+        raise InputError(path, f"a volume of shape {tuple(volume.data.shape)}", "Give a volume (z, y, x).")
+    write_mrc(
+        path,
+        volume.data.to(torch.float32) if volume.data.dtype == torch.float64 else volume.data,
+        volume.voxel_size_in_angstroms,
+        volume=True,
+        mode=mode,
+        origin_in_angstroms=volume.origin_in_angstroms,
+    )

@@ -1,0 +1,224 @@
+"""Artefact mask: contamination, carbon, and crystalline ice, as labelled regions of one micrograph.
+
+Everything but the search for crystals runs on an image binned to about 12 Å per pixel: what is masked here is larger
+than a particle. All limits are conservative: a region is labelled only if it stands far outside the micrograph's own
+spread.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+import torch
+from torch import Tensor
+
+from cryoprism.core import InputError
+
+from .background import fit_background
+
+__all__ = ["LABELS", "ArtefactMask", "artefact_mask"]
+
+LABELS = {"good": 0, "defect": 1, "contamination": 2, "carbon": 3, "crystalline ice": 4}
+
+_BINNED_PIXEL = 12.0  # Å
+_CRYSTAL_TILE = 256  # pixels of the micrograph
+_ICE_RINGS = (3.90, 3.67, 3.44)  # Å
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class ArtefactMask:
+    """Labelled regions at low resolution.
+
+    Attributes
+    ----------
+    labels
+        (by, bx) uint8, see :data:`LABELS`, covering the field evenly.
+    shape
+        Height and width [pixels] of the micrograph.
+    """
+
+    labels: Tensor
+    shape: tuple[int, int]
+
+    @property
+    def area_fractions(self) -> dict[str, float]:
+        """Fraction of the field under each label (single defects are known to :class:`Defects` only)."""
+        return {name: float((self.labels == label).float().mean()) for name, label in LABELS.items()}
+
+    def full_labels(self, defects: Tensor | None = None) -> Tensor:
+        """Labels (h, w) uint8 at full resolution, with the pixels of ``defects`` (h, w) labelled 1."""
+        row, column = ((torch.arange(n) * m) // n for n, m in zip(self.shape, self.labels.shape, strict=True))
+        full = self.labels[:, column][row]
+        if defects is not None:
+            full.view(-1)[torch.from_numpy(np.flatnonzero(defects.numpy()))] = LABELS["defect"]
+        return full
+
+
+def artefact_mask(image: Tensor, pixel_size_in_angstroms: float) -> ArtefactMask:
+    """Find contamination, carbon and crystalline ice.
+
+    Parameters
+    ----------
+    image
+        (h, w) grey values, protein dark, defects replaced; not changed.
+    pixel_size_in_angstroms
+        Pixel size [Å]. Crystalline ice is looked for only if Nyquist is beyond 3.4 Å.
+
+    Raises
+    ------
+    InputError
+        The pixel size is not positive or the image is not two-dimensional.
+    """
+    if not pixel_size_in_angstroms > 0:
+        raise InputError("pixel_size_in_angstroms", f"{pixel_size_in_angstroms}", "Give the pixel size in Å.")
+    if image.ndim != 2:
+        raise InputError("image", f"shape {tuple(image.shape)}", "Give one micrograph.")
+    image = image.detach()
+    height, width = image.shape
+    factor = max(1, min(round(_BINNED_PIXEL / pixel_size_in_angstroms), min(height, width) // 32))
+    binned = torch.nn.functional.avg_pool2d(image[None, None], factor)[0, 0]
+    pixel = pixel_size_in_angstroms * factor
+    carbon = _carbon(binned.numpy(), pixel)
+    flat = binned - fit_background(binned, ignore=torch.from_numpy(carbon)).field()
+    contamination = _contamination(flat.numpy(), pixel, carbon)
+    labels = torch.zeros(binned.shape, dtype=torch.uint8)
+    crystals = _crystals(image, pixel_size_in_angstroms)
+    if crystals is not None and bool(crystals.any()):
+        row = (torch.arange(labels.shape[0]) * factor // _CRYSTAL_TILE).clamp_max(crystals.shape[0] - 1)
+        column = (torch.arange(labels.shape[1]) * factor // _CRYSTAL_TILE).clamp_max(crystals.shape[1] - 1)
+        labels[crystals[row][:, column]] = LABELS["crystalline ice"]
+    labels[torch.from_numpy(carbon)] = LABELS["carbon"]
+    labels[torch.from_numpy(contamination)] = LABELS["contamination"]
+    return ArtefactMask(labels, (height, width))
+
+
+def _robust(values: Array) -> tuple[float, float]:
+    median = float(np.median(values))
+    return median, 1.4826 * float(np.median(np.abs(values - median))) + 1e-30
+
+
+def _contamination(flat: Array, pixel: float, carbon: Array) -> Array:
+    """Dark, thick, compact regions.
+
+    Smoothed over 40 Å, a seed is darker than 6 robust deviations and than 1.8 times the grey that only 5 % of the
+    field (the particles) goes below; it grows to half of that and counts from an area of (100 Å)².
+    """
+    smooth = scipy.ndimage.gaussian_filter(flat, 40.0 / pixel, mode="reflect")
+    median, spread = _robust(smooth[~carbon] if not carbon.all() else smooth)
+    dark = (median - smooth) / spread
+    typical = float(np.quantile(dark[~carbon], 0.95)) if not carbon.all() else 0.0
+    limit = max(6.0, 1.8 * typical)
+    grown, count = scipy.ndimage.label((dark > 0.5 * limit) & ~carbon)
+    if count == 0:
+        return np.zeros(flat.shape, dtype=bool)
+    index = np.arange(1, count + 1)
+    peak = scipy.ndimage.maximum(dark, grown, index)
+    area = scipy.ndimage.sum_labels(dark > 0.7 * limit, grown, index) * pixel * pixel
+    keep = np.concatenate([[False], (peak > limit) & (area > 100.0**2)])
+    found = keep[grown]
+    reach = max(1, round(25.0 / pixel))
+    return np.asarray(scipy.ndimage.binary_dilation(found, iterations=reach)) if found.any() else found
+
+
+def _carbon(binned: Array, pixel: float) -> Array:
+    """Find a support film: one of two regions with different texture, in one piece, that reaches the edge.
+
+    The logarithm of the local variance (of the image without its slow part, over about 300 Å) is split in two (Otsu
+    1979, IEEE Trans. SMC 9, 62). There is carbon only if the classes are far apart against their own spreads, each is
+    one piece and the carbon touches the edge. Carbon is the rougher class.
+    """
+    nothing = np.zeros(binned.shape, dtype=bool)
+    if min(binned.shape) * pixel < 1500.0:
+        return nothing
+    detail = binned - scipy.ndimage.gaussian_filter(binned, 30.0 / pixel, mode="reflect")
+    # Clipped, so that single contaminations and particles weigh like texture.
+    _, spread = _robust(detail)
+    energy = np.minimum(detail * detail, (4.0 * spread) ** 2)
+    window = 150.0 / pixel
+    texture = np.log(scipy.ndimage.gaussian_filter(energy, window, mode="reflect") + 1e-30)
+    threshold = _otsu(texture)
+    rough = texture > threshold
+    if not 0.03 <= rough.mean() <= 0.97:
+        return nothing
+    high, low = texture[rough], texture[~rough]
+    separation = (np.median(high) - np.median(low)) / (_robust(high)[1] + _robust(low)[1])
+    if separation < 3.0 or np.median(high) - np.median(low) < 0.25:
+        return nothing
+    pieces, count = scipy.ndimage.label(rough)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    largest = pieces == 1 + int(sizes.argmax())
+    border = np.concatenate([largest[0], largest[-1], largest[:, 0], largest[:, -1]])
+    if sizes.max() < 0.8 * rough.sum() or border.mean() < 0.05:
+        return nothing
+    return np.asarray(largest)
+
+
+def _otsu(values: Array) -> float:
+    """Threshold that maximises the variance between two classes."""
+    counts, edges = np.histogram(values, bins=128)
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    below = np.cumsum(counts).astype(float)
+    above = below[-1] - below
+    mass = np.cumsum(counts * centres)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
+    return float(edges[1 + int(np.nanargmax(between[:-1]))])
+
+
+def _crystals(image: Tensor, pixel: float) -> Tensor | None:
+    """Tiles (ty, tx) with ice reflections: a ring above its flanks, or spots that chance does not make.
+
+    For noise the periodogram over its mean is exponential; a ring's mean over its flanks' then has the standard error
+    1/√n, and the strongest of n coefficients passes ln(n · tiles / 0.001) once in a thousand micrographs.
+    """
+    if 2.0 * pixel >= _ICE_RINGS[-1] / 1.05:
+        return None
+    size = _CRYSTAL_TILE
+    ty, tx = image.shape[0] // size, image.shape[1] // size
+    if ty == 0 or tx == 0:
+        return None
+    ky = torch.fft.fftfreq(size, pixel)[:, None]
+    kx = torch.fft.rfftfreq(size, pixel)[None, :]
+    k = torch.sqrt(ky * ky + kx * kx)
+    taper = torch.hann_window(size, periodic=True)
+    taper = taper / taper.square().mean().sqrt()
+    tiles = torch.arange(ty * tx)
+    found = torch.zeros(ty * tx, dtype=torch.bool)
+    # Axes and the outermost columns belong to line defects and to aliasing.
+    usable = (ky.abs() > 2.0 / (size * pixel)) & (kx > 2.0 / (size * pixel)) & (kx < 0.49 / pixel)
+    rings = []
+    for spacing in _ICE_RINGS:
+        off = (k * spacing - 1.0).abs()
+        rings.append(((off < 0.012) & usable, (off > 0.02) & (off < 0.05) & usable))
+    region = torch.zeros_like(usable)
+    for ring, flank in rings:
+        region |= ring | flank
+    flat_region = region.reshape(-1).nonzero()[:, 0]
+    index = [(r.reshape(-1)[flat_region], f.reshape(-1)[flat_region]) for r, f in rings]
+    for row in range(ty):
+        strip = image[row * size : (row + 1) * size, : tx * size].reshape(size, tx, size).permute(1, 0, 2)
+        tapered = (strip - strip.mean(dim=(1, 2), keepdim=True)) * taper * taper[:, None]
+        transform = torch.from_numpy(_rfft2(tapered.numpy())).reshape(tx, -1)[:, flat_region]
+        power = transform.real.square() + transform.imag.square()
+        hit = torch.zeros(tx, dtype=torch.bool)
+        for ring, flank in index:
+            n, m = int(ring.sum()), int(flank.sum())
+            level = power[:, flank].mean(-1).clamp_min(1e-30)
+            excess = power[:, ring].mean(-1) / level
+            # The taper correlates neighbours: about 2.2 coefficients share one independent value.
+            error = math.sqrt(2.2 * (1.0 / n + 1.0 / m))
+            peak = power[:, ring].amax(-1) / level
+            hit |= (excess > max(1.5, 1.0 + 8.0 * error)) | (peak > 1.5 * math.log(n * ty * tx / 1e-3))
+        found[tiles[row * tx : (row + 1) * tx]] = hit
+    return found.reshape(ty, tx)
+
+
+def _rfft2(stack: Array) -> Array:
+    return np.asarray(scipy.fft.rfft2(stack, workers=max(1, torch.get_num_threads())))

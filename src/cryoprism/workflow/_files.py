@@ -1,0 +1,119 @@
+"""Files that are either whole or absent, and fingerprints that tell whether an input changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cryoprism.core import InputError
+
+__all__ = ["TEMPORARY_PREFIX", "atomic_path", "fingerprint", "output_stems", "write_json", "write_text"]
+
+TEMPORARY_PREFIX = ".cryoprism-tmp-"
+_END_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it becomes ``path`` at the end, whole, or vanishes if anything goes wrong.
+
+    The temporary file lies in the same folder (so that the rename is atomic) and keeps the suffix (so that writers
+    which look at it do the same). The data are flushed to the disk before the rename: after a power cut the file is
+    the old one or the new one, never an empty one.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{target.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused because no JSON reader has to understand them."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def fingerprint(path: str | Path) -> dict[str, str | int]:
+    """Size, time of last change, and SHA-256 of the first and the last MiB of a file.
+
+    Reading both ends is fast for movies of many gigabytes. A change in the middle alone that keeps size and time goes
+    unseen; programs that write micrographs do not do that.
+
+    Returns
+    -------
+    dict
+        ``path`` (as given), ``bytes``, ``changed_ns`` (nanoseconds since 1970), ``sha256_of_ends`` (of the whole file
+        where it is at most 2 MiB).
+    """
+    file = Path(path)
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        status = os.fstat(stream.fileno())
+        digest.update(stream.read(_END_BYTES))
+        if status.st_size > _END_BYTES:
+            stream.seek(max(_END_BYTES, status.st_size - _END_BYTES))
+            digest.update(stream.read(_END_BYTES))
+    return {
+        "path": str(path),
+        "bytes": status.st_size,
+        "changed_ns": status.st_mtime_ns,
+        "sha256_of_ends": digest.hexdigest(),
+    }
+
+
+def output_stems(paths: Sequence[str | Path]) -> list[str]:
+    """One output name per input: its stem; where two inputs share a stem, parent folders are put before it.
+
+    Compressed suffixes count as part of the suffix: ``a.mrc.gz`` gives ``a``.
+
+    Raises
+    ------
+    InputError
+        The same file is listed twice.
+    """
+    files = [Path(path) for path in paths]
+    seen: dict[Path, int] = {}
+    for index, file in enumerate(files):
+        key = Path(os.path.abspath(file))
+        if key in seen:
+            raise InputError(file, "is listed twice in the input", "List every micrograph once.")
+        seen[key] = index
+    stems = [_stem(file) for file in files]
+    depth = 1
+    while len(set(stems)) < len(stems) and depth <= max(len(Path(os.path.abspath(file)).parts) for file in files):
+        count: dict[str, int] = {}
+        for stem in stems:
+            count[stem] = count.get(stem, 0) + 1
+        for index, file in enumerate(files):
+            if count[stems[index]] > 1:
+                parts = Path(os.path.abspath(file)).parts[-1 - depth : -1]
+                stems[index] = "__".join([*(part.strip("/\\") for part in parts), _stem(file)])
+        depth += 1
+    if len(set(stems)) < len(stems):
+        twin = next(stem for stem in stems if stems.count(stem) > 1)
+        raise InputError(twin, "two inputs differ only in their suffix", "Give one file per micrograph.")
+    return stems
+
+
+def _stem(file: Path) -> str:
+    name = file.name
+    for suffix in (".gz", ".bz2"):
+        name = name.removesuffix(suffix)
+    return Path(name).stem or name

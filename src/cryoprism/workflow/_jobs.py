@@ -1,0 +1,333 @@
+"""Job folders: what was run, on what, what came out; whole outputs only; a killed run resumes where it stopped."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final, TextIO
+
+from cryoprism import __version__
+from cryoprism.core import InputError
+
+from ._config import JobConfig
+from ._files import TEMPORARY_PREFIX, fingerprint, write_json, write_text
+
+__all__ = ["FAILURE_MARKER", "SUCCESS_MARKER", "Job", "open_job"]
+
+SUCCESS_MARKER: Final = "RELION_JOB_EXIT_SUCCESS"
+FAILURE_MARKER: Final = "RELION_JOB_EXIT_FAILURE"
+_RECORDS = ".done"
+_LOCK = ".lock"
+# RELION makes the folder of an external job and puts these into it before it starts the program.
+_RELION_OWN = {
+    "run.out", "run.err", "run.job", "note.txt", "job.star", "job_pipeline.star", "default_pipeline.star",
+    "continue_job.star", "RELION_JOB_RUNNING", "RELION_JOB_ABORT_NOW", "pipeline_control",
+}  # fmt: skip
+_PACKAGES = ("torch", "numpy", "scipy", "mrcfile", "starfile", "pydantic")
+
+log = logging.getLogger("cryoprism")
+
+
+class Job:
+    """A job folder that is being written. Made by :func:`open_job`, never directly.
+
+    Attributes
+    ----------
+    kind
+        ``Restore``, ``Simulate`` …
+    path
+        The folder.
+    config
+        The validated configuration; it is what ``job.json`` holds.
+    """
+
+    def __init__(self, kind: str, path: Path, config: JobConfig) -> None:
+        self.kind: Final = kind
+        self.path: Final = path
+        self.config: Final = config
+        self._config_hash: Final = config.result_hash()
+        self._record: dict[str, Any] = {
+            "schema": "cryoprism-job-1",
+            "kind": kind,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "config": config.model_dump(mode="json"),
+            "config_hash": self._config_hash,
+            "seed": config.seed,
+            "versions": _versions(),
+            "started": _now(),
+            "finished": None,
+            "status": "running",
+            "inputs": [],
+        }
+
+    def record_inputs(self, paths: Iterable[str | Path]) -> None:
+        """Write the inputs with their fingerprints into ``job.json``."""
+        self._record["inputs"] = [fingerprint(path) for path in paths]
+        self._write_record()
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a JSON value under ``notes`` in ``job.json``: a count, a duration, a decision."""
+        self._record.setdefault("notes", {})[key] = value
+        self._write_record()
+
+    def folder(self, name: str) -> Path:
+        """Make and return a folder inside the job."""
+        folder = self.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def mark_done(
+        self,
+        name: str,
+        *,
+        stage: str,
+        source: str | Path | None = None,
+        outputs: Sequence[Path] = (),
+        depends_on: str = "",
+        result: Any = None,
+    ) -> None:
+        """Record that ``stage`` of the micrograph ``name`` is finished.
+
+        Parameters
+        ----------
+        name
+            Name of the micrograph, as in the catalogue.
+        stage
+            ``estimate``, ``restore`` …
+        source
+            The input file; if it changes, the work is done again.
+        outputs
+            Files inside the job folder that this stage wrote; if one goes missing or changes size, the work is done
+            again.
+        depends_on
+            Hash or text of whatever else decides the result, for example the session's priors.
+        result
+            A JSON value to be had back by :meth:`done_result`.
+        """
+        record = {
+            "name": name,
+            "stage": stage,
+            "config_hash": self._config_hash,
+            "depends_on": depends_on,
+            "source": fingerprint(source) if source is not None else None,
+            "outputs": {str(path.relative_to(self.path)): path.stat().st_size for path in outputs},
+            "result": result,
+        }
+        write_json(self._record_path(name, stage), record)
+
+    def is_done(self, name: str, *, stage: str, source: str | Path | None = None, depends_on: str = "") -> bool:
+        """Whether ``stage`` of ``name`` was finished with this configuration and input, and its outputs are there."""
+        record = self._read(name, stage)
+        if record is None or record["config_hash"] != self._config_hash or record["depends_on"] != depends_on:
+            return False
+        if source is not None and not _same_source(record["source"], source):
+            return False
+        return all(_size(self.path / output) == size for output, size in record["outputs"].items())
+
+    def done_result(self, name: str, *, stage: str) -> Any:
+        """Return the ``result`` that :meth:`mark_done` was given, or None."""
+        record = self._read(name, stage)
+        return None if record is None else record["result"]
+
+    def write_relion_output_nodes(self, nodes: Mapping[str, int]) -> None:
+        """Tell RELION's pipeline what came out of an external job: file inside the folder to RELION 3.1 node type.
+
+        Type 1 is a STAR file of micrographs, 3 one of particles.
+        """
+        rows = "".join(f"{self.path.as_posix()}/{name} {kind}\n" for name, kind in nodes.items())
+        header = "\ndata_output_nodes\n\nloop_\n_rlnPipeLineNodeName #1\n_rlnPipeLineNodeType #2\n"
+        write_text(self.path / "RELION_OUTPUT_NODES.star", header + rows + "\n")
+
+    def _record_path(self, name: str, stage: str) -> Path:
+        digest = hashlib.sha256(f"{stage}\x1f{name}".encode()).hexdigest()[:12]
+        return self.path / _RECORDS / f"{Path(name).stem[:80]}-{stage}-{digest}.json"
+
+    def _read(self, name: str, stage: str) -> dict[str, Any] | None:
+        try:
+            record: dict[str, Any] = json.loads(self._record_path(name, stage).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return record
+
+    def _write_record(self) -> None:
+        write_json(self.path / "job.json", self._record)
+
+    def _start(self) -> None:
+        for marker in (SUCCESS_MARKER, FAILURE_MARKER):
+            (self.path / marker).unlink(missing_ok=True)
+        for pattern in (f"{TEMPORARY_PREFIX}*", ".*.????????.tmp"):  # what a killed run may have left half written
+            for leftover in self.path.rglob(pattern):
+                leftover.unlink(missing_ok=True)
+        self._write_record()
+
+    def _finish(self, status: str) -> None:
+        self._record.update(finished=_now(), status=status)
+        self._write_record()
+        (self.path / (SUCCESS_MARKER if status == "success" else FAILURE_MARKER)).touch()
+
+
+@contextmanager
+def open_job(kind: str, config: JobConfig, *, root: str | Path = ".") -> Iterator[Job]:
+    """Open the folder of a job and leave it with exactly one of RELION's exit markers.
+
+    The folder is ``config.output``, or the next free ``root/KIND/jobNNN``. Inside the block, log records of the
+    ``cryoprism`` logger and warnings go to ``run.log`` as well.
+
+    Raises
+    ------
+    InputError
+        The folder exists and holds something but neither ``only_do_unfinished`` nor ``overwrite`` is set, belongs to
+        another kind of job, or another run is writing into it.
+    """
+    path = _next_folder(Path(root) / kind) if config.output is None else config.output
+    lock = _claim(kind, path, config)
+    try:
+        job = Job(kind, path, config)
+        job._start()
+        with _logging_to(path / "run.log"):
+            log.info("CryoPrism %s, %s in %s", __version__, kind, path)
+            try:
+                yield job
+            except BaseException as error:
+                status = "interrupted" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "failure"
+                log.debug("%s", status, exc_info=error)
+                _finish_anyway(job, status)
+                raise
+            job._finish("success")
+    finally:
+        lock.close()
+
+
+def _finish_anyway(job: Job, status: str) -> None:
+    # On a full disk even the marker may fail; the first error is the one worth telling.
+    try:
+        job._finish(status)
+    except OSError:
+        log.debug("the marker could not be written", exc_info=True)
+
+
+def _next_folder(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    numbers = [int(p.name[3:]) for p in parent.glob("job[0-9]*") if p.name[3:].isdigit()]
+    number = max(numbers, default=0) + 1
+    while True:
+        path = parent / f"job{number:03d}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def _claim(kind: str, path: Path, config: JobConfig) -> IO[str]:
+    if path.exists() and not path.is_dir():
+        raise InputError(path, "is a file, not a folder", "Name another folder in --out.")
+    path.mkdir(parents=True, exist_ok=True)
+    foreign = [entry.name for entry in path.iterdir() if entry.name not in _RELION_OWN | {_LOCK}]
+    if foreign and not (config.only_do_unfinished or config.overwrite):
+        raise InputError(
+            path,
+            f"the folder already holds {len(foreign)} entries",
+            "Add --only-do-unfinished to continue, --overwrite to start over, or name another folder in --out.",
+        )
+    earlier = _kind_of(path)
+    if foreign and earlier != kind:
+        what = "no CryoPrism job" if earlier is None else f"a {earlier} job, not a {kind} job"
+        raise InputError(path, f"the folder holds {what}", "Name another folder in --out.")
+    lock = (path / _LOCK).open("a", encoding="utf-8")
+    try:
+        _lock(lock)
+    except OSError as error:
+        lock.close()
+        raise InputError(
+            path, "another run is writing into this folder", "Wait for it or name another folder."
+        ) from error
+    if config.overwrite:
+        for record in (path / _RECORDS).glob("*.json"):
+            record.unlink()
+    return lock
+
+
+def _kind_of(path: Path) -> str | None:
+    try:
+        content = json.loads((path / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(content.get("kind")) if isinstance(content, dict) else None
+
+
+def _lock(stream: IO[str]) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.DEBUG)
+    level, show = log.level, warnings.showwarning
+
+    def also_to_file(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        handler.handle(log.makeRecord(log.name, logging.WARNING, filename, lineno, str(message), (), None))
+        show(message, category, filename, lineno, file, line)
+
+    log.addHandler(handler)
+    log.setLevel(min(level, logging.DEBUG) if level else logging.DEBUG)
+    warnings.showwarning = also_to_file
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+        log.setLevel(level)
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"cryoprism": __version__, "python": platform.python_version(), "system": platform.system()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return versions
+
+
+def _same_source(record: Mapping[str, Any] | None, source: str | Path) -> bool:
+    if record is None:
+        return False
+    now = fingerprint(source)
+    # A copy elsewhere with the same content is the same input.
+    return all(record.get(key) == now[key] for key in ("bytes", "sha256_of_ends"))
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

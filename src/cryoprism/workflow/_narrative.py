@@ -1,0 +1,158 @@
+"""A ledger in words that a microscopist uses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cryoprism.core import InputError
+
+__all__ = ["advice_for", "cause_in_words", "micrograph_sentences", "read_causes", "session_sentences"]
+
+SCHEMA_NAME: Final = "cryoprism-causes-1"
+_MOST_SENTENCES = 3
+_CLEAR = 2.0  # standard deviations above zero before a loss is called one
+
+# Cause: (how it is called in a sentence, what to do about it).
+_WORDS: Final[Mapping[str, tuple[str, str]]] = {
+    "defocus": ("defocus", "Aim for a smaller underfocus or correct more finely; the loss is at the zeros of the CTF."),
+    "astigmatism": ("astigmatism", "Realign the objective stigmator."),
+    "phase_shift": ("the phase shift", "Check the phase plate's conditioning."),
+    "spherical_aberration": ("spherical aberration", "Check the Cs value in the metadata."),
+    "spatial_coherence": ("beam convergence", "Use a more parallel beam: set the C2 condenser anew."),
+    "temporal_coherence": ("energy spread", "Check gun, high tension and energy filter."),
+    "motion": ("motion", "Align frames again with more patches, leave out the first ones, or let the stage settle."),
+    "drift": ("drift", "Align frames again, leave out the first ones, or let the stage settle."),
+    "jitter": ("vibration", "Check the stage and the surroundings for vibration."),
+    "local_motion": ("local motion", "Use patch-wise motion correction or a smaller beam."),
+    "radiation_damage": ("radiation damage", "Weight frames by dose, or use fewer of the late frames."),
+    "damage": ("radiation damage", "Weight frames by dose, or use fewer of the late frames."),
+    "ice_thickness": ("thick ice", "Blot longer or choose thinner squares."),
+    "ice": ("thick ice", "Blot longer or choose thinner squares."),
+    "inelastic": ("inelastic scattering", "Choose thinner ice or close the energy slit."),
+    "background": ("background from the ice", "Choose thinner ice."),
+    "crystalline_ice": ("crystalline ice", "Check vitrification and storage; drop the strongest cases."),
+    "contamination": ("contamination", "Check transfer and vacuum; mask it before picking."),
+    "carbon": ("carbon in the field", "Centre the holes better; picks on carbon are masked."),
+    "tilt": ("tilt", "Refine defocus per particle."),
+    "thickness_gradient": ("a thickness gradient", "Refine defocus per particle."),
+    "mtf": ("the detector's blur", "Use super-resolution or a higher magnification."),
+    "shot_noise": ("too few electrons", "Collect more particles or a higher exposure."),
+    "coincidence_loss": ("coincidence loss", "Lower the dose rate on the detector."),
+    "gain_residue": ("gain residue", "Take a new gain reference."),
+    "defects": ("bad pixels", "Take a new gain reference and defect map."),
+}  # fmt: skip
+
+
+def cause_in_words(cause: str) -> str:
+    """Name of a cause inside a sentence."""
+    return _WORDS[cause][0] if cause in _WORDS else cause.replace("_", " ")
+
+
+def advice_for(cause: str) -> str:
+    """Return what to do about a cause, or an empty text."""
+    return _WORDS[cause][1] if cause in _WORDS else ""
+
+
+def read_causes(path: str | Path) -> dict[str, Any]:
+    """Read ``causes.json`` from a job folder or by its name.
+
+    Raises
+    ------
+    InputError
+        It is not there, is not JSON, or is another format.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "causes.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(file, "does not exist", "Name the folder that cryoprism restore wrote (--out).") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(file, "is not JSON", "Name the folder that cryoprism restore wrote (--out).") from error
+    found = content.get("schema") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or found != SCHEMA_NAME:
+        raise InputError(
+            file, f"has the format {found!r}, not '{SCHEMA_NAME}'", "Run cryoprism restore of this version again."
+        )
+    return content
+
+
+def session_sentences(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say what the session lost, to which causes, in which micrographs, and what to do; most important first."""
+    session = content["session"]
+    micrographs = content["micrographs"]
+    if not micrographs:
+        return ("No micrograph was estimated.",)
+    lost = session["ideal_information_in_bits"]["mean"] - session["information_in_bits"]["mean"]
+    if lost <= 0:
+        return ("No cause took a measurable amount of information.",)
+    sentences = []
+    for cause, loss in _ranked(session["ledger"])[:_MOST_SENTENCES]:
+        share = 100 * loss["mean"] / lost
+        spread = 100 * loss["standard_deviation"] / lost
+        where = _where(cause, micrographs)
+        what = f"{share:.0f} ± {spread:.0f} % of the lost information is {cause_in_words(cause)}{where}."
+        sentences.append(f"{what} {advice_for(cause)}".strip())
+    abstained = _abstained(micrographs)
+    if abstained:
+        sentences.append(f"Not identifiable from these data, so nothing is claimed: {', '.join(abstained)}.")
+    flagged = [entry["name"] for entry in micrographs if entry["flags"]]
+    if flagged:
+        sentences.append(f"{len(flagged)} of {len(micrographs)} micrographs are flagged.")
+    return tuple(sentences)
+
+
+def micrograph_sentences(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say the same for one micrograph, an item of ``micrographs``."""
+    lost = entry["ideal_information_in_bits"]["mean"] - entry["information_in_bits"]["mean"]
+    ledger = {name: cause["bits_lost"] for name, cause in entry["causes"].items() if cause["bits_lost"] is not None}
+    sentences = []
+    if lost > 0:
+        for cause, loss in _ranked(ledger)[:_MOST_SENTENCES]:
+            share, spread = 100 * loss["mean"] / lost, 100 * loss["standard_deviation"] / lost
+            sentences.append(f"{share:.0f} ± {spread:.0f} % of the lost information is {cause_in_words(cause)}.")
+    if not sentences:
+        sentences.append("No cause took a measurable amount of information.")
+    if entry["flags"]:
+        sentences.append("Flagged: " + ", ".join(flag.replace("_", " ") for flag in entry["flags"]) + ".")
+    return tuple(sentences)
+
+
+def _ranked(ledger: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
+    clear = [(c, q) for c, q in ledger.items() if q["mean"] > max(0.0, _CLEAR * q["standard_deviation"])]
+    return sorted(clear, key=lambda item: -item[1]["mean"])
+
+
+def _where(cause: str, micrographs: list[Mapping[str, Any]]) -> str:
+    losses = [_bits(entry, cause) for entry in micrographs]
+    total = sum(losses)
+    if len(losses) < 4 or total <= 0:
+        return ""
+    # The fewest micrographs in a row, at an end of the session, that hold most of the loss: at most a third.
+    third = len(losses) // 3
+    for count in range(1, third + 1):
+        for part, place in ((losses[:count], "first"), (losses[-count:], "last")):
+            if sum(part) > 0.6 * total:
+                return f", mostly in the {place} {count} of {len(losses)} images"
+    worst = sorted(losses, reverse=True)[:third]
+    if third and sum(worst) > 0.7 * total:
+        return f", mostly in {third} of {len(losses)} images"
+    return ""
+
+
+def _bits(entry: Mapping[str, Any], cause: str) -> float:
+    found = entry["causes"].get(cause)
+    return 0.0 if found is None or found["bits_lost"] is None else max(0.0, float(found["bits_lost"]["mean"]))
+
+
+def _abstained(micrographs: list[Mapping[str, Any]]) -> list[str]:
+    names = {name for entry in micrographs for name in entry["causes"]}
+    return sorted(
+        cause_in_words(name)
+        for name in names
+        if not any(entry["causes"][name]["identifiable"] for entry in micrographs if name in entry["causes"])
+    )
