@@ -12,9 +12,11 @@ from torch import Tensor
 from cryoprism.microscope.optics import Lens
 
 from .evidence import (
+    TYPICAL_EXPOSURE,
     Circumstances,
     RingFit,
     TiltPlane,
+    ice_level,
     ice_thickness,
     known_log_transfer,
     local_defocus,
@@ -23,8 +25,8 @@ from .evidence import (
     ring_windows,
 )
 from .inference import Fit, Prior, default_prior, drift_starts, fit_spectrum, initial_parameters
-from .ledger import Scene
-from .model import B_UNIT, DEFOCUS_UNIT, SpectralModel
+from .ledger import Observation
+from .model import B_UNIT, DEFOCUS_UNIT, LAYOUT, SpectralModel
 from .search import search_defocus
 from .spectrum import Spectrum
 
@@ -97,9 +99,9 @@ class Estimate:
     other_mode: float
 
     @property
-    def scene(self) -> Scene:
+    def observation(self) -> Observation:
         """What the ledger needs."""
-        return Scene(
+        return Observation(
             spectrum=self.spectrum,
             fit=self.fit,
             scale=self.scale,
@@ -108,6 +110,7 @@ class Estimate:
             ring_excess=self.excess,
             thickness=self.thickness,
             tilt=self.tilt,
+            rings_detected=self.rings.detected,
         )
 
     @property
@@ -127,13 +130,18 @@ class Estimate:
             defocus_u_in_angstroms=mean + half,
             defocus_v_in_angstroms=mean - half,
             defocus_angle_in_degrees=angle % 180,
-            phase_shift_in_degrees=math.degrees(float(theta[3])),
+            phase_shift_in_degrees=math.degrees(float(theta[3])) if self._phase_is_free else 0.0,
             defocus_deviation_in_angstroms=self.fit.deviation("defocus") * DEFOCUS_UNIT,
             astigmatism_deviation_in_angstroms=2 * sd_half,
             angle_deviation_in_degrees=sd_angle,
             figure_of_merit=self.rings.figure_of_merit,
             limit_in_angstroms=self.rings.limit_in_angstroms,
         )
+
+    @property
+    def _phase_is_free(self) -> bool:
+        index = LAYOUT.index("phase_shift")
+        return float(self.fit.prior.precision[index, index]) < 1e4
 
     @property
     def b_factor_in_square_angstroms(self) -> float:
@@ -182,7 +190,9 @@ def estimate_causes(
     )
     scale = float(spectrum.power[-max(8, len(spectrum.power) // 6) :].mean())
     log_transfer = known_log_transfer(spectrum.grid, lens, known, candidates[0].mean_defocus_in_angstroms)
-    model = SpectralModel(spectrum.grid, lens, _total(log_transfer, spectrum.grid.k))
+    exposure = known.exposure_in_electrons_per_square_angstrom or TYPICAL_EXPOSURE
+    model = SpectralModel(spectrum.grid, lens, log_transfer, exposure)
+    prior = _with_ice(prior, lens, known, spectrum, scale)
     starts = []
     for index, candidate in enumerate(candidates[:2]):
         if index and candidate.score < 0.8 * candidates[0].score:
@@ -222,6 +232,7 @@ def _complete(
     log_transfer: Mapping[str, Tensor],
     other_mode: float,
 ) -> Estimate:
+    prior = _with_ice(prior, lens, known, spectrum, scale)
     fit = fit_spectrum(spectrum, model, prior, [theta], scale)
     excess, significance = ring_excess(spectrum, fit, scale)
     if bool(excess.any()):
@@ -258,8 +269,7 @@ def with_known(estimate: Estimate, known: Circumstances) -> Estimate:
     return replace(estimate, known=known, thickness=ice_thickness(known, estimate.lens))
 
 
-def _total(log_transfer: Mapping[str, Tensor], k: Tensor) -> Tensor:
-    total = torch.zeros_like(k)
-    for transfer in log_transfer.values():
-        total = total + transfer
-    return total
+def _with_ice(prior: Prior, lens: Lens, known: Circumstances, spectrum: Spectrum, scale: float) -> Prior:
+    """Prior in which the level of the ice's structure is that of this micrograph's own thickness."""
+    level, deviation = ice_level(lens, known, spectrum.pixel_size_in_angstroms, scale)
+    return prior.with_marginal("ice_level", level, deviation)

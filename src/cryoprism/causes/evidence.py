@@ -26,10 +26,11 @@ from .search import smooth_background
 from .spectrum import PolarGrid, Spectrum
 
 __all__ = [
+    "TYPICAL_EXPOSURE",
     "Circumstances",
     "RingFit",
     "TiltPlane",
-    "ice_background_power",
+    "ice_level",
     "ice_thickness",
     "known_log_transfer",
     "local_defocus",
@@ -39,6 +40,8 @@ __all__ = [
 
 _RING_HALF_WIDTH = 0.006  # 1/Å
 _RING_SIGNIFICANCE = 6.0
+#: Exposure [e/Å²] taken for granted where none is stated.
+TYPICAL_EXPOSURE = 40.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,23 +131,27 @@ def ice_thickness(known: Circumstances, lens: Lens) -> tuple[float, float] | Non
     return thickness, math.hypot(path * known.incident_intensity_relative_sd, 0.1 * thickness)
 
 
-def ice_background_power(
-    grid: PolarGrid, lens: Lens, known: Circumstances, thickness_in_angstroms: float, scale: float
-) -> Tensor:
-    """Power (shells,) of the ice's own structure before the CTF, in units of ``scale``; zero where it cannot be known.
+def ice_level(lens: Lens, known: Circumstances, pixel_size_in_angstroms: float, scale: float) -> tuple[float, float]:
+    """Log power of the ice's own structure at 10 Å before the CTF, in units of ``scale``, and its standard deviation.
 
     A weak object of projected potential v gives I = I0 (1 - 2 CTF ⊗ σv): power (2σ Ī)² P(k) / px² per coefficient.
+    Where intensities are not known, Ī = Poisson variance ties the noise floor to the exposure, with 400 Å of ice and
+    e^{±1}.
     """
-    if known.mean_intensity is None or known.mean_intensity <= 0 or thickness_in_angstroms <= 0:
-        return torch.zeros_like(grid.k)
     sigma = interaction_constant(lens.voltage_in_kilovolts)
+    exposure = known.exposure_in_electrons_per_square_angstrom
+    measured = ice_thickness(known, lens)
+    thickness, deviation = measured if measured is not None else (400.0, 400.0)
     density = ice_structure_power(
-        grid.k,
-        thickness_in_angstroms,
-        exposure_in_electrons_per_square_angstrom=known.exposure_in_electrons_per_square_angstrom or 0.0,
+        torch.tensor([0.1]),
+        max(thickness, 50.0),
+        exposure_in_electrons_per_square_angstrom=exposure or TYPICAL_EXPOSURE,
     )
-    factor = (2 * sigma * known.mean_intensity) ** 2 / grid.pixel_size_in_angstroms**2
-    return density * (factor / scale)
+    if measured is not None and known.mean_intensity is not None:
+        factor = (2 * sigma * known.mean_intensity) ** 2 / pixel_size_in_angstroms**2 / scale
+    else:
+        factor = (2 * sigma) ** 2 * (exposure or TYPICAL_EXPOSURE)
+    return math.log(float(density) * factor), math.hypot(min(deviation / max(thickness, 50.0), 1.0), 0.25)
 
 
 def ring_windows(grid: PolarGrid) -> Tensor:
@@ -290,7 +297,8 @@ def ring_fit(spectrum: Spectrum, fit: Fit, scale: float) -> RingFit:
     mean_phase = -fit_phase_of_mean(fit)
     phase = -model.phase(theta)
     radius = torch.searchsorted(mean_phase.contiguous(), phase.contiguous()).clamp(0, len(grid.k) - 1)
-    weight = spectrum.freedom
+    # Shells that the fit left out (crystals) must not judge it.
+    weight = spectrum.freedom * (fit.freedom > 0.01 * spectrum.freedom)
     flat = radius.flatten()
     total = torch.zeros(len(grid.k)).index_add_(0, flat, weight.flatten()).clamp_min(1e-9)
     observed = torch.zeros(len(grid.k)).index_add_(0, flat, (seen * weight).flatten()) / total

@@ -44,6 +44,11 @@ class FittedSpectrum:
     log_signal: Tensor
     noise: Tensor
 
+    @property
+    def lowest_fitted_frequency(self) -> float:
+        """Frequency [1/Å] below which the spectra are continued, not fitted."""
+        return self.k_first
+
     def _table(self, values: Tensor, ky: Tensor, kx: Tensor) -> Tensor:
         position = (torch.sqrt(ky * ky + kx * kx) - self.k_first) / self.k_step
         position = position.clamp_(0, len(values) - 1.001)
@@ -78,7 +83,7 @@ class FittedSpectrum:
         return torch.exp(self._table(self.log_signal, ky, kx))
 
     def noise_power(self, ky: Tensor, kx: Tensor) -> Tensor:
-        """Power of everything that the CTF does not modulate."""
+        """Power of everything that is not specimen: detector, background, and ice averaged over the CTF."""
         return self._table(self.noise, ky, kx)
 
     def local_defocus_plane(self) -> tuple[float, float, float]:
@@ -102,7 +107,7 @@ def fitted_spectrum(estimate: Estimate) -> FittedSpectrum:
     ctf, fit, grid = estimate.ctf, estimate.fit, estimate.spectrum.grid
     known = fit.model.fixed_log_transfer
     b = fit.value("b_factor") * B_UNIT
-    coherent = fit.model.log_coherent(fit.theta)[:, 0]
+    coherent = fit.model.log_particles(fit.theta)[:, 0]
     log_signal = coherent - known + max(b, 0.0) * grid.k.square() / 2 + math.log(estimate.scale)
     if not estimate.rings.detected:
         log_signal = torch.full_like(log_signal, -80.0)
@@ -121,5 +126,5 @@ def fitted_spectrum(estimate: Estimate) -> FittedSpectrum:
         k_first=float(grid.k[0]),
         log_known_transfer=known,
         log_signal=log_signal,
-        noise=fit.model.log_noise(fit.theta)[:, 0].exp() * estimate.scale,
+        noise=(fit.model.log_noise(fit.theta).exp() + 0.5 * fit.model.log_ice(fit.theta).exp())[:, 0] * estimate.scale,
     )

@@ -9,6 +9,7 @@ formation they act on, and from stage to stage: specimen → exit wave → image
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -71,7 +72,7 @@ def _causes() -> tuple[Cause, ...]:
             mechanism=("inelastic_loss", "vitreous_ice"),
             unit="Å",
             bounds=(0.0, 5000.0),
-            ideal=200.0,
+            ideal=150.0,
             evidence="mean intensity against the incident beam: t = Λ ln(I0 / I)",
             unidentifiable_when="grey values are not proportional to electrons, or the exposure is not known",
             remedy_processing="leave out the thickest micrographs",
@@ -124,7 +125,7 @@ def _causes() -> tuple[Cause, ...]:
             label="defocus",
             family="aberrations",
             stage="image",
-            mechanism=("lens",),
+            mechanism=("contrast_transfer",),
             unit="Å",
             bounds=(-20000.0, 100000.0),
             ideal=0.0,
@@ -139,7 +140,7 @@ def _causes() -> tuple[Cause, ...]:
             label="astigmatism",
             family="aberrations",
             stage="image",
-            mechanism=("lens",),
+            mechanism=("contrast_transfer",),
             unit="Å",
             bounds=(0.0, 5000.0),
             ideal=0.0,
@@ -154,7 +155,7 @@ def _causes() -> tuple[Cause, ...]:
             label="beam tilt (coma)",
             family="aberrations",
             stage="image",
-            mechanism=("lens",),
+            mechanism=("odd_aberrations",),
             unit="mrad",
             bounds=(-10.0, 10.0),
             ideal=0.0,
@@ -169,12 +170,12 @@ def _causes() -> tuple[Cause, ...]:
             label="partial coherence",
             family="aberrations",
             stage="image",
-            mechanism=("coherence",),
+            mechanism=("partial_coherence",),
             unit="mrad",
             bounds=(0.0, 2.0),
             ideal=0.0,
             evidence="the instrument's stated source and energy spread",
-            unidentifiable_when="no source size and energy spread are stated: a spectrum cannot tell it from other blur",
+            unidentifiable_when="source and energy spread are not stated: a spectrum cannot tell it from other blur",
             remedy_processing="none",
             remedy_microscope="smaller condenser aperture, parallel illumination, less defocus",
         ),
@@ -183,7 +184,7 @@ def _causes() -> tuple[Cause, ...]:
             label="specimen motion",
             family="specimen",
             stage="specimen",
-            mechanism=("drift",),
+            mechanism=("linear_drift", "frame_motion"),
             unit="Å",
             bounds=(0.0, 60.0),
             ideal=0.0,
@@ -211,7 +212,7 @@ def _causes() -> tuple[Cause, ...]:
             label="tilted or bent specimen",
             family="specimen",
             stage="specimen",
-            mechanism=("lens",),
+            mechanism=("contrast_transfer",),
             unit="degrees",
             bounds=(0.0, 70.0),
             ideal=0.0,
@@ -269,12 +270,12 @@ def _causes() -> tuple[Cause, ...]:
             label="shot noise",
             family="detector",
             stage="micrograph",
-            mechanism=("shot_noise",),
+            mechanism=("shot_noise", "electron_counting"),
             unit="e/Å²",
             bounds=(0.0, 300.0),
             ideal=0.0,
             evidence="the stated exposure",
-            unidentifiable_when="the exposure is not stated; its loss is the floor against which all others are counted",
+            unidentifiable_when="the exposure is not stated; its loss is the floor that all others are counted against",
             remedy_processing="none",
             remedy_microscope="trade exposure against damage",
             priced=False,
@@ -284,7 +285,7 @@ def _causes() -> tuple[Cause, ...]:
             label="detector blur (MTF)",
             family="detector",
             stage="micrograph",
-            mechanism=("detector_mtf",),
+            mechanism=("detector_blur",),
             unit="MTF at half Nyquist",
             bounds=(0.0, 1.0),
             ideal=1.0,
@@ -313,7 +314,7 @@ def _causes() -> tuple[Cause, ...]:
             label="bad pixels and gain residue",
             family="detector",
             stage="micrograph",
-            mechanism=("gain_residue", "hot_dead_pixels"),
+            mechanism=("gain_residue", "defect_pixels"),
             unit="share of noise power",
             bounds=(0.0, 1.0),
             ideal=0.0,
@@ -386,9 +387,9 @@ class CausalGraph:
 
 
 def default_graph() -> CausalGraph:
-    """The graph of single-particle cryo-EM with every cause switched on."""
+    """Return the graph of single-particle cryo-EM with every cause switched on."""
     edges = [(cause.name, cause.stage) for cause in CAUSES.values()]
-    edges += list(zip(STAGES[:-1], STAGES[1:], strict=True))
+    edges += list(itertools.pairwise(STAGES))
     # Causes that act on causes: a thick or contaminated specimen moves and charges, exposure damages and moves.
     edges += [("exposure", "damage"), ("exposure", "motion"), ("tilt", "motion"), ("exposure", "coincidence")]
     edges += [("defocus", "coherence")]

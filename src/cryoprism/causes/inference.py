@@ -26,10 +26,15 @@ __all__ = ["Fit", "Prior", "default_prior", "drift_starts", "fit_spectrum", "ini
 
 @dataclass(frozen=True)
 class Prior:
-    """Gaussian prior of θ: mean (p,), precision (p, p)."""
+    """Gaussian prior of θ: mean (p,), precision (p, p).
+
+    ``sharpest_b_factor`` [Å²] is that of the session's sharpest micrographs, against which blur is counted; 0 before a
+    session is known.
+    """
 
     mean: Tensor
     precision: Tensor
+    sharpest_b_factor: float = 0.0
 
     @property
     def standard_deviation(self) -> Tensor:
@@ -45,13 +50,11 @@ class Prior:
         precision[:, index] = 0
         precision[index, index] = 1 / standard_deviation**2
         new_mean[index] = mean
-        return Prior(new_mean, precision)
+        return Prior(new_mean, precision, self.sharpest_b_factor)
 
 
 def _smoothness(size: int, step: float, level: float) -> Tensor:
-    """Precision of spline coefficients with independent steps N(0, step²) and a level of standard deviation
-    ``level``.
-    """
+    """Precision of spline coefficients: independent steps N(0, step²), a level of standard deviation ``level``."""
     difference = torch.eye(size)[1:] - torch.eye(size)[:-1]
     return difference.T @ difference / step**2 + torch.ones(size, size) / (size * level) ** 2
 
@@ -60,8 +63,8 @@ def default_prior(phase_plate: bool = False) -> Prior:
     """Prior of a session nobody has seen yet: wide in everything that the data determine, physical elsewhere.
 
     Defocus is flat in the search range; half the astigmatism has 500 Å per component, drift 4 Å per component, B a
-    mean of 60 ± 60 Å²;
-    log S departs from the generic protein by steps of 0.7 between knots, log F moves by steps of 1.
+    mean of 40 ± 40 Å²;
+    log S departs from the generic protein by steps of 1.2 between knots, log F moves by steps of 1.
     """
     mean = torch.zeros(LAYOUT.size)
     precision = torch.zeros(LAYOUT.size, LAYOUT.size)
@@ -70,15 +73,17 @@ def default_prior(phase_plate: bool = False) -> Prior:
         ("astigmatism_c", 0.0, 500 / DEFOCUS_UNIT),
         ("astigmatism_s", 0.0, 500 / DEFOCUS_UNIT),
         ("phase_shift", math.pi / 2 if phase_plate else 0.0, 0.6 if phase_plate else 1e-3),
-        ("b_factor", 60 / B_UNIT, 60 / B_UNIT),
+        ("b_factor", 40 / B_UNIT, 40 / B_UNIT),
         ("drift_y", 0.0, 4.0),
         ("drift_x", 0.0, 4.0),
+        ("ice_level", 0.0, 3.0),
+        ("ice_blur", 30 / B_UNIT, 20 / B_UNIT),
     ):
         index = LAYOUT.index(name)
         mean[index] = centre
         precision[index, index] = 1 / sd**2
     signal, noise = LAYOUT.signal, LAYOUT.noise
-    precision[signal, signal] = _smoothness(signal.stop - signal.start, 0.7, 30.0)
+    precision[signal, signal] = _smoothness(signal.stop - signal.start, 1.2, 30.0)
     precision[noise, noise] = _smoothness(noise.stop - noise.start, 1.0, 30.0)
     return Prior(mean, precision)
 
@@ -158,7 +163,7 @@ def initial_parameters(
 
 
 def drift_starts(spectrum: Spectrum, model: SpectralModel, theta: Tensor, scale: float, count: int = 2) -> list[Tensor]:
-    """Starts that differ in drift: the likeliest of a fan of directions and lengths, and (almost) none.
+    """Return starts that differ in drift: the likeliest of a fan of directions and lengths, and (almost) none.
 
     The envelope of a drift is multi-modal in its direction. Each trial keeps the shell averages of the coherent
     power, so that only the
@@ -231,9 +236,7 @@ def fit_spectrum(
 
 
 def _weigh_misfit(power: Tensor, freedom: Tensor, fit: Fit) -> Tensor:
-    """Freedom with the variance of shell-wise misfit added: n → n / (1 + N τ²), τ² the excess variance of shell
-    means.
-    """
+    """Freedom with shell-wise misfit added: n → n / (1 + N τ²), τ² the excess variance of shell means."""
     expected = fit.model.log_power(fit.theta, fit.damping).exp()
     ratio = power / expected
     total = freedom.sum(1)

@@ -20,18 +20,21 @@ from torch import Tensor
 
 from cryoprism.microscope.ice import inelastic_mean_free_path_in_angstroms, inelastic_transmission
 
-from .evidence import Circumstances, TiltPlane, ice_background_power
+from .evidence import Circumstances, TiltPlane
 from .graph import CAUSES
 from .inference import Fit
 from .model import B_UNIT
 from .spectrum import Spectrum
 
-__all__ = ["Ledger", "LedgerEntry", "Scene", "information_under", "make_ledger"]
+__all__ = ["Ledger", "LedgerEntry", "Observation", "information_under", "make_ledger"]
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Everything the ledger needs of one micrograph: fit, data, and evidence beside the spectrum."""
+class Observation:
+    """Everything the ledger needs of one micrograph: fit, data, and evidence beside the spectrum.
+
+    Causes in ``abstained`` are neither priced nor put to their ideal; without Thon rings there is no signal to price.
+    """
 
     spectrum: Spectrum
     fit: Fit
@@ -41,6 +44,8 @@ class Scene:
     ring_excess: Tensor
     thickness: tuple[float, float] | None
     tilt: TiltPlane
+    rings_detected: bool = True
+    abstained: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -89,63 +94,71 @@ class _Terms:
     areas: dict[str, float]
 
 
-def _terms(scene: Scene, theta: Tensor, thickness: float | None, stride: int) -> _Terms:
-    spectrum, fit = scene.spectrum, scene.fit
+def _terms(observation: Observation, theta: Tensor, thickness: float | None, stride: int) -> _Terms:
+    spectrum, fit = observation.spectrum, observation.fit
     grid, model = spectrum.grid, fit.model
     pick = slice(stride // 2, None, stride)
     contrast = torch.sin(0.5 * model.phase(theta)).square()
     drift = model.directional(theta)
-    coherent = model.log_coherent(theta).exp()
+    particles = model.log_particles(theta).exp()
+    ice = model.log_ice(theta).exp()
     noise = model.log_noise(theta).exp()
     lens = model.lens
-    ice = torch.zeros_like(coherent)
     gains: dict[str, Tensor] = {}
     ice_ratio, noise_ratio = 1.0, 1.0
     if thickness is not None:
-        # The ice's own rings are noise for the specimen; they cannot exceed what is seen.
-        ice = ice_background_power(grid, lens, scene.known, thickness, scene.scale)[:, None]
-        blur = torch.exp(-theta[4] * B_UNIT * grid.k.square() / 2)[:, None].clamp(max=1.0)
-        ice = torch.minimum(ice * blur, 0.95 * coherent)
         ideal = CAUSES["ice_thickness"].ideal
         if thickness > ideal:
             path = inelastic_mean_free_path_in_angstroms(lens.voltage_in_kilovolts)
             noise_ratio = float(inelastic_transmission(torch.tensor(ideal - thickness), path))
             gains["ice_thickness"] = torch.full_like(contrast, 2 * math.log(noise_ratio))
             ice_ratio = ideal / thickness * noise_ratio**2
-    signal = (coherent - ice) * drift * contrast
+    signal = particles * drift * contrast * float(observation.rings_detected)
     gains["motion"] = -drift.clamp_min(1e-8).log()
-    gains["envelope"] = (theta[4] * B_UNIT * grid.k.square() / 2)[:, None].expand_as(contrast)
-    for name, transfer in scene.log_transfer.items():
+    blur = (theta[4] * B_UNIT - fit.prior.sharpest_b_factor).clamp_min(0.0)
+    gains["envelope"] = (blur * grid.k.square() / 2)[:, None].expand_as(contrast)
+    for name, transfer in observation.log_transfer.items():
         gains[name] = -transfer[:, None].expand_as(contrast)
-    if scene.tilt.significant:
-        gains["tilt"] = -_tilt_envelope(scene).clamp_min(1e-8).log()[:, None].expand_as(contrast)
+    if observation.tilt.significant:
+        gains["tilt"] = -_tilt_envelope(observation).clamp_min(1e-8).log()[:, None].expand_as(contrast)
     areas = {
-        name: min(max(scene.known.area_fractions.get(name, 0.0), 0.0), 1.0) for name in ("contamination", "carbon")
+        name: min(max(observation.known.area_fractions.get(name, 0.0), 0.0), 1.0)
+        for name in ("contamination", "carbon")
     }
 
-    def cut(values: Tensor) -> Tensor:
-        return values.expand_as(contrast)[pick].reshape(-1)
+    # Below the fitted range the signal stands far above the noise: what is there beyond the noise floor is signal.
+    low = observation.spectrum.low_k
+    low_noise = noise[0, 0].expand_as(low)
+    low_signal = (spectrum.low_power / observation.scale - low_noise).clamp_min(0.0) * float(observation.rings_detected)
+    low_signal = low_signal * float((signal[0].mean() / (signal[0] + (ice * drift * contrast)[0]).mean()).clamp(0, 1))
+    low_share = (low / grid.k[0]).square()
 
+    def cut(values: Tensor, low_values: Tensor) -> Tensor:
+        return torch.cat([low_values, values.expand_as(contrast)[pick].reshape(-1)])
+
+    nothing = torch.zeros_like(low)
     return _Terms(
-        signal=cut(signal),
-        noise=cut(noise),
-        ice=cut(ice * drift * contrast),
-        rings=cut(scene.ring_excess),
-        count=2 * cut(spectrum.coefficients) * stride,
-        gains={name: cut(gain) for name, gain in gains.items()},
+        signal=cut(signal, low_signal),
+        noise=cut(noise, low_noise),
+        ice=cut(ice * drift * contrast, nothing),
+        rings=cut(observation.ring_excess, nothing),
+        count=2 * cut(spectrum.coefficients * stride, spectrum.low_coefficients),
+        gains={name: cut(gain, low_share * float(gain[0].mean())) for name, gain in gains.items()},
         ice_ratio=ice_ratio,
         noise_ratio=noise_ratio,
-        defects=max(scene.known.defect_power_share, 0.0),
+        defects=max(observation.known.defect_power_share, 0.0),
         areas=areas,
     )
 
 
-def _tilt_envelope(scene: Scene) -> Tensor:
+def _tilt_envelope(observation: Observation) -> Tensor:
     """Power left when a defocus plane is taken for flat: mean over the field of exp(iπλΔk²), squared."""
-    grid, lens = scene.spectrum.grid, scene.fit.model.lens
-    height, width = (n * grid.pixel_size_in_angstroms for n in scene.spectrum.shape)
+    grid, lens = observation.spectrum.grid, observation.fit.model.lens
+    height, width = (n * grid.pixel_size_in_angstroms for n in observation.spectrum.shape)
     phase = lens.wavelength_in_angstroms * grid.k.square()
-    envelope = torch.sinc(phase * scene.tilt.gradient_y * height) * torch.sinc(phase * scene.tilt.gradient_x * width)
+    envelope = torch.sinc(phase * observation.tilt.gradient_y * height) * torch.sinc(
+        phase * observation.tilt.gradient_x * width
+    )
     return envelope.square()
 
 
@@ -171,17 +184,26 @@ def _information(terms: _Terms, ideal: Sequence[frozenset[str]]) -> Tensor:
     return bits
 
 
-def _priced(scene: Scene) -> tuple[str, ...]:
-    names = ["motion", "envelope", *scene.log_transfer, "contamination", "carbon", "crystalline_ice", "defects", "tilt"]
-    if scene.thickness is not None:
+def _priced(observation: Observation) -> tuple[str, ...]:
+    names = [
+        "motion",
+        "envelope",
+        *observation.log_transfer,
+        "contamination",
+        "carbon",
+        "crystalline_ice",
+        "defects",
+        "tilt",
+    ]
+    if observation.thickness is not None:
         names.append("ice_thickness")
-    return tuple(name for name in CAUSES if name in names)
+    return tuple(name for name in CAUSES if name in names and name not in observation.abstained)
 
 
-def information_under(scene: Scene, ideal: Sequence[str] = ()) -> float:
+def information_under(observation: Observation, ideal: Sequence[str] = ()) -> float:
     """Information [bits] of the micrograph under do(cause = ideal) for the named causes, at the posterior mean."""
-    thickness = scene.thickness[0] if scene.thickness else None
-    return float(_information(_terms(scene, scene.fit.theta, thickness, 1), [frozenset(ideal)])[0])
+    thickness = observation.thickness[0] if observation.thickness else None
+    return float(_information(_terms(observation, observation.fit.theta, thickness, 1), [frozenset(ideal)])[0])
 
 
 def _shapley(values: Mapping[frozenset[str], float], names: Sequence[str]) -> dict[str, float]:
@@ -207,30 +229,30 @@ def _account(terms: _Terms, names: Sequence[str]) -> tuple[float, float, dict[st
     return base, values[frozenset(active)], shares
 
 
-def make_ledger(scene: Scene, generator: torch.Generator, samples: int = 24) -> Ledger:
+def make_ledger(observation: Observation, generator: torch.Generator, samples: int = 24) -> Ledger:
     """Shapley ledger of one micrograph at the posterior mean, with error bars from posterior samples.
 
     Parameters
     ----------
-    scene
+    observation
         Fit and evidence.
     generator
         For the posterior samples.
     samples
         How many; the standard deviation of a standard deviation from n samples is 1 / sqrt(2n).
     """
-    names = _priced(scene)
-    mean_thickness = scene.thickness[0] if scene.thickness else None
-    information, attainable, shares = _account(_terms(scene, scene.fit.theta, mean_thickness, 1), names)
-    stride = max(1, len(scene.spectrum.grid.k) // 60)
-    draws = scene.fit.samples(samples, generator)
+    names = _priced(observation)
+    mean_thickness = observation.thickness[0] if observation.thickness else None
+    information, attainable, shares = _account(_terms(observation, observation.fit.theta, mean_thickness, 1), names)
+    stride = max(1, len(observation.spectrum.grid.k) // 60)
+    draws = observation.fit.samples(samples, generator)
     rows: list[list[float]] = []
     for draw in draws:
         thickness = None
-        if scene.thickness is not None:
+        if observation.thickness is not None:
             noise = float(torch.randn((), generator=generator))
-            thickness = max(scene.thickness[0] + noise * scene.thickness[1], 0.0)
-        base, best, sampled = _account(_terms(scene, draw, thickness, stride), names)
+            thickness = max(observation.thickness[0] + noise * observation.thickness[1], 0.0)
+        base, best, sampled = _account(_terms(observation, draw, thickness, stride), names)
         rows.append([base, best, *(sampled[name] for name in names)])
     deviation = torch.tensor(rows, dtype=torch.float64).std(0).tolist() if samples > 1 else [0.0] * (len(names) + 2)
     entries = {name: LedgerEntry(None, None) for name in CAUSES}

@@ -1,8 +1,9 @@
 """The spectral face of the causal model: expected periodogram of a micrograph given its causes.
 
-P(k, φ) = A(k) · D(k, φ) · C²(k, φ) + F(k)
+P(k, φ) = [A(k) + W(k)] · D(k, φ) · C²(k, φ) + F(k)
 
-with C² = ½[1 - a·cos 2χ'] the contrast transfer (a: damping of its oscillation by window, binning and thickness), D
+with C² = ½[1 - a·cos 2χ'] the contrast transfer (a: damping of its oscillation by window, binning and thickness), W the
+structure of the ice itself, D
 the directional
 envelope of motion, A = S · E² · MTF² the coherent power and F = MTF² · R + N everything that the CTF does not
 modulate. S and F are
@@ -12,6 +13,7 @@ smooth: exponentials of cubic B-splines. All transfer functions are those of ``c
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,13 +22,21 @@ from scipy.interpolate import BSpline
 from torch import Tensor
 from torch.func import jacfwd
 
+from cryoprism.microscope.ice import ice_structure_power
 from cryoprism.microscope.motion import drift_envelope
 from cryoprism.microscope.optics import Lens, aberration_phase, defocus_along
 
 from .search import modulation_damping
 from .spectrum import PolarGrid
 
-__all__ = ["LAYOUT", "ParameterLayout", "SpectralModel", "generic_log_structure_factor", "spline_basis"]
+__all__ = [
+    "LAYOUT",
+    "ParameterLayout",
+    "SpectralModel",
+    "generic_log_structure_factor",
+    "ice_log_shape",
+    "spline_basis",
+]
 
 #: Defocus and astigmatism enter the parameter vector in this unit [Å], so that all parameters are of order one to ten.
 DEFOCUS_UNIT = 100.0
@@ -71,6 +81,15 @@ def generic_log_structure_factor(k: Tensor) -> Tensor:
     return value - generic_log_structure_factor(at)
 
 
+def ice_log_shape(k: Tensor, exposure_in_electrons_per_square_angstrom: float) -> Tensor:
+    """Log power of the structure of vitreous ice against k [1/Å], zero at k = 0.1 (see ``microscope.ice``)."""
+    both = torch.cat([k, torch.tensor([0.1])])
+    power = ice_structure_power(
+        both, 1.0, exposure_in_electrons_per_square_angstrom=exposure_in_electrons_per_square_angstrom
+    )
+    return (power[:-1] / power[-1]).log()
+
+
 @dataclass(frozen=True)
 class ParameterLayout:
     """Where each parameter stands in the vector θ."""
@@ -90,16 +109,16 @@ class ParameterLayout:
 
 
 def _layout() -> ParameterLayout:
-    physical = ("defocus", "astigmatism_c", "astigmatism_s", "phase_shift", "b_factor", "drift_y", "drift_x")
+    lens = ("defocus", "astigmatism_c", "astigmatism_s", "phase_shift")
+    physical = (*lens, "b_factor", "drift_y", "drift_x", "ice_level", "ice_blur")
     signal = tuple(f"signal_{i}" for i in range(len(_SIGNAL_KNOTS) + 2))
     noise = tuple(f"noise_{i}" for i in range(len(_NOISE_KNOTS) + 2))
     first, second = len(physical), len(physical) + len(signal)
     return ParameterLayout(physical + signal + noise, slice(first, second), slice(second, second + len(noise)))
 
 
-#: The one layout of θ: defocus, astigmatism (cosine and sine part, half difference) [100 Å]; phase shift [rad]; B [10
-# Å²]; drift [Å];
-#: spline coefficients of log S and log F.
+#: The one layout of θ: defocus, astigmatism (cosine and sine part, half difference) [100 Å]; phase shift [rad]; B
+#: [10 Å²]; drift [Å]; log power of the ice's structure at 10 Å and its blur [10 Å²]; splines of log S and log F.
 LAYOUT = _layout()
 
 
@@ -113,22 +132,39 @@ class SpectralModel:
         Polar bins.
     lens
         Optics.
-    fixed_log_transfer
-        (shells,) log power transfer of the causes that are known beforehand: detector MTF², damage at the stated
-        exposure, coherence.
+    known_log_transfer
+        By cause, (shells,) log power transfer that is known beforehand: ``detector`` (MTF²), ``damage`` at the stated
+        exposure, ``coherence``. Water flows: damage does not fade its structure.
+    exposure_in_electrons_per_square_angstrom
+        Over which the water moves.
     """
 
     grid: PolarGrid
     lens: Lens
-    fixed_log_transfer: Tensor
+    known_log_transfer: Mapping[str, Tensor]
+    exposure_in_electrons_per_square_angstrom: float
     _signal_basis: Tensor = field(init=False)
     _noise_basis: Tensor = field(init=False)
     _template: Tensor = field(init=False)
+    _ice_shape: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_signal_basis", spline_basis(self.grid.k, _SIGNAL_KNOTS))
         object.__setattr__(self, "_noise_basis", spline_basis(self.grid.k, _NOISE_KNOTS))
         object.__setattr__(self, "_template", generic_log_structure_factor(self.grid.k) + self.fixed_log_transfer)
+        shape = ice_log_shape(self.grid.k, self.exposure_in_electrons_per_square_angstrom)
+        for name, transfer in self.known_log_transfer.items():
+            if name != "damage":
+                shape = shape + transfer
+        object.__setattr__(self, "_ice_shape", shape)
+
+    @property
+    def fixed_log_transfer(self) -> Tensor:
+        """Sum (shells,) of everything that is known to blur the particles."""
+        total = torch.zeros_like(self.grid.k)
+        for transfer in self.known_log_transfer.values():
+            total = total + transfer
+        return total
 
     def damping(self, theta: Tensor) -> Tensor:
         """Damping (shells, 1) of the CTF oscillation at the mean defocus of θ."""
@@ -146,10 +182,18 @@ class SpectralModel:
         phase = phase - math.pi * self.lens.wavelength_in_angstroms * defocus_along(ky, kx, across, -across, 45.0)
         return 2 * (phase - theta[3] - math.asin(self.lens.amplitude_contrast))
 
-    def log_coherent(self, theta: Tensor) -> Tensor:
-        """Log A(k), (shells, 1)."""
+    def log_particles(self, theta: Tensor) -> Tensor:
+        """Log A(k), (shells, 1): particles."""
         b = theta[4] * B_UNIT
         return (self._template + self._signal_basis @ theta[LAYOUT.signal] - b * self.grid.k.square() / 2)[:, None]
+
+    def log_ice(self, theta: Tensor) -> Tensor:
+        """Log W(k), (shells, 1): the structure of vitreous ice, which shows Thon rings too."""
+        return (theta[7] + self._ice_shape - theta[8] * B_UNIT * self.grid.k.square() / 2)[:, None]
+
+    def log_coherent(self, theta: Tensor) -> Tensor:
+        """Log [A(k) + W(k)], (shells, 1)."""
+        return torch.logaddexp(self.log_particles(theta), self.log_ice(theta))
 
     def log_noise(self, theta: Tensor) -> Tensor:
         """Log F(k), (shells, 1)."""
@@ -160,7 +204,7 @@ class SpectralModel:
         return drift_envelope(self.grid.ky, self.grid.kx, theta[5], theta[6]).square()
 
     def log_power(self, theta: Tensor, damping: Tensor) -> Tensor:
-        """Expected log periodogram (shells, sectors)."""
+        """Return the expected log periodogram (shells, sectors)."""
         contrast = 0.5 * (1 - damping * torch.cos(self.phase(theta)))
         coherent = self.log_coherent(theta).exp() * self.directional(theta) * contrast
         return torch.log(coherent + self.log_noise(theta).exp())
@@ -169,8 +213,7 @@ class SpectralModel:
         """Log power (n,) and its derivative (n, p) over the flattened polar grid.
 
         The few physical parameters go through automatic differentiation; the splines, most of θ, are linear in log A
-        and log F, so
-        that their columns are shares of the power times their basis.
+        and log F, so that their columns are shares of the power times their basis.
         """
         physical = LAYOUT.signal.start
 
@@ -179,9 +222,10 @@ class SpectralModel:
 
         logp = self.log_power(theta, damping)
         noise_share = torch.exp(self.log_noise(theta) - logp)
+        particle_share = (1 - noise_share) * torch.exp(self.log_particles(theta) - self.log_coherent(theta))
         columns = torch.empty(*logp.shape, LAYOUT.size)
         columns[..., :physical] = jacfwd(shape)(theta[:physical])
-        torch.mul((1 - noise_share)[..., None], self._signal_basis[:, None, :], out=columns[..., LAYOUT.signal])
+        torch.mul(particle_share[..., None], self._signal_basis[:, None, :], out=columns[..., LAYOUT.signal])
         torch.mul(noise_share[..., None], self._noise_basis[:, None, :], out=columns[..., LAYOUT.noise])
         return logp.flatten(), columns.view(-1, LAYOUT.size)
 

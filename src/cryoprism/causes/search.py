@@ -39,9 +39,7 @@ class DefocusCandidate:
 
 
 def smooth_background(values: Tensor, width: Tensor) -> Tensor:
-    """Gaussian running mean along shells (…, shells) with a width [shells] of its own for every shell, shape
-    (shells,).
-    """
+    """Gaussian running mean along shells (…, shells), ``width`` (shells,) of its own for every shell [shells]."""
     index = torch.arange(values.shape[-1], dtype=values.dtype)
     kernel = torch.exp(-0.5 * ((index[None, :] - index[:, None]) / width[:, None]) ** 2)
     kernel = kernel / kernel.sum(1, keepdim=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -84,6 +85,7 @@ class PolarGrid:
 
     edge: int
     pixel_size_in_angstroms: float
+    limits_in_angstroms: tuple[float, float]
     first_shell: int
     ky: Tensor
     kx: Tensor
@@ -92,6 +94,10 @@ class PolarGrid:
     count: Tensor
     shell_width: float
     _matrix: scipy.sparse.csr_matrix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A grid follows from four numbers: processes exchange those and share the cached tables.
+        return polar_grid, (self.edge, self.pixel_size_in_angstroms, *self.limits_in_angstroms)
 
     def average(self, power: np.ndarray) -> Tensor:
         """Average half-plane powers (groups, edge, edge // 2 + 1) over the bins: (groups, shells, sectors)."""
@@ -136,6 +142,7 @@ def polar_grid(
     return PolarGrid(
         edge=edge,
         pixel_size_in_angstroms=pixel_size_in_angstroms,
+        limits_in_angstroms=(low_in_angstroms, high_in_angstroms),
         first_shell=first,
         ky=ky,
         kx=kx,
@@ -163,6 +170,8 @@ class Spectrum:
         (3, 3, shells, sectors) local spectra, rows from top to bottom.
     region_centres
         (3, 3, 2) centre (y, x) of each region relative to the middle of the image [Å].
+    low_k, low_power, low_coefficients
+        (m,) shells below the polar grid, from 4 pixels on: radius [1/Å], mean power, coefficients of the whole image.
     plane
         (edge, edge // 2 + 1) mean periodogram on the Cartesian half plane, for pictures and spots.
     mean, variance
@@ -178,6 +187,9 @@ class Spectrum:
     regions: Tensor
     region_centres: Tensor
     plane: np.ndarray
+    low_k: Tensor
+    low_power: Tensor
+    low_coefficients: Tensor
     shape: tuple[int, int]
     mean: float
     variance: float
@@ -238,7 +250,7 @@ def measure_spectrum(
     Raises
     ------
     InputError
-        The image is smaller than 128 px, blank, or masked entirely.
+        The image is smaller than 128 px or blank.
     """
     pixels = image.numpy() if isinstance(image, Tensor) else image
     height, width = pixels.shape
@@ -259,7 +271,16 @@ def measure_spectrum(
             # Blocks of 2 x 2 tiles alternate between the halves: few overlapping tiles fall into different halves.
             jobs.append((2 * region + (i // 2 + j // 2) % 2, int(y), int(x)))
     if not jobs:
-        raise InputError("mask", "leaves out every part of the micrograph", "Relax the mask or drop this micrograph.")
+        if valid is None:
+            raise InputError("image", "holds no tile", "Give larger micrographs.")
+        # A mask that spares no tile cannot help: measure all of it, the mask still tells what is lost.
+        return measure_spectrum(
+            pixels,
+            pixel_size_in_angstroms,
+            low_in_angstroms=low_in_angstroms,
+            high_in_angstroms=high_in_angstroms,
+            workers=workers,
+        )
     for begin in range(0, len(jobs), batch):
         part = jobs[begin : begin + batch]
         tiles = np.empty((len(part), edge, edge), dtype=np.float32)
@@ -288,19 +309,38 @@ def measure_spectrum(
     rows = _centres(starts_y, height, edge) * pixel_size_in_angstroms
     columns = _centres(starts_x, width, edge) * pixel_size_in_angstroms
     centres[..., 0], centres[..., 1] = rows[:, None], columns[None, :]
+    plane = power.sum(0) / np.float32(len(jobs))
+    low_shell, low_power, low_count = _low_shells(plane, grid.first_shell)
     return Spectrum(
         grid=grid,
+        low_k=torch.from_numpy(low_shell / (edge * pixel_size_in_angstroms)).float(),
+        low_power=torch.from_numpy(low_power).float(),
+        low_coefficients=torch.from_numpy(low_count * (height * width / edge**2)).float(),
         power=groups.sum(0) / len(jobs),
         freedom=grid.count / factor,
         halves=shaped.sum(0) / halves_used[:, None, None],
         regions=(shaped.sum(1) / region_used[:, None, None]).view(REGIONS, REGIONS, *grid.ky.shape),
         region_centres=centres,
-        plane=power.sum(0) / np.float32(len(jobs)),
+        plane=plane,
         shape=(height, width),
         mean=total / len(jobs),
         variance=variance,
         tiles=len(jobs),
     )
+
+
+def _low_shells(plane: np.ndarray, first_shell: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shells 4 to first_shell - 1 of a half plane: radius [px], mean power, number of its coefficients."""
+    edge = plane.shape[0]
+    reach = first_shell + 1
+    rows = np.r_[0:reach, edge - reach : edge]
+    part = plane[rows, 1:reach]
+    fy = np.fft.fftfreq(edge, 1 / edge)[rows][:, None]
+    radius = np.rint(np.sqrt(fy**2 + np.arange(1, reach)[None, :] ** 2)).astype(int)
+    count = np.bincount(radius.ravel())
+    mean = np.bincount(radius.ravel(), part.ravel()) / np.maximum(count, 1)
+    shells = np.arange(min(4, first_shell - 1), first_shell)
+    return shells.astype(float), mean[shells], count[shells].astype(float)
 
 
 def _starts(length: int, edge: int) -> np.ndarray:

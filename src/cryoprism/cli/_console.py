@@ -20,8 +20,8 @@ def logging_to_console() -> Iterator[None]:
     """Show the log's lines (not its details) on stderr while a command runs."""
     log = logging.getLogger("cryoprism")
     handler = ConsoleHandler(logging.INFO)
-    # Warnings come through the warnings module once and are printed there.
-    handler.addFilter(lambda record: record.levelno < logging.WARNING or record.levelno > logging.WARNING)
+    # Warnings are printed by the warnings module, micrographs that failed by the summary: once each.
+    handler.addFilter(lambda record: record.levelno < logging.WARNING)
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -40,7 +40,7 @@ def print_summary(summary: RestoreSummary) -> int:
     typer.echo(f"{done} in {summary.seconds:.1f} s.")
     if summary.passes:
         how = "converged" if summary.converged else "did not converge"
-        typer.echo(f"The loop over the causes {how} after {summary.passes} passes.")
+        typer.echo(f"The loop over the causes {how} after {summary.passes} pass(es).")
     for sentence in summary.sentences:
         typer.echo(sentence)
     if summary.flagged:

@@ -55,6 +55,9 @@ def one_line(text: str) -> str:
 
 def _usage(error: BaseException) -> str:
     message = one_line(str(error.format_message())).rstrip(".")  # type: ignore[attr-defined]
+    parsed = getattr(error.__cause__, "errors", None)
+    if parsed is not None:
+        message = f"{message}, not {parsed()[0].get('input')!r}"
     context: typer.Context | None = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "cryoprism"
     return f"{command}: {message}. See '{command} --help'."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import warnings
@@ -84,15 +83,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             args=None if arguments is None else list(arguments), prog_name="cryoprism", standalone_mode=False
         )
     except (KeyboardInterrupt, typer.Abort):
-        _say(
-            "\nStopped. Finished micrographs are kept; the same command with the same --out and --only-do-unfinished "
-            "continues."
-        )
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (head, less) went away; that is its right.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        result = EXIT_INTERRUPTED
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             _say(str(error.format_message()))  # type: ignore[attr-defined]
@@ -105,6 +96,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     finally:
         warnings.showwarning = show
         signal.signal(signal.SIGTERM, terminate)
+    if result == EXIT_INTERRUPTED:  # typer gives this number for Ctrl-C
+        _say(
+            "\nStopped. Finished micrographs are kept; the same command with the same --out and --only-do-unfinished "
+            "continues."
+        )
     return result if isinstance(result, int) else 0
 
 

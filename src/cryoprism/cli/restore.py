@@ -23,6 +23,7 @@ FIELDS = {
     "spherical_aberration": "spherical_aberration_in_millimeters",
     "amplitude_contrast": "amplitude_contrast",
     "exposure": "exposure_in_electrons_per_square_angstrom",
+    "incident_intensity": "incident_intensity",
     "mtf": "mtf_file",
     "gain": "gain_file",
     "min_defocus": "lowest_defocus_in_angstroms",
@@ -71,6 +72,10 @@ def restore(
         float | None, typer.Option(metavar="FRACTION", help="Amplitude contrast, usually 0.07 to 0.1.")
     ] = None,
     exposure: Annotated[float | None, typer.Option(metavar="e/Å²", help="Total exposure of one micrograph.")] = None,
+    incident_intensity: Annotated[
+        float | None,
+        typer.Option(metavar="GREY", help="Grey value of a pixel without specimen; tells the thickness of the ice."),
+    ] = None,
     mtf: Annotated[
         str | None, typer.Option(metavar="STAR", help="The detector's MTF curve, in RELION's format.")
     ] = None,

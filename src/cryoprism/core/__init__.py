@@ -1,4 +1,4 @@
-"""Foundations: units, Fourier grids and transforms, rotations and point groups, devices, random numbers, typed errors."""
+"""Foundations: units, Fourier transforms, rotations and point groups, devices, random numbers, typed errors."""
 
 from .devices import resolve_device
 from .errors import ConvergenceError, CryoPrismError, CryoPrismWarning, InputError

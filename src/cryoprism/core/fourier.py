@@ -82,7 +82,8 @@ def rfft2(images: Tensor) -> Tensor:
     """Half Fourier transform over the last two axes, unnormalised; differentiable, batched."""
     if _on_fast_path(images):
         return torch.from_numpy(np.asarray(scipy.fft.rfft2(images.detach().numpy(), workers=_threads())))
-    return torch.fft.rfft2(images)
+    transform: Tensor = torch.fft.rfft2(images)
+    return transform
 
 
 def irfft2(coefficients: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -90,7 +91,8 @@ def irfft2(coefficients: Tensor, shape: tuple[int, int]) -> Tensor:
     if _on_fast_path(coefficients):
         array = scipy.fft.irfft2(coefficients.detach().resolve_conj().numpy(), s=shape, workers=_threads())
         return torch.from_numpy(np.asarray(array))
-    return torch.fft.irfft2(coefficients, s=shape)
+    image: Tensor = torch.fft.irfft2(coefficients, s=shape)
+    return image
 
 
 def radial_average(

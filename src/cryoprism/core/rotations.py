@@ -35,7 +35,7 @@ def euler_to_matrix(rot: Tensor, tilt: Tensor, psi: Tensor) -> Tensor:
 
 
 def matrix_to_euler(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Inverse of :func:`euler_to_matrix`: (rot, tilt, psi) [degrees], tilt in [0, 180]; rot is 0 where tilt is 0 or 180."""
+    """Invert :func:`euler_to_matrix`: (rot, tilt, psi) [degrees], tilt in [0, 180]; rot is 0 where tilt is 0 or 180."""
     sin_tilt = torch.hypot(matrix[..., 0, 2], matrix[..., 1, 2])
     tilt = torch.atan2(sin_tilt, matrix[..., 2, 2])
     gimbal = sin_tilt < 1e-6
@@ -86,7 +86,8 @@ def point_group_matrices(symbol: str) -> Tensor:
     """All rotations (order, 3, 3) of a point group: ``C1``, ``Cn``, ``Dn``, ``T``, ``O``, ``I`` (also ``I1``, ``I2``).
 
     Orientation as in RELION: main axis along z, second axis of D along x, T with a 3-fold along z, O with 4-folds along
-    x, y and z, ``I``/``I1`` with 2-folds along x, y and z (VIPER) and ``I2`` with that setting turned by 90° about z.
+    x, y and z, ``I1`` with 2-folds along x, y and z (VIPER) and ``I2``, which is also ``I``, with that setting turned
+    by 90° about z.
     """
     name = symbol.strip().upper()
     golden = (1 + math.sqrt(5)) / 2
@@ -98,10 +99,18 @@ def point_group_matrices(symbol: str) -> Tensor:
         generators = [_axis_rotation((0, 0, 1), 120), _axis_rotation((0, math.sqrt(2 / 3), math.sqrt(1 / 3)), 180)]
     elif name == "O":
         generators = [_axis_rotation((0, 0, 1), 90), _axis_rotation((1, 1, 1), 120)]
-    elif name in {"I", "I1"}:
-        generators = [_axis_rotation((0, 0, 1), 180), _axis_rotation((0, 1, golden), 72), _axis_rotation((1, 1, 1), 120)]
-    elif name == "I2":
-        generators = [_axis_rotation((0, 0, 1), 180), _axis_rotation((1, 0, golden), 72), _axis_rotation((1, 1, 1), 120)]
+    elif name == "I1":
+        generators = [
+            _axis_rotation((0, 0, 1), 180),
+            _axis_rotation((0, 1, golden), 72),
+            _axis_rotation((1, 1, 1), 120),
+        ]
+    elif name in {"I", "I2"}:
+        generators = [
+            _axis_rotation((0, 0, 1), 180),
+            _axis_rotation((1, 0, golden), 72),
+            _axis_rotation((1, 1, 1), 120),
+        ]
     else:
         raise ValueError(f"unknown point group '{symbol}': use C1, Cn, Dn, T, O, I, I1 or I2")
     return torch.from_numpy(_close(generators)).float()

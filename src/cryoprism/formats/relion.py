@@ -331,6 +331,8 @@ def write_micrographs_star(
             "rlnMicrographName": portable_name(record.path),
             "rlnOpticsGroup": groups[record.optics_group],
         }
+        if "rlnMicrographMovieName" in record.extra and record.is_movie:
+            values["rlnMicrographMovieName"] = portable_name(record.path)
         rows.append(tuple(values[label] for label in labels))
     block = StarBlock("micrographs", tuple(labels), tuple(rows), True, str(target))
     block = block.with_columns(columns or {})

@@ -266,8 +266,9 @@ def lose_coincidences(
 ) -> Tensor:
     """Drop counts that coincide: each survives with probability exp(-(A/2F) (g ∗ n)), n the counts around it.
 
-    Of two electrons closer than the area A within one readout frame the later is lost, hence the half. g is a normalised Gaussian neighbourhood of the area A (:func:`coincidence_dip`). The summed counts n stand for F
-    readout frames; to first order the loss and its spectrum are those of F separate frames, without looping over them.
+    Of two electrons closer than the area A within one readout frame the later is lost, hence the half. g is a
+    normalised Gaussian neighbourhood of the area A (:func:`coincidence_dip`). The summed counts n stand for F readout
+    frames; to first order the loss and its spectrum are those of F separate frames, without looping over them.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Restoration: defects, background, artefact masks, the view for eyes and pickers, weights for reconstruction."""
 
-from ._model import FittedModel, RefocusableModel, SpectralTable, tabulate
+from ._model import BandLimitedModel, FittedModel, RefocusableModel, SpectralTable, tabulate
 from .background import Background, fit_background
 from .crystalline import ICE_SPACINGS_IN_ANGSTROMS, IceSuppression, suppress_crystalline_ice
 from .defects import Defects, find_defects, replace_defects
@@ -25,6 +25,7 @@ __all__ = [
     "LABELS",
     "ArtefactMask",
     "Background",
+    "BandLimitedModel",
     "Damping",
     "DataProduct",
     "Defects",

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cryoprism.core import InputError
 
-__all__ = ["FittedModel", "RefocusableModel", "SpectralTable", "tabulate"]
+__all__ = ["BandLimitedModel", "FittedModel", "RefocusableModel", "SpectralTable", "tabulate"]
 
 
 class FittedModel(Protocol):
@@ -52,6 +52,15 @@ class RefocusableModel(Protocol):
 
     def with_defocus_offset(self, offset_in_angstroms: float) -> FittedModel:
         """Return the same model with ``offset_in_angstroms`` [Å] added to both defocus values."""
+
+
+@runtime_checkable
+class BandLimitedModel(Protocol):
+    """A model that tells from which frequency on its powers were fitted; they are extrapolated below."""
+
+    @property
+    def lowest_fitted_frequency(self) -> float:
+        """Lowest fitted frequency [1/Å]."""
 
 
 @dataclass(frozen=True)

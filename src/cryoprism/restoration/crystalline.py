@@ -17,7 +17,7 @@ __all__ = ["ICE_SPACINGS_IN_ANGSTROMS", "IceSuppression", "ice_region", "suppres
 #: Hexagonal ice (100), (002), (101), (102), (110), (103), (112); cubic ice (111), (220), (311) coincide with some of
 #: them. From the unit cell a = 4.519 Å, c = 7.357 Å (Dowell & Rinfret 1960, Nature 188, 1144, for the cubic form a =
 #: 6.350 Å).
-ICE_SPACINGS_IN_ANGSTROMS = (3.91, 3.67, 3.44, 2.67, 2.26, 2.07, 1.92)
+ICE_SPACINGS_IN_ANGSTROMS = (3.90, 3.67, 3.44, 2.67, 2.26, 2.07, 1.92)
 _HALF_WIDTH = 0.015  # of a ring, as a fraction of its frequency
 
 

@@ -105,15 +105,25 @@ def _robust(values: Array) -> tuple[float, float]:
 
 
 def _contamination(flat: Array, pixel: float, carbon: Array) -> Array:
-    """Dark, thick, compact regions.
+    """Find dark, thick, compact regions.
 
-    Smoothed over 40 Å, a seed is darker than 6 robust deviations and than 1.8 times the grey that only 5 % of the
-    field (the particles) goes below; it grows to half of that and counts from an area of (100 Å)².
+    Smoothed over 40 Å, a seed is darker than 6 robust deviations and than anything that particles do: 1.8 times the
+    grey that only 5 % of the field goes below (many particles), and 1.8 times the median of the dark spots if there
+    are at least eight and all much alike (few particles; contamination comes in all sizes). It grows to half of that
+    and counts from an area of (100 Å)².
     """
+    if carbon.all():
+        return np.zeros(flat.shape, dtype=bool)
     smooth = scipy.ndimage.gaussian_filter(flat, 40.0 / pixel, mode="reflect")
-    median, spread = _robust(smooth[~carbon] if not carbon.all() else smooth)
+    median, spread = _robust(smooth[~carbon])
     dark = (median - smooth) / spread
-    typical = float(np.quantile(dark[~carbon], 0.95)) if not carbon.all() else 0.0
+    typical = float(np.quantile(dark[~carbon], 0.95))
+    around = scipy.ndimage.maximum_filter(dark, size=2 * max(1, round(75.0 / pixel)) + 1, mode="nearest")
+    spots = dark[(dark == around) & (dark > 4.0) & ~carbon]
+    if spots.size >= 8:
+        level, scatter = _robust(spots)
+        if scatter < 0.2 * level:
+            typical = max(typical, level)
     limit = max(6.0, 1.8 * typical)
     grown, count = scipy.ndimage.label((dark > 0.5 * limit) & ~carbon)
     if count == 0:

@@ -33,6 +33,7 @@ from ._model import FittedModel, SpectralTable, tabulate
 from .background import Background, fit_background
 from .crystalline import IceSuppression
 from .defects import Defects, _replace, find_defects
+from .low_frequencies import continue_to_low_frequencies
 from .masks import ArtefactMask, artefact_mask
 from .wiener import SignalSupport, deconvolve, pass_band, signal_cutoff, signal_support
 
@@ -134,6 +135,9 @@ def restore_view(
     band = pass_band(shape, table)
     coefficients = band.forward(work)
     support = signal_support(coefficients, band, model)
+    if support.factor > 0.0:
+        model = continue_to_low_frequencies(coefficients, band, model)
+        table = tabulate(model)
     view, reblurred, ice, planes = deconvolve(coefficients, band, model, table, support.factor, correct_ice)
     # The image's own memory becomes the residual: a fresh array of this size costs more than the subtraction.
     residual = work.sub_(reblurred)
@@ -161,30 +165,22 @@ def restore_view(
 
 
 def _deviation(residual: Tensor, table: SpectralTable, factor: float, artefacts: ArtefactMask) -> tuple[Tensor, float]:
-    """Posterior standard deviation (h, w) and the prior's.
+    """Compute the standard deviation (h, w) of view minus specimen signal, and that of the signal itself.
 
-    Variance per pixel: mean over all coefficients of f·S·N/(f·H²S + N), with N scaled by the local noise level relative
-    to the field's median. Inside an artefact the model of the specimen does not hold: prior deviation.
+    Variance per pixel: mean over all coefficients of (1 - WH)²·S + W²·f·N with the local noise level f relative to the
+    field's mean; at f = 1 that is the posterior variance S·N/(H²S + N), elsewhere the error of this same filter.
+    Inside an artefact the model of the specimen does not hold: prior deviation.
     """
     signal = factor * table.signal
+    power = (table.transfer_squared * signal + table.noise).clamp_min(1e-30)
     prior = math.sqrt(float((signal * table.density).sum(dtype=torch.float64)))
-    levels = torch.logspace(-1.5, 1.5, 31)
-    variance = torch.stack(
-        [
-            (
-                signal
-                * level
-                * table.noise
-                / (table.transfer_squared * signal + level * table.noise).clamp_min(1e-30)
-                * table.density
-            ).sum()
-            for level in levels
-        ]
+    missed = float((signal * (table.noise / power).square() * table.density).sum(dtype=torch.float64))
+    passed = float(
+        (table.transfer_squared * signal.square() * table.noise / power.square() * table.density).sum(
+            dtype=torch.float64
+        )
     )
-    relative = _local_noise(residual).clamp(float(levels[0]), float(levels[-1]))
-    position = (relative.log10() + 1.5) * 10.0
-    below = position.floor().clamp(0, 29)
-    coarse = torch.lerp(variance[below.long()], variance[below.long() + 1], position - below)
+    coarse = missed + passed * _local_noise(residual)
     grid = artefacts.labels.shape
     coarse = torch.nn.functional.interpolate(coarse[None, None], size=grid, mode="bilinear", align_corners=False)[0, 0]
     coarse = torch.where(artefacts.labels > 0, prior, coarse.sqrt())
@@ -196,7 +192,7 @@ def _deviation(residual: Tensor, table: SpectralTable, factor: float, artefacts:
 
 
 def _local_noise(residual: Tensor) -> Tensor:
-    """Noise variance of blocks over the median of all blocks, from differences between neighbouring pixels."""
+    """Noise variance of blocks over its mean, from differences between neighbouring pixels."""
     height, width = residual.shape
     by, bx = max(1, height // 64), max(1, width // 64)
     sy, sx = height // by, width // bx
@@ -204,4 +200,5 @@ def _local_noise(residual: Tensor) -> Tensor:
     power = (block[..., 1:] - block[..., :-1]).square_().mean(dim=(1, 3))
     if min(by, bx) >= 3:  # a block's own estimate has a few per cent of chance in it
         power = torch.nn.functional.avg_pool2d(power[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
-    return power / power.median().clamp_min(1e-30)
+    # Contamination is rough; it must not lower everything else.
+    return power / power.clamp_max(4.0 * float(power.median())).mean().clamp_min(1e-30)

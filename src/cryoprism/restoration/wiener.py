@@ -19,6 +19,7 @@ from cryoprism.core import CryoPrismWarning
 from ._band import Band
 from ._model import FittedModel, RefocusableModel, SpectralTable, tabulate
 from .crystalline import IceSuppression, ice_region, suppress_crystalline_ice
+from .low_frequencies import lowest_fitted_frequency
 
 __all__ = ["SignalSupport", "wiener_filter"]
 
@@ -124,8 +125,8 @@ class _Spectra:
 def signal_support(coefficients: Tensor, band: Band, model: FittedModel) -> SignalSupport:
     """Least-squares factor a in I = a·H²S + N with the weights 1/P² of exponential deviates, from every fourth row.
 
-    Coefficients coarser than 1/16 of the field are left to the background; powers above 20 times the expected (spots,
-    contamination) are clipped.
+    Coefficients coarser than the fit reaches or than 1/16 of the field are left out; powers above 20 times the expected
+    (spots, contamination) are clipped.
     """
     ky, kx = band.frequencies()
     ky, some = ky[1::4], coefficients[1::4]
@@ -136,7 +137,7 @@ def signal_support(coefficients: Tensor, band: Band, model: FittedModel) -> Sign
     expected = part + noise
     power = (some.real.square() + some.imag.square()) * (1.0 / (height * width))
     power = torch.minimum(power, 20.0 * expected)
-    slow = 16.0 / (min(height, width) * band.pixel_size_in_angstroms)
+    slow = max(16.0 / (min(height, width) * band.pixel_size_in_angstroms), lowest_fitted_frequency(model))
     weight = ((ky * ky + kx * kx) > slow * slow) / expected.square()
     information = float((weight * part * part).sum(dtype=torch.float64))
     if information <= 0.0:
@@ -185,10 +186,12 @@ def deconvolve(
     if correct_ice:
         coefficients, ice = _without_ice(coefficients, band, model, factor)
     offsets = _planes(model, table, band)
-    view, reblurred = torch.zeros(0), torch.zeros(0)
+    windows = [_window(band, model, offsets, index) for index in range(len(offsets))] if len(offsets) > 1 else []
+    seen = torch.zeros_like(coefficients)
+    view = torch.zeros(0)
     for index, offset in enumerate(offsets):
-        focused = model.with_defocus_offset(offset) if offset and isinstance(model, RefocusableModel) else model
-        filtered, seen = torch.empty_like(coefficients), torch.empty_like(coefficients)
+        focused = _at_focus(model, offset)
+        filtered = torch.empty_like(coefficients)
         # Blocks of rows stay in the processor's cache through the whole chain of operations.
         for start in range(0, ky.numel(), 64):
             rows = slice(start, start + 64)
@@ -198,14 +201,23 @@ def deconvolve(
             gain *= factor
             gain /= transfer * gain + noise
             torch.mul(coefficients[rows], gain, out=filtered[rows])
-            torch.mul(filtered[rows], transfer, out=seen[rows])
-        if len(offsets) == 1:
-            return band.inverse(filtered), band.inverse(seen), ice, 1
-        window = _window(band, model, offsets, index)
-        sharp, blurred = band.inverse(filtered).mul_(window), band.inverse(seen).mul_(window)
+            if not windows:
+                torch.mul(filtered[rows], transfer, out=seen[rows])
+        sharp = band.inverse(filtered)
+        if windows:
+            sharp *= windows[index]
         view = view.add_(sharp) if index else sharp
-        reblurred = reblurred.add_(blurred) if index else blurred
-    return view, reblurred, ice, len(offsets)
+    # The defocus belongs to the place in the specimen: the view is cut into planes before it goes through the lens.
+    for offset, window in zip(offsets, windows, strict=False):
+        focused, part = _at_focus(model, offset), band.forward(view * window)
+        for start in range(0, ky.numel(), 64):
+            rows = slice(start, start + 64)
+            seen[rows] += part[rows] * focused.transfer(ky[rows], kx)
+    return view, band.inverse(seen), ice, len(offsets)
+
+
+def _at_focus(model: FittedModel, offset: float) -> FittedModel:
+    return model.with_defocus_offset(offset) if offset and isinstance(model, RefocusableModel) else model
 
 
 def _window(band: Band, model: FittedModel, offsets: list[float], index: int) -> Tensor:

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 RISE_IN_ANGSTROMS = 1.5
 TURN_IN_DEGREES = 100.0
 
-# Cylindrical coordinates (radius Å, angle °, height Å) about the helix axis of one residue, its Cα at angle and height 0.
+# Cylindrical coordinates (radius Å, angle °, height Å) of one residue about the axis, its Cα at angle and height 0.
 # Solved so that under the exact screw of 100° and 1.5 Å per residue the peptide has Engh & Huber's bond lengths
 # and angles and a trans ω; φ = -61.7°, ψ = -42.9° and the hydrogen bond O(i)···N(i+4) of 2.93 Å follow from it.
 _CYLINDER = {
@@ -34,7 +34,7 @@ BACKBONE = tuple(_CYLINDER)
 
 @dataclass(frozen=True, kw_only=True)
 class HelixAxis:
-    """A straight helix: centre (3,) [Å], unit direction from N to C terminus (3,), phase about it [degrees], residues."""
+    """A straight helix: centre [Å], unit direction from N to C terminus, phase about it [degrees], residues."""
 
     centre_in_angstroms: tuple[float, float, float]
     direction: tuple[float, float, float]
@@ -82,9 +82,7 @@ def _grow(a: Array, b: Array, c: Array, bond: float, angle: float, torsion: floa
     along = _unit(c - b)
     normal = _unit(np.cross(b - a, along))
     across = np.cross(normal, along)
-    out: Array = c + bond * (
-        -math.cos(t) * along + math.sin(t) * (math.cos(d) * across + math.sin(d) * normal)
-    )
+    out: Array = c + bond * (-math.cos(t) * along + math.sin(t) * (math.cos(d) * across + math.sin(d) * normal))
     return out
 
 
@@ -113,8 +111,8 @@ def pack_helices(
 ) -> tuple[Array, Array, float]:
     """Move straight rods, together with their symmetry copies, until no two axes come closer than a spacing.
 
-    Each rod is a row of beads 2.5 Å apart; beads of different rods (own and copies) repel harmonically within the spacing and
-    are pulled back where they leave the container. Momentum descent with noise that decays to zero.
+    Each rod is a row of beads 2.5 Å apart; beads of different rods (own and copies) repel harmonically within the
+    spacing and are pulled back where they leave the container. Momentum descent with noise that decays to zero.
 
     Parameters
     ----------

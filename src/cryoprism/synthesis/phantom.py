@@ -1,15 +1,16 @@
 """Phantoms: specimens that the project builds itself from ideal α-helices, so that nothing need be downloaded.
 
-``shell`` is about ferritin's size (octahedral, 24 subunits, 120 Å across, hollow within 80 Å), ``barrel`` is a D7 cylinder of
-14 subunits, ``globule`` is one asymmetric chain bundle. Helices have the exact screw of 100° and 1.5 Å per residue;
-where two of them touch, side chains turn or shorten until nothing clashes, so every specimen has a surface and a core.
+``shell`` is about ferritin's size (octahedral, 24 subunits, 120 Å across, hollow within 80 Å), ``barrel`` is a D7
+cylinder of 14 subunits, ``globule`` is one asymmetric chain bundle. Helices have the exact screw of 100° and 1.5 Å per
+residue; where two of them touch, side chains turn or shorten until nothing clashes, so every specimen has a surface and
+a core.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -18,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from cryoprism.core import InputError, point_group_matrices
 
-from ._helices import RISE_IN_ANGSTROMS, Array, HelixAxis, ideal_backbone, pack_helices, side_chain
+from ._helices import RISE_IN_ANGSTROMS, TURN_IN_DEGREES, Array, HelixAxis, ideal_backbone, pack_helices, side_chain
 
 __all__ = ["Phantom", "PhantomKind", "phantom"]
 
@@ -74,7 +75,8 @@ def phantom(kind: PhantomKind = "shell", seed: int = 0) -> Phantom:
     Parameters
     ----------
     kind
-        ``shell`` (O, about 420 kDa, 120 Å), ``barrel`` (D7, about 240 kDa, 120 × 88 Å) or ``globule`` (C1, about 58 kDa, 75 Å).
+        ``shell`` (O, about 420 kDa, 120 Å), ``barrel`` (D7, about 240 kDa, 120 × 88 Å) or ``globule`` (C1, about 58
+        kDa, 75 Å).
     seed
         Another seed gives another fold of the same size.
 
@@ -103,7 +105,7 @@ def phantom(kind: PhantomKind = "shell", seed: int = 0) -> Phantom:
         )
         for c, d, length in zip(centres, directions, lengths, strict=True)
     ]
-    return _decorate(f"{kind}-{seed}", symbol, group, _turn(axes, group))
+    return _decorate(f"{kind}-{seed}", symbol, group, _trim(_turn(axes, group), group))
 
 
 def _turn(axes: list[HelixAxis], group: Array) -> tuple[HelixAxis, ...]:
@@ -113,21 +115,48 @@ def _turn(axes: list[HelixAxis], group: Array) -> tuple[HelixAxis, ...]:
         for i, axis in enumerate(turned):
             costs = []
             for phase in np.arange(0.0, 360.0, 20.0):
-                atoms = ideal_backbone(_at_phase(axis, phase)).reshape(-1, 3)
+                atoms = ideal_backbone(replace(axis, phase_in_degrees=float(phase))).reshape(-1, 3)
                 others = [ideal_backbone(a).reshape(-1, 3) for j, a in enumerate(turned) if j != i]
                 tree = cKDTree(_surroundings(atoms, others, group, reach=8.0))
-                distance, _ = tree.query(atoms, k=1, distance_upper_bound=4.5)
-                costs.append(float(np.clip(4.5 - distance, 0.0, None).__pow__(2).sum()))
-            turned[i] = _at_phase(axis, 20.0 * int(np.argmin(costs)))
+                distance = np.asarray(tree.query(atoms, k=1)[0])
+                costs.append(float((np.clip(4.5 - distance, 0.0, None) ** 2).sum()))
+            turned[i] = replace(axis, phase_in_degrees=20.0 * int(np.argmin(costs)))
     return tuple(turned)
 
 
-def _at_phase(axis: HelixAxis, phase: float) -> HelixAxis:
-    return HelixAxis(
-        centre_in_angstroms=axis.centre_in_angstroms,
-        direction=axis.direction,
-        phase_in_degrees=float(phase),
-        residues=axis.residues,
+def _trim(axes: tuple[HelixAxis, ...], group: Array) -> tuple[HelixAxis, ...]:
+    """Shorten helices at the nearer end until no backbone atom touches another helix."""
+    trimmed = list(axes)
+    for _ in range(12):
+        clean = True
+        for i in range(len(trimmed)):
+            chains = [ideal_backbone(a)[:, :4] for a in trimmed]
+            others = [c.reshape(-1, 3) for j, c in enumerate(chains) if j != i]
+            tree = cKDTree(_surroundings(chains[i].reshape(-1, 3), others, group, reach=6.0))
+            touching = np.flatnonzero(_nearest(tree, chains[i]).min(1) < CLASH_IN_ANGSTROMS)
+            if touching.size == 0:
+                continue
+            clean = False
+            count = trimmed[i].residues
+            head, tail = touching[touching < count / 2], touching[touching >= count / 2]
+            first = int(head.max()) + 1 if head.size else 0
+            last = int(tail.min()) if tail.size else count
+            trimmed[i] = _shorten(trimmed[i], first, max(last, first + 4))
+        if clean:
+            break
+    return tuple(trimmed)
+
+
+def _shorten(axis: HelixAxis, first: int, last: int) -> HelixAxis:
+    """Keep the residues from ``first`` up to but without ``last`` where they are."""
+    shift = RISE_IN_ANGSTROMS * (0.5 * (first + last - 1) - 0.5 * (axis.residues - 1))
+    unit = np.asarray(axis.direction) / np.linalg.norm(axis.direction)
+    x, y, z = (np.asarray(axis.centre_in_angstroms) + shift * unit).tolist()
+    return replace(
+        axis,
+        centre_in_angstroms=(x, y, z),
+        phase_in_degrees=axis.phase_in_degrees + TURN_IN_DEGREES * first,
+        residues=last - first,
     )
 
 
@@ -154,24 +183,23 @@ def _decorate(name: str, symbol: str, group: Array, axes: tuple[HelixAxis, ...])
     keeps_cb = []
     for i, backbone in enumerate(backbones):
         tree = cKDTree(_surroundings(unit[i], [u for j, u in enumerate(unit) if j != i], group, 12.0))
-        keeps_cb.append(tree.query(backbone[:, 4])[0] >= CLASH_IN_ANGSTROMS)
+        keeps_cb.append(_nearest(tree, backbone[:, 4]) >= CLASH_IN_ANGSTROMS)
     grown: Array = np.zeros((0, 3))  # side-chain atoms so far, with copies
     grown_helix = np.zeros(0, dtype=int)
     for i, backbone in enumerate(backbones):
         tree = cKDTree(_surroundings(unit[i], [u for j, u in enumerate(unit) if j != i], group, 14.0))
         own = cKDTree(backbone.reshape(-1, 3))
         chains = np.stack([side_chain(backbone, chi) for chi in _ROTAMERS], 1)  # (residues, rotamers, 3, 3)
-        room = np.minimum(tree.query(chains.reshape(-1, 3))[0], own.query(chains.reshape(-1, 3))[0] + 0.8)
-        room = room.reshape(chains.shape[:3])
-        room[:, :, 0] = tree.query(chains[:, :, 0].reshape(-1, 3))[0].reshape(chains.shape[:2])  # Cγ is bonded to its own Cβ
+        room = np.minimum(_nearest(tree, chains), _nearest(own, chains) + 0.8)
+        room[:, :, 0] = _nearest(tree, chains[:, :, 0])  # Cγ is bonded to its own Cβ
         for n in range(backbone.shape[0]):
             atoms = [backbone[n, a] for a in range(4)]
             kinds = list(names[:4])
             cb = backbone[n, 4]
-            if keeps_cb[i][n] and _clear(cb[None], grown[grown_helix != i]):
+            if keeps_cb[i][n] and _fits(cb[None], grown[grown_helix != i], group):
                 atoms.append(cb)
                 kinds.append("CB")
-                chain = _longest_chain(chains[n], room[n], grown)
+                chain = _longest_chain(cb, chains[n], room[n], grown, group)
                 mass += sum(_DALTONS[6] + 2 * _DALTONS[1] for _ in chain) + _DALTONS[1]
                 placed = np.concatenate([cb[None], chain])
                 copies = np.einsum("gij,nj->gni", group, placed).reshape(-1, 3)
@@ -199,21 +227,27 @@ def _decorate(name: str, symbol: str, group: Array, axes: tuple[HelixAxis, ...])
     )
 
 
-def _clear(atoms: Array, others: Array) -> bool:
+def _nearest(tree: cKDTree, points: Array) -> Array:
+    """Distance [Å] of points (..., 3) to the nearest atom in a tree."""
+    return np.asarray(tree.query(points.reshape(-1, 3))[0]).reshape(points.shape[:-1])
+
+
+def _fits(atoms: Array, others: Array, group: Array) -> bool:
+    """Whether new atoms keep off those already placed and off their own symmetry copies."""
     near = others[(np.abs(others - atoms[0]) < 12.0).all(1)] if others.size else others
-    return not near.size or bool(
-        (np.linalg.norm(atoms[:, None] - near[None], axis=-1) >= CLASH_IN_ANGSTROMS).all()
-    )
+    around = np.concatenate([near, np.einsum("gij,nj->gni", group[1:], atoms).reshape(-1, 3)])
+    distance = np.linalg.norm(atoms[:, None] - around[None], axis=-1)
+    return bool((distance >= CLASH_IN_ANGSTROMS).all())
 
 
-def _longest_chain(chains: Array, room: Array, grown: Array) -> Array:
+def _longest_chain(cb: Array, chains: Array, room: Array, grown: Array, group: Array) -> Array:
     """Return the roomiest rotamer of the longest chain that fits, (0 to 3, 3)."""
     for length in (3, 2, 1):
         least = room[:, :length].min(1)
         for rotamer in np.argsort(-least, kind="stable"):
             if least[rotamer] < CLASH_IN_ANGSTROMS:
                 break
-            if _clear(chains[rotamer, :length], grown):
+            if _fits(np.concatenate([cb[None], chains[rotamer, :length]]), grown, group):
                 out: Array = chains[rotamer, :length]
                 return out
     return chains[0, :0]

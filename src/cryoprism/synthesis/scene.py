@@ -1,7 +1,7 @@
 """A scene: everything that decides how one micrograph comes out, as one frozen record, and interventions on it by name.
 
-Each physical cause owns some fields of the scene and knows the values at which it does no harm. :func:`intervene` sets them and leaves all
-others, and all random draws, as they were: every draw comes from a generator named after its cause.
+Each physical cause owns some fields of the scene and knows the values at which it does no harm. :func:`intervene` sets
+them and leaves all others, and all random draws, as they were: every draw comes from a generator named after its cause.
 """
 
 from __future__ import annotations
@@ -64,8 +64,12 @@ class Scene:
     carbon_thickness_in_angstroms
         Thickness of that film.
     detector_dqe0, detector_blur_in_pixels, coincidence_area_in_square_pixels
-        Share of electrons counted, blur of their positions (MTF: :class:`~cryoprism.microscope.detector.CountingMtf`; negative: a perfect MTF), coincidence loss.
-    hot_pixel_fraction, hot_pixel_counts, dead_pixel_fraction, dead_line_count, gain_residue_deviation, line_residue_deviation
+        Share of electrons counted, blur of their positions (MTF: :class:`~cryoprism.microscope.detector.CountingMtf`;
+        negative: a perfect MTF), coincidence loss.
+    detector_mtf
+        A measured MTF as (frequency [1/pixel], value) pairs; it stands in for the blur where it is given.
+    hot_pixel_fraction, hot_pixel_counts, dead_pixel_fraction, dead_line_count, gain_residue_deviation,
+    line_residue_deviation
         Defects and what is left of the gain.
     particle_count
         Particles wanted in the field.
@@ -109,6 +113,7 @@ class Scene:
     carbon_thickness_in_angstroms: float = 200.0
     detector_dqe0: float = 0.85
     detector_blur_in_pixels: float = 0.15
+    detector_mtf: tuple[tuple[float, float], ...] = ()
     coincidence_area_in_square_pixels: float = 0.0
     hot_pixel_fraction: float = 0.0
     hot_pixel_counts: float = 0.0
@@ -150,7 +155,7 @@ class Scene:
         return self.defocus_in_angstroms - 0.5 * self.astigmatism_in_angstroms
 
     def aberrations(self, height_in_angstroms: float = 0.0) -> dict[str, float]:
-        """Keyword arguments of ``contrast_transfer`` for an object at a height along the beam [Å] above the slab's middle."""
+        """Keyword arguments of ``contrast_transfer`` for an object at a height [Å] along the beam from the middle."""
         return {
             "defocus_u_in_angstroms": self.defocus_u_in_angstroms + height_in_angstroms,
             "defocus_v_in_angstroms": self.defocus_v_in_angstroms + height_in_angstroms,
@@ -199,7 +204,7 @@ _LIMITS: Mapping[str, tuple[float, float]] = MappingProxyType(
     }
 )
 
-CAUSES: Mapping[str, Mapping[str, float]] = MappingProxyType(
+CAUSES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "motion": {
             "drift_y_in_angstroms": 0.0,
@@ -215,6 +220,7 @@ CAUSES: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "detector": {
             "detector_dqe0": 1.0,
             "detector_blur_in_pixels": -1.0,
+            "detector_mtf": (),
             "coincidence_area_in_square_pixels": 0.0,
         },
         "contamination": {"contamination_count": 0},
@@ -231,7 +237,7 @@ CAUSES: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "envelope": {"envelope_b_factor_in_square_angstroms": 0.0},
     }
 )
-"""Cause → the scene's fields it owns → their ideal values. An ice film cannot be thinner than the particles: 150 Å is its ideal."""
+"""Cause → the fields it owns → their ideal values. Ice cannot be thinner than the particles: 150 Å is its ideal."""
 
 
 def intervene(scene: Scene, *causes: str) -> Scene:
@@ -271,15 +277,16 @@ def scene_from_dict(values: Mapping[str, Any]) -> Scene:
     known = {f.name for f in fields(Scene)}
     if unknown := sorted(set(values) - known):
         raise InputError("scene", f"unknown fields {', '.join(unknown)}", f"Use some of {', '.join(sorted(known))}.")
-    return Scene(**values)
+    curve = tuple((float(f), float(v)) for f, v in values.get("detector_mtf", ()))
+    return Scene(**{**values, "detector_mtf": curve})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """Where the particles of a scene are.
 
-    ``centres_in_angstroms`` (n, 3) as (x, y, z) from the middle of the image (pixel n // 2) and of the slab, z along the beam, the slab's tilt included;
-    ``rotations`` (n, 3, 3) take a point of the specimen into the frame of the view.
+    ``centres_in_angstroms`` (n, 3) as (x, y, z) from the middle of the image (pixel n // 2) and of the slab, z along
+    the beam, the slab's tilt included; ``rotations`` (n, 3, 3) take a point of the specimen into the frame of the view.
     """
 
     centres_in_angstroms: Tensor
@@ -293,13 +300,15 @@ class Placement:
 def place_particles(scene: Scene, radius_in_angstroms: float, margin_in_angstroms: float = 0.0) -> Placement:
     """Place spheres of the specimen's radius in the slab without collision, with uniform orientations.
 
-    Candidates come one by one, uniform over the field and its margin and over the depth that the slab leaves; one that touches an earlier particle
-    is dropped. Collisions are judged in the thinnest film, where depths are closest, so that a thicker film keeps the very same particles.
+    Candidates come one by one, uniform over the field and its margin and over the depth that the slab leaves; one that
+    touches an earlier particle is dropped. Collisions are judged in the thinnest film, where depths are closest, so
+    that a thicker film keeps the very same particles.
 
     Parameters
     ----------
     scene
-        Gives size, count, ice and tilt. The count is meant for the field itself; the margin gets particles at the same density.
+        Gives size, count, ice and tilt. The count is meant for the field itself; the margin gets particles at the same
+        density.
     radius_in_angstroms
         Radius of the sphere around the specimen [Å].
     margin_in_angstroms
@@ -319,7 +328,7 @@ def place_particles(scene: Scene, radius_in_angstroms: float, margin_in_angstrom
     generator = scene.generator("placement")
     kept = torch.zeros(0, 3)
     attempts = 0
-    while kept.shape[0] < wanted and attempts < 40:
+    while kept.shape[0] < wanted and attempts < 15:
         batch = torch.rand(max(4 * wanted, 64), 3, generator=generator) - 0.5
         for candidate in batch:
             point = torch.stack([candidate[0] * whole[0], candidate[1] * whole[1], candidate[2] * tight])
@@ -344,7 +353,7 @@ def place_particles(scene: Scene, radius_in_angstroms: float, margin_in_angstrom
 
 
 def tilt_height(scene: Scene, y: Tensor, x: Tensor) -> Tensor:
-    """Height of the slab's middle [Å] along the beam at (y, x) [Å] from the image's middle: tan(tilt) × distance from the axis."""
+    """Height [Å] of the slab's middle along the beam at (y, x) [Å]: tan(tilt) × distance from the tilt axis."""
     axis = math.radians(scene.tilt_axis_in_degrees)
     distance = math.cos(axis) * y - math.sin(axis) * x
     return math.tan(math.radians(scene.tilt_in_degrees)) * distance

@@ -1,4 +1,4 @@
-"""What is put into a scene: a phantom, an atomic model or a map, as potential volumes at the pixel size that is wanted."""
+"""What is put into a scene: a phantom, an atomic model or a map, as potential volumes at any pixel size."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def specimen_from_file(
         known = ", ".join((*_STRUCTURE_SUFFIXES, *_MAP_SUFFIXES))
         raise InputError(file, "is neither a structure nor a map by its name", f"Give a file ending in one of {known}.")
     if molecular_mass_in_kilodaltons is None:
-        raise InputError(file, "a map without a molecular mass has no scale", "Give the particle's mass in kDa (--mass).")
+        raise InputError(
+            file, "a map without a molecular mass has no scale", "Give the particle's mass in kDa (--mass)."
+        )
     from cryoprism.formats.maps import read_map
 
     volume = read_map(file)
@@ -183,16 +185,18 @@ def _volume(specimen: Specimen, voxel: float, resolution: float, b_factor: float
     else:
         raise InputError("specimen", f"'{specimen.name}' has neither atoms nor a map", "Give one of them.")
     spectrum = torch.fft.rfftn(volume)
-    return torch.fft.irfftn(spectrum * (_radius3(side, voxel) <= 1.0 / resolution), s=(side,) * 3)
+    limited: Tensor = torch.fft.irfftn(spectrum * (_radius3(side, voxel) <= 1.0 / resolution), s=(side,) * 3)
+    return limited
 
 
 def _radius3(side: int, voxel: float) -> Tensor:
     full, half = torch.fft.fftfreq(side, voxel), torch.fft.rfftfreq(side, voxel)
-    return (full[:, None, None] ** 2 + full[:, None] ** 2 + half**2).sqrt()
+    radius: Tensor = (full[:, None, None] ** 2 + full[:, None] ** 2 + half**2).sqrt()
+    return radius
 
 
 def _resample(density: Tensor, old: float, new: float, side: int) -> Tensor:
-    """Resample a cube to another voxel by trilinear interpolation of a copy that is band-limited to the coarser Nyquist."""
+    """Resample a cube to another voxel by trilinear interpolation of a copy limited to the coarser Nyquist."""
     n = density.shape[0]
     smooth = torch.fft.irfftn(torch.fft.rfftn(density) * (_radius3(n, old) < 0.5 / max(old, new)), s=(n,) * 3)
     axis = (torch.arange(side) - side // 2).float() * (new / old)
@@ -205,7 +209,7 @@ def _resample(density: Tensor, old: float, new: float, side: int) -> Tensor:
 def project_specimen(
     specimen: Specimen, rotations: Tensor, pixel_size_in_angstroms: float, b_factor_in_square_angstroms: float
 ) -> Tensor:
-    """Projected potentials against ice [V Å], (n, side, side), for rotations (n, 3, 3); the centre at pixel side // 2."""
+    """Projected potentials against ice [V Å] (n, side, side) for rotations (n, 3, 3), centred at side // 2."""
     pixel = pixel_size_in_angstroms
     volume = _volume(specimen, pixel, 2 * pixel, b_factor_in_square_angstroms)
     return project_volume(volume, rotations, pixel)

@@ -1,15 +1,17 @@
 """How many bits a rendered micrograph truly holds about its particles, and how many a cause took away.
 
-The image is modelled in small patches of the Fourier plane (ring × sector) as m = g u + n, with u the particles' contrast through the true CTF
-at each particle's own height (:attr:`Rendered.signal`), g what envelopes, motion, damage and detector leave of it, and n everything else.
-Because u already carries the CTF, g is smooth and patches may be wide. Then
+The image is modelled in small patches of the Fourier plane (ring × sector) as m = g u + n, with u the particles'
+contrast through the true CTF at each particle's own height (:attr:`Rendered.signal`), g what envelopes, motion, damage
+and detector leave of it, and n everything else. Because u already carries the CTF, g is smooth and patches may be wide.
+Then
 
     |g|² = |⟨m u*⟩|² / ⟨|u|²⟩² - ⟨|n|²⟩ / (c ⟨|u|²⟩)   (the last term removes the bias of c coefficients)
     SSNR(k) = |g|² S CTF²(k) / ⟨|n|²⟩,   S = ⟨|u|²⟩ / ⟨CTF²⟩
     I = Σ_k ½ log2(1 + SSNR(k))   over all coefficients up to Nyquist.
 
-g is measured on the expected counts, where shot noise is absent, n on the recorded ones; neither is clipped at zero, so that an image without
-particles has zero bits on average, not some. The bits lost to a cause are the difference to the twin that was rendered without it.
+g is measured on the expected counts, where shot noise is absent, n on the recorded ones; neither is clipped at zero, so
+that an image without particles has zero bits on average, not some. The bits lost to a cause are the difference to the
+twin that was rendered without it.
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ def information_in_bits(
     squared_ctf
         (y, x // 2 + 1) true CTF² on the half grid of the image.
     expected
-        (y, x) the image without shot noise, on the scale of ``image``; the image itself if absent (unbiased as well, more scatter).
+        (y, x) the image without shot noise, on the scale of ``image``; the image itself if absent (unbiased as well,
+        more scatter).
     excluded
         (y, x) 0 … 1, where 1 is left out of both (defects, contamination).
     sectors
@@ -135,7 +138,12 @@ def information_in_bits(
     ssnr = (ratio[index] * squared_ctf[inside].double()).clamp_min(-0.5)
     bits = 0.5 * fill * total(weight * torch.log2(1 + ssnr))
     slope = 0.5 * fill / 0.6931 * size
-    spread = slope * (2 * (gain.clamp_min(0) * safe / rest_m) * rest_e / (freedom * rest_m) + (rest_e / (freedom * rest_m)) ** 2).sqrt()
+    spread = (
+        slope
+        * (
+            2 * (gain.clamp_min(0) * safe / rest_m) * rest_e / (freedom * rest_m) + (rest_e / (freedom * rest_m)) ** 2
+        ).sqrt()
+    )
     per_ring = bits.reshape(rings, sectors).sum(1)
     mean = (total(weight * ssnr) / n).reshape(rings, sectors).mean(1)
     return Information(
@@ -148,7 +156,10 @@ def information_in_bits(
 
 
 def information_of(rendered: Rendered, *, exclude: tuple[str, ...] = ()) -> Information:
-    """Information in a rendered micrograph; ``exclude`` names masks (``defects``, ``contamination``, ``carbon``, ``crystalline_ice``) to leave out."""
+    """Information in a rendered micrograph without the areas of the masks that ``exclude`` names.
+
+    Masks are ``defects``, ``contamination``, ``carbon`` and ``crystalline_ice``.
+    """
     scene = rendered.scene
     counts = rendered.counts if rendered.counts.ndim == 2 else rendered.counts.sum(0)
     excluded = None
@@ -176,7 +187,7 @@ def bits_lost(
     exclude: tuple[str, ...] = (),
     rendered: Rendered | None = None,
 ) -> float:
-    """Bits that the named causes together took from a scene: information of the twin without them minus that of the scene.
+    """Bits that the named causes together took from a scene: information of the twin without them minus its own.
 
     Parameters
     ----------
@@ -211,10 +222,8 @@ def _windowed(image: Tensor, window: Tensor) -> Tensor:
     return rfft2((values - mean) * window)
 
 
-def _patches(
-    shape: tuple[int, int], pixel: float, sectors: int, least: int, width: int
-) -> tuple[Tensor, int, Tensor]:
-    """Patch number of each coefficient of the half grid (-1 beyond Nyquist and at zero), number of rings, their middles [1/Å]."""
+def _patches(shape: tuple[int, int], pixel: float, sectors: int, least: int, width: int) -> tuple[Tensor, int, Tensor]:
+    """Patch of each coefficient of the half grid (-1 beyond Nyquist and at zero), number of rings, middles [1/Å]."""
     ky, kx = frequency_grid(shape, pixel)
     k = torch.sqrt(ky * ky + kx * kx)
     nyquist = 0.5 / pixel

@@ -15,11 +15,14 @@ from ._narrative import (
 from ._parallel import Failure, map_items
 from ._progress import ConsoleHandler, console, progress
 from ._summary import RestoreSummary
+from .demo import Demonstration, compare_with_truth, run_demo
+from .session import Session, analyse_session, restore_session
 
 __all__ = [
     "FAILURE_MARKER",
     "SUCCESS_MARKER",
     "ConsoleHandler",
+    "Demonstration",
     "Explanation",
     "Failure",
     "Job",
@@ -27,11 +30,14 @@ __all__ = [
     "MemoryPlan",
     "RestoreConfig",
     "RestoreSummary",
+    "Session",
     "SimulateConfig",
     "advice_for",
+    "analyse_session",
     "atomic_path",
     "available_memory_in_bytes",
     "cause_in_words",
+    "compare_with_truth",
     "console",
     "estimate_memory_in_bytes",
     "explanation_of",
@@ -44,6 +50,8 @@ __all__ = [
     "plot_ledger",
     "progress",
     "read_causes",
+    "restore_session",
+    "run_demo",
     "session_sentences",
     "write_json",
     "write_text",

@@ -165,6 +165,9 @@ class RestoreConfig(JobConfig):
     exposure_in_electrons_per_square_angstrom: float | None = Field(
         None, gt=0, le=1e4, description="Total exposure of one micrograph [e/Å²]."
     )
+    incident_intensity: float | None = Field(
+        None, gt=0, le=1e9, description="Grey value of a pixel without specimen (flat field); tells the ice thickness."
+    )
     mtf_file: Path | None = Field(
         None, description="Detector MTF curve as STAR (rlnResolutionInversePixel, rlnMtfValue)."
     )
@@ -219,6 +222,7 @@ class SimulateConfig(JobConfig):
         "ice_thickness_in_angstroms": "--ice-thickness",
         "mtf_file": "--mtf",
         "particles_per_micrograph": "--particles",
+        "mass_in_kilodaltons": "--mass",
     }
 
     structure_file: Path | None = Field(
@@ -242,3 +246,8 @@ class SimulateConfig(JobConfig):
     severity: float = Field(1.0, ge=0, le=10, description="Strength of the damage: 0 none, 1 ordinary, 2 bad.")
     frames: int = Field(1, ge=1, le=1000, description="Frames per movie; 1 writes micrographs.")
     engine: Literal["rytov", "multislice"] = Field("rytov", description="How the wave passes the specimen.")
+    recipe: Literal["varied", "demo", "clean"] = Field("varied", description="Which damage the micrographs get.")
+    assembly: str | None = Field(None, description="Biological assembly of a structure file.")
+    mass_in_kilodaltons: float | None = Field(None, gt=0, le=1e6, description="Mass of the particle; needed for a map.")
+    movies: bool = Field(False, description="Write movies.")
+    truth_images: bool = Field(False, description="Write the noise-free potential and signal too.")

@@ -13,36 +13,31 @@ __all__ = ["advice_for", "cause_in_words", "micrograph_sentences", "read_causes"
 
 SCHEMA_NAME: Final = "cryoprism-causes-1"
 _MOST_SENTENCES = 3
+_LARGE = 0.1  # share of the loss that is worth a word even if it is uncertain
 _CLEAR = 2.0  # standard deviations above zero before a loss is called one
 
 # Cause: (how it is called in a sentence, what to do about it).
 _WORDS: Final[Mapping[str, tuple[str, str]]] = {
-    "defocus": ("defocus", "Aim for a smaller underfocus or correct more finely; the loss is at the zeros of the CTF."),
+    "defocus": ("defocus", "A smaller underfocus loses less at the zeros of the CTF."),
     "astigmatism": ("astigmatism", "Realign the objective stigmator."),
     "phase_shift": ("the phase shift", "Check the phase plate's conditioning."),
     "spherical_aberration": ("spherical aberration", "Check the Cs value in the metadata."),
-    "spatial_coherence": ("beam convergence", "Use a more parallel beam: set the C2 condenser anew."),
-    "temporal_coherence": ("energy spread", "Check gun, high tension and energy filter."),
+    "coherence": ("partial coherence", "Use a more parallel beam; check gun, high tension and energy filter."),
+    "beam_tilt": ("beam tilt", "Align for coma; refine beam tilt once there are poses."),
+    "envelope": ("blur of unknown origin", "No named cause explains it: --mtf and --exposure narrow it."),
     "motion": ("motion", "Align frames again with more patches, leave out the first ones, or let the stage settle."),
-    "drift": ("drift", "Align frames again, leave out the first ones, or let the stage settle."),
-    "jitter": ("vibration", "Check the stage and the surroundings for vibration."),
-    "local_motion": ("local motion", "Use patch-wise motion correction or a smaller beam."),
-    "radiation_damage": ("radiation damage", "Weight frames by dose, or use fewer of the late frames."),
     "damage": ("radiation damage", "Weight frames by dose, or use fewer of the late frames."),
+    "exposure": ("too few electrons", "Collect more particles or a higher exposure."),
     "ice_thickness": ("thick ice", "Blot longer or choose thinner squares."),
-    "ice": ("thick ice", "Blot longer or choose thinner squares."),
-    "inelastic": ("inelastic scattering", "Choose thinner ice or close the energy slit."),
-    "background": ("background from the ice", "Choose thinner ice."),
     "crystalline_ice": ("crystalline ice", "Check vitrification and storage; drop the strongest cases."),
     "contamination": ("contamination", "Check transfer and vacuum; mask it before picking."),
     "carbon": ("carbon in the field", "Centre the holes better; picks on carbon are masked."),
     "tilt": ("tilt", "Refine defocus per particle."),
-    "thickness_gradient": ("a thickness gradient", "Refine defocus per particle."),
-    "mtf": ("the detector's blur", "Use super-resolution or a higher magnification."),
-    "shot_noise": ("too few electrons", "Collect more particles or a higher exposure."),
-    "coincidence_loss": ("coincidence loss", "Lower the dose rate on the detector."),
-    "gain_residue": ("gain residue", "Take a new gain reference."),
-    "defects": ("bad pixels", "Take a new gain reference and defect map."),
+    "crowding": ("crowding", "Dilute the sample."),
+    "heterogeneity": ("differences among the particles", "Classify once there are particles and poses."),
+    "detector": ("the detector", "A higher magnification or super-resolution blurs less."),
+    "coincidence": ("coincidence loss", "Lower the dose rate on the detector."),
+    "defects": ("bad pixels and gain residue", "Take a new gain reference and defect map."),
 }  # fmt: skip
 
 
@@ -92,11 +87,12 @@ def session_sentences(content: Mapping[str, Any]) -> tuple[str, ...]:
         return ("No cause took a measurable amount of information.",)
     sentences = []
     for cause, loss in _ranked(session["ledger"])[:_MOST_SENTENCES]:
-        share = 100 * loss["mean"] / lost
-        spread = 100 * loss["standard_deviation"] / lost
         where = _where(cause, micrographs)
-        what = f"{share:.0f} ± {spread:.0f} % of the lost information is {cause_in_words(cause)}{where}."
+        what = f"{_percent(loss, lost)} of the lost information is {cause_in_words(cause)}{where}."
         sentences.append(f"{what} {advice_for(cause)}".strip())
+    unsure = _unsure(session["ledger"], lost)
+    if unsure:
+        sentences.append(f"Possibly large, but too uncertain to say: {unsure}.")
     abstained = _abstained(micrographs)
     if abstained:
         sentences.append(f"Not identifiable from these data, so nothing is claimed: {', '.join(abstained)}.")
@@ -113,8 +109,10 @@ def micrograph_sentences(entry: Mapping[str, Any]) -> tuple[str, ...]:
     sentences = []
     if lost > 0:
         for cause, loss in _ranked(ledger)[:_MOST_SENTENCES]:
-            share, spread = 100 * loss["mean"] / lost, 100 * loss["standard_deviation"] / lost
-            sentences.append(f"{share:.0f} ± {spread:.0f} % of the lost information is {cause_in_words(cause)}.")
+            sentences.append(f"{_percent(loss, lost)} of the lost information is {cause_in_words(cause)}.")
+        unsure = _unsure(ledger, lost)
+        if unsure:
+            sentences.append(f"Possibly large, but too uncertain to say: {unsure}.")
     if not sentences:
         sentences.append("No cause took a measurable amount of information.")
     if entry["flags"]:
@@ -127,6 +125,21 @@ def _ranked(ledger: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
     return sorted(clear, key=lambda item: -item[1]["mean"])
 
 
+def _unsure(ledger: Mapping[str, Any], lost: float) -> str:
+    """Causes whose share is large but within its error: unsaid, it would make the others look like everything."""
+    clear = {cause for cause, _ in _ranked(ledger)}
+    shares = [
+        (quantity["mean"] / lost, f"{cause_in_words(cause)} ({_percent(quantity, lost)})")
+        for cause, quantity in ledger.items()
+        if cause not in clear and quantity["mean"] > _LARGE * lost
+    ]
+    return ", ".join(text for _, text in sorted(shares, reverse=True))
+
+
+def _percent(quantity: Mapping[str, float], lost: float) -> str:
+    return f"{100 * quantity['mean'] / lost:.0f} ± {100 * quantity['standard_deviation'] / lost:.0f} %"
+
+
 def _where(cause: str, micrographs: list[Mapping[str, Any]]) -> str:
     losses = [_bits(entry, cause) for entry in micrographs]
     total = sum(losses)
@@ -137,7 +150,8 @@ def _where(cause: str, micrographs: list[Mapping[str, Any]]) -> str:
     for count in range(1, third + 1):
         for part, place in ((losses[:count], "first"), (losses[-count:], "last")):
             if sum(part) > 0.6 * total:
-                return f", mostly in the {place} {count} of {len(losses)} images"
+                images = "image" if count == 1 else f"{count} of {len(losses)} images"
+                return f", mostly in the {place} {images}"
     worst = sorted(losses, reverse=True)[:third]
     if third and sum(worst) > 0.7 * total:
         return f", mostly in {third} of {len(losses)} images"

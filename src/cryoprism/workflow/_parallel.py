@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +25,18 @@ __all__ = ["Failure", "map_items"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def _view_of(content: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    return MappingProxyType(content)
+
+
+def _taken_apart(view: MappingProxyType[Any, Any]) -> tuple[Any, ...]:
+    return _view_of, (dict(view),)
+
+
+# Frozen records hold read-only views of dicts, which Python cannot send to another process by itself.
+copyreg.pickle(MappingProxyType, _taken_apart)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+# make demo: install, simulate a small session, restore it, compare with the truth.
+# make test: install with the tools, then every check.
+# make docs: write docs/cli.md anew and build the pages into site/.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+CODE := src tests benchmarks examples scripts
+JOBS ?= 2
+
+.PHONY: demo test lint types unit docs format clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: scripts/install-system-packages installs it." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11. Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "No virtual environment: scripts/install-system-packages installs python3-venv." >&2; exit 1; }
+
+# torch stands first and alone: its exact version decides which of its builds is fetched.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing CryoPrism into $(VENV) (once; some minutes)"
+	@$(PIP) install torch==$(shell sed -n 's/^torch==//p' constraints.txt)
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-tools: $(VENV)/.installed
+	@echo "Installing the tools for tests and documentation"
+	@$(PIP) install -c constraints.txt -e '.[test,docs]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/cryoprism demo --out demo
+
+test: lint types unit docs
+
+lint: $(VENV)/.installed-tools
+	$(BIN)/ruff check $(wildcard $(CODE))
+	$(BIN)/ruff format --check $(wildcard $(CODE))
+
+types: $(VENV)/.installed-tools
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed-tools
+	$(BIN)/python -m pytest -n $(JOBS) --durations=10 -q
+
+docs: $(VENV)/.installed-tools
+	$(BIN)/python scripts/make_cli_docs.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+format: $(VENV)/.installed-tools
+	$(BIN)/ruff format $(wildcard $(CODE))
+	$(BIN)/ruff check --fix $(wildcard $(CODE))
+
+clean:
+	rm -rf demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,86 @@
+import json
+
+import pytest
+
+from cryoprism.core import InputError
+from cryoprism.workflow import RestoreConfig, SimulateConfig
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "option"),
+    [
+        ("voltage_in_kilovolts", 300_000, "--voltage"),
+        ("pixel_size_in_angstroms", 0, "--pixel-size"),
+        ("pixel_size_in_angstroms", float("nan"), "--pixel-size"),
+        ("spherical_aberration_in_millimeters", -2.7, "--spherical-aberration"),
+        ("amplitude_contrast", 1.0, "--amplitude-contrast"),
+        ("exposure_in_electrons_per_square_angstrom", 0, "--exposure"),
+        ("workers", 0, "--workers"),
+        ("workers", "many", "--workers"),
+        ("seed", -1, "--seed"),
+        ("max_memory_in_gigabytes", -1, "--max-memory"),
+        ("device", "tpu7", "--device"),
+        ("inputs", (), "IN"),
+    ],
+)
+def test_a_bad_value_names_option_value_and_remedy(field, value, option):
+    with pytest.raises(InputError) as caught:
+        RestoreConfig(**{"inputs": "a.mrc", field: value})
+    assert caught.value.where == option
+    assert str(value) in caught.value.found
+    assert caught.value.remedy
+
+
+def test_nothing_to_restore_names_the_argument():
+    with pytest.raises(InputError, match="IN: nothing was given"):
+        RestoreConfig()
+
+
+def test_an_unknown_field_is_refused_and_the_known_ones_listed():
+    with pytest.raises(InputError, match=r"'voltag'.*voltage_in_kilovolts"):
+        RestoreConfig(inputs="a.mrc", voltag=300)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"lowest_defocus_in_angstroms": 30_000, "highest_defocus_in_angstroms": 10_000},
+        {"coarsest_resolution_in_angstroms": 4, "finest_resolution_in_angstroms": 30},
+        {"only_do_unfinished": True, "overwrite": True},
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(values):
+    with pytest.raises(InputError, match=r" and --"):
+        RestoreConfig(inputs="a.mrc", **values)
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_a_configuration_comes_back_from_its_file(tmp_path, suffix):
+    config = RestoreConfig(inputs=["b.mrc", "a.mrc"], output=tmp_path / "Å", voltage_in_kilovolts=200, views=False)
+    path = tmp_path / f"config.{suffix}"
+    text = config.to_yaml() if suffix == "yaml" else json.dumps(config.model_dump(mode="json"))
+    path.write_text(text, encoding="utf-8")
+    assert RestoreConfig.from_file(path) == config
+
+
+@pytest.mark.parametrize("content", ["", "- 1\n- 2\n", "a: [", "voltage_in_kilovolts: fast\n", "\x00"])
+def test_a_broken_configuration_file_is_an_error_not_a_crash(tmp_path, content):
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError):
+        RestoreConfig.from_file(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        RestoreConfig.from_file(tmp_path / "absent.yaml")
+
+
+def test_only_what_decides_the_result_changes_its_hash(tmp_path):
+    config = RestoreConfig(inputs="a.mrc")
+    assert config.result_hash() == RestoreConfig(inputs="a.mrc", workers=4, output=tmp_path).result_hash()
+    assert config.result_hash() != RestoreConfig(inputs="a.mrc", seed=1).result_hash()
+    assert SimulateConfig(seed=1).result_hash() != SimulateConfig(seed=2).result_hash()
+
+
+def test_every_field_is_described():
+    for config in (RestoreConfig, SimulateConfig):
+        for name, field in config.model_fields.items():
+            assert field.description, name
