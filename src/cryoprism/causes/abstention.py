@@ -9,7 +9,7 @@ import torch
 from .estimate import Estimate
 from .evidence import ring_windows
 from .graph import CAUSES
-from .model import LAYOUT
+from .model import B_UNIT, LAYOUT
 
 __all__ = ["abstentions"]
 
@@ -17,8 +17,9 @@ __all__ = ["abstentions"]
 def abstentions(estimate: Estimate) -> dict[str, str]:
     """Causes that are not identifiable from this micrograph, each with the reason in words.
 
-    A fitted cause is determined when its posterior is clearly narrower than its prior; a drift also has to stand clear
-    of zero, since every spectrum is a little uneven.
+    A fitted cause is determined when its posterior is clearly narrower than its prior; drift has to stand clear of
+    zero and blur clear of the session's sharpest micrographs by two standard deviations, since every spectrum is a
+    little uneven.
     """
     reasons = {name: CAUSES[name].unidentifiable_when for name in ("beam_tilt", "heterogeneity", "crowding")}
     reasons["coincidence"] = CAUSES["coincidence"].unidentifiable_when
@@ -29,7 +30,8 @@ def abstentions(estimate: Estimate) -> dict[str, str]:
     else:
         prior = fit.prior.standard_deviation
         b = LAYOUT.index("b_factor")
-        if fit.deviation("b_factor") > 0.75 * max(float(prior[b]), 1e-6):
+        blur = (fit.value("b_factor")) * B_UNIT - fit.prior.sharpest_b_factor
+        if fit.deviation("b_factor") > 0.75 * float(prior[b]) or blur < 2 * fit.deviation("b_factor") * B_UNIT:
             reasons["envelope"] = CAUSES["envelope"].unidentifiable_when
         drift = torch.stack([fit.theta[LAYOUT.index("drift_y")], fit.theta[LAYOUT.index("drift_x")]])
         length = float(drift.norm())

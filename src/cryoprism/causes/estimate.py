@@ -13,6 +13,7 @@ from cryoprism.microscope.optics import Lens
 
 from .evidence import (
     TYPICAL_EXPOSURE,
+    TYPICAL_THICKNESS,
     Circumstances,
     RingFit,
     TiltPlane,
@@ -191,7 +192,9 @@ def estimate_causes(
     scale = float(spectrum.power[-max(8, len(spectrum.power) // 6) :].mean())
     log_transfer = known_log_transfer(spectrum.grid, lens, known, candidates[0].mean_defocus_in_angstroms)
     exposure = known.exposure_in_electrons_per_square_angstrom or TYPICAL_EXPOSURE
-    model = SpectralModel(spectrum.grid, lens, log_transfer, exposure)
+    measured = ice_thickness(known, lens)
+    depth = measured[0] if measured is not None else TYPICAL_THICKNESS
+    model = SpectralModel(spectrum.grid, lens, log_transfer, exposure, depth)
     prior = _with_ice(prior, lens, known, spectrum, scale)
     starts = []
     for index, candidate in enumerate(candidates[:2]):

@@ -27,6 +27,7 @@ from .spectrum import PolarGrid, Spectrum
 
 __all__ = [
     "TYPICAL_EXPOSURE",
+    "TYPICAL_THICKNESS",
     "Circumstances",
     "RingFit",
     "TiltPlane",
@@ -40,8 +41,9 @@ __all__ = [
 
 _RING_HALF_WIDTH = 0.006  # 1/Å
 _RING_SIGNIFICANCE = 6.0
-#: Exposure [e/Å²] taken for granted where none is stated.
+#: Exposure [e/Å²] and ice thickness [Å] taken for granted where nothing tells them.
 TYPICAL_EXPOSURE = 40.0
+TYPICAL_THICKNESS = 400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,7 @@ def ice_level(lens: Lens, known: Circumstances, pixel_size_in_angstroms: float, 
     sigma = interaction_constant(lens.voltage_in_kilovolts)
     exposure = known.exposure_in_electrons_per_square_angstrom
     measured = ice_thickness(known, lens)
-    thickness, deviation = measured if measured is not None else (400.0, 400.0)
+    thickness, deviation = measured if measured is not None else (TYPICAL_THICKNESS, 400.0)
     density = ice_structure_power(
         torch.tensor([0.1]),
         max(thickness, 50.0),

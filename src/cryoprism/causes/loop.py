@@ -209,9 +209,9 @@ def learn_prior(estimates: Sequence[Estimate], gates: Sequence[Mapping[str, Gate
     level = torch.ones_like(block) / block.shape[0] ** 2
     free = float(level.flatten() @ block.flatten() / (level.flatten() @ level.flatten()))
     precision[signal, signal] = (block - free * level) * tighter + free * level
-    # Blur is counted from the sharpest tenth of the session.
+    # Blur is counted from the sharpest quarter of the session.
     blur = theta[:, LAYOUT.index("b_factor")] * B_UNIT
-    sharpest = max(float(torch.quantile(blur, 0.1)), 0.0)
+    sharpest = max(float(torch.quantile(blur, 0.25)), 0.0)
     return Prior(means, precision, sharpest)
 
 

@@ -20,11 +20,10 @@ import numpy as np
 import torch
 from scipy.interpolate import BSpline
 from torch import Tensor
-from torch.func import jacfwd
 
 from cryoprism.microscope.ice import ice_structure_power
 from cryoprism.microscope.motion import drift_envelope
-from cryoprism.microscope.optics import Lens, aberration_phase, defocus_along
+from cryoprism.microscope.optics import Lens, aberration_phase, defocus_along, depth_damping
 
 from .search import modulation_damping
 from .spectrum import PolarGrid
@@ -137,26 +136,42 @@ class SpectralModel:
         exposure, ``coherence``. Water flows: damage does not fade its structure.
     exposure_in_electrons_per_square_angstrom
         Over which the water moves.
+    thickness_in_angstroms
+        Depth over which scatterers lie: it damps the rings of the sum of their powers.
     """
 
     grid: PolarGrid
     lens: Lens
     known_log_transfer: Mapping[str, Tensor]
     exposure_in_electrons_per_square_angstrom: float
+    thickness_in_angstroms: float = 0.0
     _signal_basis: Tensor = field(init=False)
     _noise_basis: Tensor = field(init=False)
     _template: Tensor = field(init=False)
     _ice_shape: Tensor = field(init=False)
+    _phase_origin: Tensor = field(init=False)
+    _phase_slopes: Tensor = field(init=False)
+    _half_k_squared: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_signal_basis", spline_basis(self.grid.k, _SIGNAL_KNOTS))
-        object.__setattr__(self, "_noise_basis", spline_basis(self.grid.k, _NOISE_KNOTS))
-        object.__setattr__(self, "_template", generic_log_structure_factor(self.grid.k) + self.fixed_log_transfer)
-        shape = ice_log_shape(self.grid.k, self.exposure_in_electrons_per_square_angstrom)
+        k = self.grid.k
+        shape = ice_log_shape(k, self.exposure_in_electrons_per_square_angstrom)
         for name, transfer in self.known_log_transfer.items():
             if name != "damage":
                 shape = shape + transfer
-        object.__setattr__(self, "_ice_shape", shape)
+        # 2χ' is linear in the lens parameters, so that its values at zero and at unit vectors are all of it.
+        origin = self._lens_phase(torch.zeros(4))
+        slopes = torch.stack([self._lens_phase(unit) - origin for unit in torch.eye(4)])
+        for name, value in (
+            ("_signal_basis", spline_basis(k, _SIGNAL_KNOTS)),
+            ("_noise_basis", spline_basis(k, _NOISE_KNOTS)),
+            ("_template", generic_log_structure_factor(k) + self.fixed_log_transfer),
+            ("_ice_shape", shape),
+            ("_phase_origin", origin),
+            ("_phase_slopes", slopes),
+            ("_half_k_squared", k.square() / 2 * B_UNIT),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def fixed_log_transfer(self) -> Tensor:
@@ -167,20 +182,25 @@ class SpectralModel:
         return total
 
     def damping(self, theta: Tensor) -> Tensor:
-        """Damping (shells, 1) of the CTF oscillation at the mean defocus of θ."""
-        return modulation_damping(self.grid, self.lens, float(theta[0]) * DEFOCUS_UNIT)[:, None]
+        """Damping (shells, 1) of the CTF oscillation at the mean defocus of θ: tiles, bins, depth."""
+        window = modulation_damping(self.grid, self.lens, float(theta[0]) * DEFOCUS_UNIT)
+        depth = depth_damping(self.grid.k.square(), self.lens, thickness_in_angstroms=self.thickness_in_angstroms)
+        return (window * depth)[:, None]
 
-    def phase(self, theta: Tensor) -> Tensor:
-        """2χ' (shells, sectors) [rad], χ' = χ - arcsin Q."""
-        mean, along, across = theta[0] * DEFOCUS_UNIT, theta[1] * DEFOCUS_UNIT, theta[2] * DEFOCUS_UNIT
-        ky, kx = self.grid.ky, self.grid.kx
+    def _lens_phase(self, lens: Tensor) -> Tensor:
+        mean, along, across = lens[0] * DEFOCUS_UNIT, lens[1] * DEFOCUS_UNIT, lens[2] * DEFOCUS_UNIT
+        ky, kx = self.grid.ky.double(), self.grid.kx.double()
         phase = aberration_phase(
             ky, kx, self.lens, defocus_u_in_angstroms=mean + along, defocus_v_in_angstroms=mean - along
         )
         # The sine part of the astigmatism lies at 45°; two parts instead of an angle keep the model smooth where it
         # vanishes.
         phase = phase - math.pi * self.lens.wavelength_in_angstroms * defocus_along(ky, kx, across, -across, 45.0)
-        return 2 * (phase - theta[3] - math.asin(self.lens.amplitude_contrast))
+        return (2 * (phase - lens[3] - math.asin(self.lens.amplitude_contrast))).float()
+
+    def phase(self, theta: Tensor) -> Tensor:
+        """2χ' (shells, sectors) [rad], χ' = χ - arcsin Q."""
+        return self._phase_origin + torch.einsum("i,ikl->kl", theta[:4], self._phase_slopes)
 
     def log_particles(self, theta: Tensor) -> Tensor:
         """Log A(k), (shells, 1): particles."""
@@ -210,24 +230,35 @@ class SpectralModel:
         return torch.log(coherent + self.log_noise(theta).exp())
 
     def jacobian(self, theta: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-        """Log power (n,) and its derivative (n, p) over the flattened polar grid.
-
-        The few physical parameters go through automatic differentiation; the splines, most of θ, are linear in log A
-        and log F, so that their columns are shares of the power times their basis.
-        """
-        physical = LAYOUT.signal.start
-
-        def shape(head: Tensor) -> Tensor:
-            return self.log_power(torch.cat([head, theta[physical:]]), damping)
-
-        logp = self.log_power(theta, damping)
-        noise_share = torch.exp(self.log_noise(theta) - logp)
-        particle_share = (1 - noise_share) * torch.exp(self.log_particles(theta) - self.log_coherent(theta))
-        columns = torch.empty(*logp.shape, LAYOUT.size)
-        columns[..., :physical] = jacfwd(shape)(theta[:physical])
+        """Log power (n,) and its derivative (n, p) over the flattened polar grid, in closed form (tests: autograd)."""
+        phase = self.phase(theta)
+        contrast = 0.5 * (1 - damping * torch.cos(phase))
+        particles, ice = self.log_particles(theta).exp(), self.log_ice(theta).exp()
+        noise = self.log_noise(theta).exp()
+        ky, kx = self.grid.ky, self.grid.kx
+        along = ky * theta[5] + kx * theta[6]
+        envelope = drift_envelope(ky, kx, theta[5], theta[6])
+        drift = envelope.square()
+        # d sinc(x) / dx = (cos πx - sinc x) / x, and -π² x / 3 at the origin.
+        safe = torch.where(along.abs() < 1e-3, torch.ones_like(along), along)
+        slope = torch.where(
+            along.abs() < 1e-3, -(math.pi**2) / 3 * along, (torch.cos(math.pi * along) - envelope) / safe
+        )
+        power = (particles + ice) * drift * contrast + noise
+        particle_share = particles * drift * contrast / power
+        ice_share = ice * drift * contrast / power
+        wave = (particles + ice) * drift * (0.5 * damping * torch.sin(phase)) / power
+        blur = (particles + ice) * contrast * 2 * envelope * slope / power
+        columns = torch.empty(*power.shape, LAYOUT.size)
+        torch.mul(wave[..., None], self._phase_slopes.permute(1, 2, 0), out=columns[..., :4])
+        columns[..., 4] = -particle_share * self._half_k_squared[:, None]
+        columns[..., 5] = blur * ky
+        columns[..., 6] = blur * kx
+        columns[..., 7] = ice_share
+        columns[..., 8] = -ice_share * self._half_k_squared[:, None]
         torch.mul(particle_share[..., None], self._signal_basis[:, None, :], out=columns[..., LAYOUT.signal])
-        torch.mul(noise_share[..., None], self._noise_basis[:, None, :], out=columns[..., LAYOUT.noise])
-        return logp.flatten(), columns.view(-1, LAYOUT.size)
+        torch.mul((noise / power)[..., None], self._noise_basis[:, None, :], out=columns[..., LAYOUT.noise])
+        return power.log().flatten(), columns.view(-1, LAYOUT.size)
 
     def project_signal(self, log_values: Tensor, precision: Tensor) -> Tensor:
         """Spline coefficients of log S whose A(k) follows ``log_values`` (shells,) with B = 0."""

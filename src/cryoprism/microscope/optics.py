@@ -24,6 +24,7 @@ __all__ = [
     "aberration_phase",
     "contrast_transfer",
     "defocus_along",
+    "depth_damping",
     "directional_spatial_coherence_envelope",
     "odd_aberration_phase",
     "spatial_coherence_envelope",
@@ -265,6 +266,18 @@ def wave_transfer(
     return envelope * torch.exp(-1j * (even - plate + odd))
 
 
+def depth_damping(
+    k_squared: Tensor, lens: Lens, *, thickness_in_angstroms: Scalar, defocus_deviation_in_angstroms: Scalar = 0.0
+) -> Tensor:
+    """Share sinc(λ k² t) exp(-2 (π λ s k²)²) of the oscillation of CTF² that a deep specimen leaves.
+
+    Parameters are those of :func:`thickness_averaged_ctf_squared`, which explains them; ``k_squared`` (h, w) [1/Å²].
+    """
+    depth = lens.wavelength_in_angstroms * k_squared
+    damping = torch.sinc(depth * _t(thickness_in_angstroms, k_squared))
+    return damping * torch.exp(-2 * (math.pi * depth * _t(defocus_deviation_in_angstroms, k_squared)) ** 2)
+
+
 def thickness_averaged_ctf_squared(
     ky: Tensor,
     kx: Tensor,
@@ -293,7 +306,10 @@ def thickness_averaged_ctf_squared(
         As for :func:`aberration_phase`; the defocus is that of the middle of the slab.
     """
     chi = aberration_phase(ky, kx, lens, **aberrations) - math.asin(lens.amplitude_contrast)
-    depth = lens.wavelength_in_angstroms * (kx * kx + ky * ky)
-    damping = torch.sinc(depth * _t(thickness_in_angstroms, ky))
-    damping = damping * torch.exp(-2 * (math.pi * depth * _t(defocus_deviation_in_angstroms, ky)) ** 2)
+    damping = depth_damping(
+        kx * kx + ky * ky,
+        lens,
+        thickness_in_angstroms=thickness_in_angstroms,
+        defocus_deviation_in_angstroms=defocus_deviation_in_angstroms,
+    )
     return 0.5 * (1 - damping * torch.cos(2 * chi))

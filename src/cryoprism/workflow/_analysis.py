@@ -139,7 +139,7 @@ def analyse(task: Task) -> Analysis:
         valid=valid,
         workers=torch.get_num_threads(),
     )
-    known = _circumstances(task, clean, spectrum.power, artefacts)
+    known = _circumstances(task, clean, valid, spectrum.power, artefacts)
     if bad.numel():
         added = max(raw_variance - float(clean.var()), 0.0)
         known = replace(known, defect_power_share=added / float(spectrum.power[-16:].mean()))
@@ -166,10 +166,13 @@ def analyse(task: Task) -> Analysis:
     )
 
 
-def _circumstances(task: Task, image: Tensor, power: Tensor, artefacts: ArtefactMask) -> Circumstances:
+def _circumstances(
+    task: Task, image: Tensor, valid: np.ndarray | None, power: Tensor, artefacts: ArtefactMask
+) -> Circumstances:
     config, record = task.config, task.record
     exposure = config.exposure_in_electrons_per_square_angstrom or record.exposure_in_electrons_per_square_angstrom
-    mean = float(image.mean())
+    # Contamination and carbon are darker than ice: they must not pass for thickness.
+    mean = float(image.mean()) if valid is None else float(image[torch.from_numpy(valid)].mean())
     counts = mean > 0 and float(image.min()) >= 0 and 0.3 < float(power[-16:].mean()) / mean < 3.0
     incident = config.incident_intensity or _column(record, "cryoprismIncidentIntensity")
     if incident is None and exposure is not None and counts:

@@ -97,7 +97,8 @@ def make_panel(estimate: Estimate, picture: np.ndarray, image: Tensor, view: Vie
         "radial_power": (spectrum.power * weight).sum(1).numpy(),
         "radial_model": (model * weight).sum(1).numpy(),
         "radial_noise": noise.numpy(),
-        "pixel_size": spectrum.pixel_size_in_angstroms,
+        # Of the thumbnail, for the scale bar.
+        "pixel_size": spectrum.pixel_size_in_angstroms * max(1, -(-max(image.shape) // _EDGE)),
         "limit": rings.limit_in_angstroms,
         "defocus_u": ctf.defocus_u_in_angstroms,
         "defocus_v": ctf.defocus_v_in_angstroms,

@@ -177,7 +177,7 @@ def distribution(values: Sequence[float], unit: str, title: str) -> str:
     )
     first, last = (plain(float(value), 4) for value in (data.min(), data.max()))
     text = f"{title}: {len(data)} values from {first} to {last} {unit}, median {plain(middle, 4)}"
-    return svg(294, 130, f'<g class="f-scattering">{"".join(parts)}</g>', text)
+    return svg(308, 130, f'<g class="f-scattering">{"".join(parts)}</g>', text)
 
 
 def drift_plot(vectors: Sequence[tuple[float, float]]) -> str:
@@ -191,7 +191,7 @@ def drift_plot(vectors: Sequence[tuple[float, float]]) -> str:
         radius = ring * scale
         parts.append(f'<circle class="gridline" cx="{middle}" cy="{middle}" r="{radius:.1f}"/>')
         parts.append(f'<text class="tick" x="{middle + 3}" y="{middle - radius - 2:.1f}">{2 * ring:g} Å</text>')
-    opacity = max(0.15, min(0.85, 30 / len(vectors)))
+    opacity = max(0.04, min(0.85, 30 / len(vectors)))
     for x, y in vectors:
         dx, dy = x * scale / 2, y * scale / 2
         parts.append(

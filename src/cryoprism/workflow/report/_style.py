@@ -10,7 +10,7 @@ __all__ = ["CSS", "MASK_COLOURS", "MASK_LABELS", "SCRIPT"]
 MASK_LABELS: Final = ("good", "defect", "contamination", "carbon", "crystalline ice")
 MASK_COLOURS: Final = ((0, 0, 0), (213, 94, 0), (230, 159, 0), (0, 158, 115), (86, 180, 233))
 
-# The palette is that of Okabe and Ito (2008), https-free and safe for colour-blind readers; dark mode lightens it.
+# The palette follows Okabe and Ito (2008), which colour-blind readers can tell apart; dark mode lightens it.
 CSS: Final = """
 :root{--bg:#f5f6f8;--paper:#fff;--ink:#1b1f24;--quiet:#59626d;--line:#d5d9df;--soft:#eef0f3;--accent:#0b62a4;
 --scattering:#0072b2;--aberrations:#c77f00;--specimen:#008561;--detector:#b0568a;--image:#6b7280;
@@ -106,7 +106,8 @@ svg .whisker{stroke:var(--ink);stroke-width:1.3;fill:none}
 .podium a{color:inherit;text-decoration:none;overflow-wrap:anywhere;font-size:13px}
 .podium a b{display:block;color:var(--accent);font-weight:600}
 footer{color:var(--quiet);font-size:13px;padding-bottom:30px}
-@media (max-width:900px){.two,.fit,.loop{grid-template-columns:minmax(0,1fr)}
+@media (max-width:900px){#graph svg,#course svg{min-width:820px}
+.two,.fit,.loop{grid-template-columns:minmax(0,1fr)}
 .pictures{grid-template-columns:repeat(2,1fr)}}
 @media print{@page{margin:12mm}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 :root{--bg:#fff;--paper:#fff;--ink:#000;--quiet:#444;--line:#bbb;--soft:#eee;--accent:#003f70;--scattering:#0072b2;
