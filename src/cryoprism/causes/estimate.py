@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from cryoprism.core import single_threaded
 from cryoprism.microscope.optics import Lens
 
 from .evidence import (
@@ -155,6 +156,7 @@ class Estimate:
         return self.fit.value("drift_y"), self.fit.value("drift_x")
 
 
+@single_threaded
 def estimate_causes(
     spectrum: Spectrum,
     lens: Lens,
@@ -209,6 +211,7 @@ def estimate_causes(
     return _complete(spectrum, lens, known, prior, model, best.theta, scale, log_transfer, other_mode)
 
 
+@single_threaded
 def refit(estimate: Estimate, prior: Prior) -> Estimate:
     """Fit again from the present posterior under another prior (a pass of the session's loop)."""
     return _complete(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryoprism.core import single_threaded
 from cryoprism.microscope.ice import inelastic_mean_free_path_in_angstroms, inelastic_transmission
 
 from .evidence import Circumstances, TiltPlane
@@ -128,7 +129,8 @@ def _terms(observation: Observation, theta: Tensor, thickness: float | None, str
 
     # Below the fitted range the signal stands far above the noise: what is there beyond the noise floor is signal.
     low = observation.spectrum.low_k
-    low_noise = noise[0, 0].expand_as(low)
+    # At the low end F is poorly determined by the rings; its level up to 10 Å is not.
+    low_noise = noise[grid.k < 0.1].mean().expand_as(low)
     low_signal = (spectrum.low_power / observation.scale - low_noise).clamp_min(0.0) * float(observation.rings_detected)
     low_signal = low_signal * float((signal[0].mean() / (signal[0] + (ice * drift * contrast)[0]).mean()).clamp(0, 1))
     low_share = (low / grid.k[0]).square()
@@ -200,6 +202,7 @@ def _priced(observation: Observation) -> tuple[str, ...]:
     return tuple(name for name in CAUSES if name in names and name not in observation.abstained)
 
 
+@single_threaded
 def information_under(observation: Observation, ideal: Sequence[str] = ()) -> float:
     """Information [bits] of the micrograph under do(cause = ideal) for the named causes, at the posterior mean."""
     thickness = observation.thickness[0] if observation.thickness else None
@@ -229,6 +232,7 @@ def _account(terms: _Terms, names: Sequence[str]) -> tuple[float, float, dict[st
     return base, values[frozenset(active)], shares
 
 
+@single_threaded
 def make_ledger(observation: Observation, generator: torch.Generator, samples: int = 24) -> Ledger:
     """Shapley ledger of one micrograph at the posterior mean, with error bars from posterior samples.
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryoprism.core import single_threaded
+
 from .estimate import Estimate
 from .graph import CAUSES
 from .inference import Prior
@@ -103,6 +105,7 @@ def _value(estimate: Estimate, name: str) -> tuple[float, float]:
     return length * _UNITS[name], math.sqrt(max(float(direction @ covariance @ direction), 0.0)) * _UNITS[name]
 
 
+@single_threaded
 def judge(estimate: Estimate, ledger: Ledger, previous: Estimate | None) -> dict[str, Gates]:
     """Five numbers for every fitted or priced cause of a micrograph.
 
@@ -148,6 +151,7 @@ def judge(estimate: Estimate, ledger: Ledger, previous: Estimate | None) -> dict
     return gates
 
 
+@single_threaded
 def learn_prior(estimates: Sequence[Estimate], gates: Sequence[Mapping[str, Gates]], base: Prior) -> Prior:
     """Empirical Bayes: the session's prior from all micrographs, weighted by their gates.
 

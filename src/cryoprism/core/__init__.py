@@ -1,6 +1,6 @@
 """Foundations: units, Fourier transforms, rotations and point groups, devices, random numbers, typed errors."""
 
-from .devices import resolve_device
+from .devices import resolve_device, single_threaded
 from .errors import ConvergenceError, CryoPrismError, CryoPrismWarning, InputError
 from .fourier import (
     fourier_crop,
@@ -44,4 +44,5 @@ __all__ = [
     "random_rotations",
     "resolve_device",
     "rfft2",
+    "single_threaded",
 ]

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 
 from .errors import InputError
 
-__all__ = ["resolve_device"]
+__all__ = ["resolve_device", "single_threaded"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def single_threaded(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function with one thread of torch.
+
+    For work on small tensors: handing a thousandth of a second's work to several threads costs more than it saves, and
+    a hundred times more while other processes want the cores.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        threads = torch.get_num_threads()
+        if threads == 1:
+            return function(*args, **kwargs)
+        torch.set_num_threads(1)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
 
 
 def resolve_device(name: str = "cpu") -> torch.device:

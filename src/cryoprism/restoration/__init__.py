@@ -6,6 +6,7 @@ from .crystalline import ICE_SPACINGS_IN_ANGSTROMS, IceSuppression, suppress_cry
 from .defects import Defects, find_defects, replace_defects
 from .gain import GainResidue, GainResidueAccumulator
 from .masks import LABELS, ArtefactMask, artefact_mask
+from .tiles import restore_view_in_tiles
 from .view import View, restore_view
 from .weights import (
     Damping,
@@ -49,6 +50,7 @@ __all__ = [
     "relion_columns",
     "replace_defects",
     "restore_view",
+    "restore_view_in_tiles",
     "suppress_crystalline_ice",
     "tabulate",
     "wiener_filter",

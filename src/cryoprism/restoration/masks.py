@@ -1,6 +1,6 @@
 """Artefact mask: contamination, carbon, and crystalline ice, as labelled regions of one micrograph.
 
-Everything but the search for crystals runs on an image binned to about 12 Å per pixel: what is masked here is larger
+Everything but the search for crystals runs on an image binned to 12 to 24 Å per pixel: what is masked here is larger
 than a particle. All limits are conservative: a region is labelled only if it stands far outside the micrograph's own
 spread.
 """
@@ -19,13 +19,14 @@ from torch import Tensor
 
 from cryoprism.core import InputError
 
+from ._film import film_arc, find_dark_areas, find_rough_area, robust_scale
 from .background import fit_background
 
 __all__ = ["LABELS", "ArtefactMask", "artefact_mask"]
 
 LABELS = {"good": 0, "defect": 1, "contamination": 2, "carbon": 3, "crystalline ice": 4}
 
-_BINNED_PIXEL = 12.0  # Å
+_BINNED_PIXEL = (12.0, 24.0)  # Å, the larger for large fields
 _CRYSTAL_TILE = 256  # pixels of the micrograph
 _ICE_RINGS = (3.90, 3.67, 3.44)  # Å
 
@@ -82,12 +83,14 @@ def artefact_mask(image: Tensor, pixel_size_in_angstroms: float) -> ArtefactMask
         raise InputError("image", f"shape {tuple(image.shape)}", "Give one micrograph.")
     image = image.detach()
     height, width = image.shape
-    factor = max(1, min(round(_BINNED_PIXEL / pixel_size_in_angstroms), min(height, width) // 32))
+    coarse = min(max(min(height, width) * pixel_size_in_angstroms / 256.0, _BINNED_PIXEL[0]), _BINNED_PIXEL[1])
+    factor = max(1, min(round(coarse / pixel_size_in_angstroms), min(height, width) // 32))
     binned = torch.nn.functional.avg_pool2d(image[None, None], factor)[0, 0]
     pixel = pixel_size_in_angstroms * factor
-    carbon = _carbon(binned.numpy(), pixel)
-    flat = binned - fit_background(binned, ignore=torch.from_numpy(carbon)).field()
-    contamination = _contamination(flat.numpy(), pixel, carbon)
+    carbon, objects = _thick_areas(binned.numpy(), pixel)
+    hidden = torch.from_numpy(carbon | objects)
+    flat = binned - fit_background(binned, ignore=hidden).field()
+    contamination = _contamination(flat.numpy(), pixel, carbon, objects)
     labels = torch.zeros(binned.shape, dtype=torch.uint8)
     crystals = _crystals(image, pixel_size_in_angstroms)
     if crystals is not None and bool(crystals.any()):
@@ -99,87 +102,81 @@ def artefact_mask(image: Tensor, pixel_size_in_angstroms: float) -> ArtefactMask
     return ArtefactMask(labels, (height, width))
 
 
-def _robust(values: Array) -> tuple[float, float]:
-    median = float(np.median(values))
-    return median, 1.4826 * float(np.median(np.abs(values - median))) + 1e-30
+def _thick_areas(binned: Array, pixel: float) -> tuple[Array, Array]:
+    """Support film and large objects, by the shape of what is dark with a sharp edge; else a film by its texture."""
+    dark = find_dark_areas(binned, pixel)
+    carbon, objects = np.zeros_like(dark.mask), np.zeros_like(dark.mask)
+    pieces, count = scipy.ndimage.label(dark.mask)
+    for number in range(1, count + 1):
+        piece = pieces == number
+        arc = film_arc(piece, pixel)
+        if arc is None:
+            objects |= piece
+            continue
+        # What lies on the film's edge and juts out is no film.
+        depth = arc.depth(piece.shape) * pixel
+        beyond = scipy.ndimage.binary_propagation(piece & (depth < -120.0), mask=piece & (depth < -40.0))
+        carbon |= piece & ~beyond
+        objects |= beyond
+    if not carbon.any():
+        rough = find_rough_area(
+            binned, pixel, scipy.ndimage.binary_dilation(objects, iterations=max(1, round(60.0 / pixel)))
+        )
+        carbon = rough & ~objects
+    return carbon, objects
 
 
-def _contamination(flat: Array, pixel: float, carbon: Array) -> Array:
+def _contamination(flat: Array, pixel: float, carbon: Array, objects: Array) -> Array:
     """Find dark, thick, compact regions.
 
     Smoothed over 40 Å, a seed is darker than 6 robust deviations and than anything that particles do: 1.8 times the
     grey that only 5 % of the field goes below (many particles), and 1.8 times the median of the dark spots if there
-    are at least eight and all much alike (few particles; contamination comes in all sizes). It grows to half of that
-    and counts from an area of (100 Å)².
+    are at least eight and all much alike (few particles; contamination comes in all sizes). It grows to half of that,
+    is cut at half of its own depth nearby, and counts from an area of (100 Å)².
+
+    Parameters
+    ----------
+    flat
+        (y, x) grey values without the background.
+    pixel
+        Its pixel size [Å].
+    carbon, objects
+        (y, x) bool: film, where nothing is looked for, and what is known to be contamination.
     """
     if carbon.all():
         return np.zeros(flat.shape, dtype=bool)
-    smooth = scipy.ndimage.gaussian_filter(flat, 40.0 / pixel, mode="reflect")
-    median, spread = _robust(smooth[~carbon])
+    smooth = _smooth_outside(flat, carbon, 40.0 / pixel)
+    usual = ~(carbon | scipy.ndimage.binary_dilation(objects, iterations=max(1, round(60.0 / pixel))))
+    if usual.mean() < 0.05:
+        return objects
+    median, spread = robust_scale(smooth[usual])
     dark = (median - smooth) / spread
-    typical = float(np.quantile(dark[~carbon], 0.95))
+    typical = float(np.quantile(dark[usual], 0.95))
     around = scipy.ndimage.maximum_filter(dark, size=2 * max(1, round(75.0 / pixel)) + 1, mode="nearest")
-    spots = dark[(dark == around) & (dark > 4.0) & ~carbon]
+    spots = dark[(dark == around) & (dark > 4.0) & usual]
     if spots.size >= 8:
-        level, scatter = _robust(spots)
+        level, scatter = robust_scale(spots)
         if scatter < 0.2 * level:
             typical = max(typical, level)
     limit = max(6.0, 1.8 * typical)
     grown, count = scipy.ndimage.label((dark > 0.5 * limit) & ~carbon)
     if count == 0:
-        return np.zeros(flat.shape, dtype=bool)
+        return objects
     index = np.arange(1, count + 1)
     peak = scipy.ndimage.maximum(dark, grown, index)
     area = scipy.ndimage.sum_labels(dark > 0.7 * limit, grown, index) * pixel * pixel
     keep = np.concatenate([[False], (peak > limit) & (area > 100.0**2)])
-    found = keep[grown]
-    reach = max(1, round(25.0 / pixel))
-    return np.asarray(scipy.ndimage.binary_dilation(found, iterations=reach)) if found.any() else found
+    found = keep[grown] & (dark > 0.5 * around)
+    return np.asarray((scipy.ndimage.binary_dilation(found) & ~carbon) | objects)
 
 
-def _carbon(binned: Array, pixel: float) -> Array:
-    """Find a support film: one of two regions with different texture, in one piece, that reaches the edge.
-
-    The logarithm of the local variance (of the image without its slow part, over about 300 Å) is split in two (Otsu
-    1979, IEEE Trans. SMC 9, 62). There is carbon only if the classes are far apart against their own spreads, each is
-    one piece and the carbon touches the edge. Carbon is the rougher class.
-    """
-    nothing = np.zeros(binned.shape, dtype=bool)
-    if min(binned.shape) * pixel < 1500.0:
-        return nothing
-    detail = binned - scipy.ndimage.gaussian_filter(binned, 30.0 / pixel, mode="reflect")
-    # Clipped, so that single contaminations and particles weigh like texture.
-    _, spread = _robust(detail)
-    energy = np.minimum(detail * detail, (4.0 * spread) ** 2)
-    window = 150.0 / pixel
-    texture = np.log(scipy.ndimage.gaussian_filter(energy, window, mode="reflect") + 1e-30)
-    threshold = _otsu(texture)
-    rough = texture > threshold
-    if not 0.03 <= rough.mean() <= 0.97:
-        return nothing
-    high, low = texture[rough], texture[~rough]
-    separation = (np.median(high) - np.median(low)) / (_robust(high)[1] + _robust(low)[1])
-    if separation < 3.0 or np.median(high) - np.median(low) < 0.25:
-        return nothing
-    pieces, count = scipy.ndimage.label(rough)
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
-    largest = pieces == 1 + int(sizes.argmax())
-    border = np.concatenate([largest[0], largest[-1], largest[:, 0], largest[:, -1]])
-    if sizes.max() < 0.8 * rough.sum() or border.mean() < 0.05:
-        return nothing
-    return np.asarray(largest)
-
-
-def _otsu(values: Array) -> float:
-    """Threshold that maximises the variance between two classes."""
-    counts, edges = np.histogram(values, bins=128)
-    centres = 0.5 * (edges[1:] + edges[:-1])
-    below = np.cumsum(counts).astype(float)
-    above = below[-1] - below
-    mass = np.cumsum(counts * centres)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
-    return float(edges[1 + int(np.nanargmax(between[:-1]))])
+def _smooth_outside(image: Array, ignore: Array, sigma: float) -> Array:
+    """Gaussian mean of what is not ignored."""
+    if not ignore.any():
+        return np.asarray(scipy.ndimage.gaussian_filter(image, sigma, mode="reflect"))
+    weight = scipy.ndimage.gaussian_filter((~ignore).astype(np.float32), sigma, mode="reflect")
+    total = scipy.ndimage.gaussian_filter(np.where(ignore, 0.0, image).astype(np.float32), sigma, mode="reflect")
+    return np.asarray(total / np.maximum(weight, 0.05))
 
 
 def _crystals(image: Tensor, pixel: float) -> Tensor | None:

@@ -12,7 +12,7 @@ from ._narrative import (
     read_causes,
     session_sentences,
 )
-from ._parallel import Failure, map_items
+from ._parallel import Failure, close_workers, map_items
 from ._progress import ConsoleHandler, console, progress
 from ._summary import RestoreSummary
 from .demo import Demonstration, compare_with_truth, run_demo
@@ -37,6 +37,7 @@ __all__ = [
     "atomic_path",
     "available_memory_in_bytes",
     "cause_in_words",
+    "close_workers",
     "compare_with_truth",
     "console",
     "estimate_memory_in_bytes",

@@ -33,6 +33,7 @@ from cryoprism.restoration import (
     find_defects,
     replace_defects,
     restore_view,
+    restore_view_in_tiles,
 )
 
 from ._config import RestoreConfig
@@ -83,6 +84,7 @@ class RestoreTask:
     task: Task
     analysis: Analysis
     folder: Path
+    tile: tuple[int, int] | None = None
 
 
 @lru_cache(maxsize=1)
@@ -212,9 +214,20 @@ def restore(item: RestoreTask) -> dict[str, Any]:
     image = load_micrograph(task)
     defects = analysis.all_defects()
     model = fitted_spectrum(analysis.estimate)
-    view = restore_view(
-        image, model, seed=task.config.seed, name=record.name, defects=defects, artefacts=analysis.artefacts
-    )
+    if item.tile is None:
+        view = restore_view(
+            image, model, seed=task.config.seed, name=record.name, defects=defects, artefacts=analysis.artefacts
+        )
+    else:
+        view = restore_view_in_tiles(
+            image,
+            model,
+            item.tile,
+            defects=defects,
+            artefacts=analysis.artefacts,
+            seed=task.config.seed,
+            name=record.name,
+        )
     products: Mapping[str, tuple[Tensor, int]] = {
         "views": (view.view, 2),
         "residuals": (view.residual, 2),

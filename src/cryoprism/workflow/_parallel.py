@@ -21,7 +21,7 @@ import torch
 
 from cryoprism.core import CryoPrismError, CryoPrismWarning
 
-__all__ = ["Failure", "map_items"]
+__all__ = ["Failure", "close_workers", "map_items"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -120,11 +120,7 @@ def _serial(function: Callable[[Item], Result], items: Sequence[Item]) -> Genera
 def _pooled(
     function: Callable[[Item], Result], items: Sequence[Item], labels: Sequence[str], workers: int
 ) -> Generator[Result | _Raised, None, None]:
-    workers = min(workers, len(items))
-    threads = max(1, torch.get_num_threads() // workers)
-    executor = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker, initargs=(threads,)
-    )
+    executor = _executor(workers)
     waiting: deque[Future[tuple[Result | _Raised, list[str]]]] = deque()
     finished = False
     try:
@@ -145,11 +141,42 @@ def _pooled(
             yield result
         finished = True
     finally:
-        # Python 3.14 has terminate_workers(); before, the processes are only known by this private name.
-        processes = list((getattr(executor, "_processes", None) or {}).values())
-        executor.shutdown(wait=finished, cancel_futures=True)
         if not finished:
             # Also reached by Ctrl-C: nobody waits for micrographs whose results nobody will take.
+            close_workers(at_once=True)
+
+
+@dataclass
+class _Pool:
+    """The processes of the last call: the steps of one job share them, since starting torch takes seconds."""
+
+    workers: int
+    executor: ProcessPoolExecutor
+
+
+_pools: list[_Pool] = []
+
+
+def _executor(workers: int) -> ProcessPoolExecutor:
+    if _pools and _pools[0].workers == workers:
+        return _pools[0].executor
+    close_workers()
+    threads = max(1, torch.get_num_threads() // workers)
+    executor = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker, initargs=(threads,)
+    )
+    _pools.append(_Pool(workers, executor))
+    return executor
+
+
+def close_workers(at_once: bool = False) -> None:
+    """End the worker processes that :func:`map_items` keeps for the next step; ``at_once`` kills what they work on."""
+    while _pools:
+        executor = _pools.pop().executor
+        # Python 3.14 has terminate_workers(); before, the processes are only known by this private name.
+        processes = list((getattr(executor, "_processes", None) or {}).values())
+        executor.shutdown(wait=not at_once, cancel_futures=True)
+        if at_once:
             for process in processes:
                 process.terminate()
 

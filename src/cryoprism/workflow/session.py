@@ -39,9 +39,9 @@ from ._config import RestoreConfig
 from ._document import causes_document, flags_of
 from ._files import write_json
 from ._jobs import Job, open_job
-from ._memory import plan_memory
+from ._memory import MemoryPlan, plan_memory
 from ._narrative import session_sentences
-from ._parallel import Failure, map_items
+from ._parallel import Failure, close_workers, map_items
 from ._progress import progress
 from ._summary import RestoreSummary
 from .report import write_report
@@ -113,8 +113,11 @@ def restore_session(config: RestoreConfig) -> RestoreSummary:
     """
     started = time.monotonic()
     catalogue = _catalogue(config)
-    with open_job("Restore", config) as job:
-        return _run(config, catalogue, job, started)
+    try:
+        with open_job("Restore", config) as job:
+            return _run(config, catalogue, job, started)
+    finally:
+        close_workers()
 
 
 def _catalogue(config: RestoreConfig) -> Catalogue:
@@ -165,7 +168,7 @@ def _run(config: RestoreConfig, catalogue: Catalogue, job: Job, started: float) 
     )
     settled = dict(zip(session.names, session.estimates, strict=True))
     by_name = {task.record.name: task for task in tasks}
-    skipped = _restore_all(config, job, plan.workers, by_name, analyses, settled)
+    skipped = _restore_all(config, job, plan, by_name, analyses, settled)
     document = session.document()
     write_json(job.path / "causes.json", document)
     _write_star(job.path, catalogue, settled)
@@ -223,7 +226,7 @@ def _with_gain_residue(tasks: list[Task], shapes: Sequence[tuple[int, int] | Non
 def _restore_all(
     config: RestoreConfig,
     job: Job,
-    workers: int,
+    plan: MemoryPlan,
     tasks: dict[str, Task],
     analyses: dict[str, Analysis],
     settled: dict[str, Estimate],
@@ -244,9 +247,11 @@ def _restore_all(
             and job.is_done(name, stage="restore", source=tasks[name].record.path, depends_on=stamp[name])
         )
     ]
-    items = [RestoreTask(tasks[name], replace(analyses[name], estimate=settled[name]), job.path) for name in todo]
+    items = [
+        RestoreTask(tasks[name], replace(analyses[name], estimate=settled[name]), job.path, plan.tile) for name in todo
+    ]
     with progress("Restoring", len(items)) as step:
-        for name, result in zip(todo, map_items(restore, items, workers, names=todo, on_result=step), strict=True):
+        for name, result in zip(todo, map_items(restore, items, plan.workers, names=todo, on_result=step), strict=True):
             outputs = [job.path / folder / f"{name}.mrc" for folder in PRODUCTS] if config.views else []
             job.mark_done(
                 name,
