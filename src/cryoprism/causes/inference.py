@@ -64,7 +64,8 @@ def default_prior(phase_plate: bool = False) -> Prior:
 
     Defocus is flat in the search range; half the astigmatism has 500 Å per component, drift 4 Å per component, B a
     mean of 40 ± 40 Å²;
-    log S departs from the generic protein by steps of 1.2 between knots, log F moves by steps of 1.
+    log S departs from the generic protein by steps of 1.2 between knots, log F, which no
+    interference shapes, moves by steps of 0.25.
     """
     mean = torch.zeros(LAYOUT.size)
     precision = torch.zeros(LAYOUT.size, LAYOUT.size)
@@ -84,7 +85,7 @@ def default_prior(phase_plate: bool = False) -> Prior:
         precision[index, index] = 1 / sd**2
     signal, noise = LAYOUT.signal, LAYOUT.noise
     precision[signal, signal] = _smoothness(signal.stop - signal.start, 1.2, 30.0)
-    precision[noise, noise] = _smoothness(noise.stop - noise.start, 1.0, 30.0)
+    precision[noise, noise] = _smoothness(noise.stop - noise.start, 0.25, 30.0)
     return Prior(mean, precision)
 
 

@@ -262,6 +262,8 @@ def measure_spectrum(
     used = np.zeros(len(power), dtype=int)
     total, square = 0.0, 0.0
     batch = max(1, int(2**22 // edge**2))
+    # A field of two tiles along either axis is one such block: there the tiles themselves alternate.
+    block = 2 if max(len(starts_y), len(starts_x)) > 2 else 1
     jobs: list[tuple[int, int, int]] = []
     for i, y in enumerate(starts_y):
         for j, x in enumerate(starts_x):
@@ -269,7 +271,7 @@ def measure_spectrum(
                 continue
             region = _region(y, height, edge) * REGIONS + _region(x, width, edge)
             # Blocks of 2 x 2 tiles alternate between the halves: few overlapping tiles fall into different halves.
-            jobs.append((2 * region + (i // 2 + j // 2) % 2, int(y), int(x)))
+            jobs.append((2 * region + (i // block + j // block) % 2, int(y), int(x)))
     if not jobs:
         if valid is None:
             raise InputError("image", "holds no tile", "Give larger micrographs.")

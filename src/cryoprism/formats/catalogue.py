@@ -229,8 +229,14 @@ def _from_files(files: Sequence[Path], label: str, overrides: Overrides) -> Cata
     records: list[MicrographRecord] = []
     assumed: set[str] = set()
     warned_about_one = False
-    for file in files:
-        info = read_image_info(file)
+    broken: dict[int, InputError] = {}
+    for position, file in enumerate(files):
+        try:
+            info = read_image_info(file)
+        except InputError as error:
+            # One file that cannot be read must not keep the others waiting: whoever reads its pixels says so again.
+            broken[position] = error
+            continue
         notes = find_acquisition(file)
         header = info.pixel_size_in_angstroms
         pixel = overrides.pixel_size_in_angstroms
@@ -257,6 +263,13 @@ def _from_files(files: Sequence[Path], label: str, overrides: Overrides) -> Cata
                 acquisition=notes,
             )
         )
+    if broken:
+        if not records:
+            raise next(iter(broken.values()))
+        group_of_the_others = records[0].optics_group
+        for position in sorted(broken):
+            file = files[position]
+            records.insert(position, MicrographRecord(stem_of(file), file, group_of_the_others))
     if assumed:
         warnings.warn(
             f"{label}: nothing gives {' and '.join(sorted(assumed))}. "

@@ -102,7 +102,7 @@ def find_dark_areas(binned: Array, pixel: float) -> DarkAreas:
     if min(rows, columns) < 12:
         return nothing
     cells = binned[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell).mean((1, 3), dtype=np.float64)
-    level = scipy.ndimage.median_filter(cells, size=2 * round(0.5 * _MEDIAN / (cell * pixel)) + 1, mode="reflect")
+    level = scipy.ndimage.median_filter(cells, size=2 * int(0.5 * _MEDIAN / (cell * pixel)) + 1, mode="reflect")
     design = _quadratic((rows, columns))
     fits = [_alternate(level, design, start) for start in _starts(level, design)]
     fits = [fit for fit in fits if fit is not None]
@@ -137,25 +137,42 @@ def _quadratic(shape: tuple[int, int], over: tuple[int, int] | None = None) -> A
 
 
 def _starts(level: Array, design: Array) -> list[Array]:
-    """Sets of dark cells to begin with."""
+    """Return sets of dark cells to begin with: the darkest, as they are or on a background, and a half-plane."""
     starts = [level < otsu(level)]
     for terms in (3, 6):
         background = _tukey(design[:, :terms], level.ravel())
         residual = level - (design[:, :terms] @ background).reshape(level.shape)
         median, spread = robust_scale(residual)
         starts.append(residual < median - 4.0 * spread)
-        starts.append(residual < otsu(residual))
+    starts.append(residual < otsu(residual))
+    starts.append(_best_half(level, design))
     return starts
 
 
-def _tukey(design: Array, values: Array) -> Array:
-    """Least squares reweighted with Tukey's biweight."""
+def _best_half(level: Array, design: Array) -> Array:
+    """Return the half-plane whose step, added to the polynomial, explains most of the variance."""
+    y, x = design[:, 1], design[:, 2]
+    angles = np.arange(8) * (math.pi / 8)
+    along = np.cos(angles)[:, None] * x + np.sin(angles)[:, None] * y
+    cuts = np.quantile(along, np.linspace(0.1, 0.9, 9), axis=1)
+    halves = (along > cuts[:, :, None]).reshape(-1, y.size)
+    basis = np.linalg.qr(design)[0]
+    rest = level.ravel() - basis @ (basis.T @ level.ravel())
+    # Of a half, only what the polynomial cannot follow counts.
+    free = np.maximum(halves.sum(1) - np.square(halves @ basis).sum(1), 1e-9)
+    step = halves @ rest
+    best = int(np.argmax(step * step / free))
+    return np.asarray((halves[best] == (step[best] < 0)).reshape(level.shape))
+
+
+def _tukey(design: Array, values: Array, rounds: int = 8) -> Array:
+    """Least squares reweighted with Tukey's biweight (c = 4.685)."""
     weight = np.ones_like(values)
     solution = np.zeros(design.shape[1])
-    for _ in range(8):
+    for _ in range(rounds):
         weighted = design * weight[:, None]
         normal = weighted.T @ design
-        normal[np.diag_indices_from(normal)] += 1e-9 * np.trace(normal)
+        normal += 1e-9 * np.trace(normal) * np.eye(len(normal))
         solution = np.linalg.solve(normal, weighted.T @ values)
         residual = values - design @ solution
         scale = 1.4826 * float(np.median(np.abs(residual))) + 1e-30
@@ -165,10 +182,10 @@ def _tukey(design: Array, values: Array) -> Array:
 
 def _alternate(level: Array, design: Array, dark: Array) -> tuple[float, Array, Array, float] | None:
     """Mean error, dark cells, polynomial and step of the two-level model, or None if it ends with one level."""
-    for _ in range(8):
+    for _ in range(6):
         if not 0 < dark.sum() < dark.size:
             return None
-        both = _tukey(np.concatenate([design, -dark.reshape(-1, 1).astype(float)], 1), level.ravel())
+        both = _tukey(np.concatenate([design, -dark.reshape(-1, 1).astype(float)], 1), level.ravel(), 4)
         step = float(both[-1])
         if step <= 0.0:
             return None
@@ -182,7 +199,7 @@ def _alternate(level: Array, design: Array, dark: Array) -> tuple[float, Array, 
 
 def _sharp(mask: Array, flat: Array, pixel: float) -> Array:
     """Pieces of a mask that are large and have a sharp edge."""
-    pieces, count = scipy.ndimage.label(mask)
+    pieces, _ = scipy.ndimage.label(mask)
     kept = np.zeros_like(mask)
     for number, box in enumerate(scipy.ndimage.find_objects(pieces), 1):
         reach = round(300.0 / pixel)
@@ -240,9 +257,20 @@ def edge_contrast(region: Array, image: Array, pixel: float, ignore: Array | Non
 def film_arc(region: Array, pixel: float, tolerance_in_angstroms: float = 40.0) -> Arc | None:
     """Arc along the edge of a region if it looks like a film's: long, across the field, and not bulging outwards.
 
-    The circle that most of the edge follows within the tolerance (out of 300 through three random points of it; Fischler &
-    Bolles 1981, Comm. ACM 24, 381), then refined on these points with Pratt's (1987, SIGGRAPH 21, 145) algebraic
-    fit, which contains the straight line.
+    The circle that most of the edge follows within the tolerance (out of 200 through three random points of it;
+    Fischler & Bolles 1981, Comm. ACM 24, 381), then refined on these points with Pratt's (1987, SIGGRAPH 21, 145)
+    algebraic fit, which contains the straight line. It must follow more than half of the edge, over at least 0.45 of
+    the field's shorter side, and bulge outwards by less than 0.6 rad: a film surrounds round holes, an object's outline
+    turns by π or more (π/2 in a corner). The region must touch the field's border.
+
+    Parameters
+    ----------
+    region
+        (y, x) bool, one piece.
+    pixel
+        Pixel size [Å].
+    tolerance_in_angstroms
+        How far a film's edge may be from an arc.
     """
     y, x = np.nonzero(region & scipy.ndimage.binary_dilation(~region))
     side = min(region.shape)
@@ -251,7 +279,7 @@ def film_arc(region: Array, pixel: float, tolerance_in_angstroms: float = 40.0) 
         return None
     points = _terms(y, x, region.shape)
     tolerance = max(tolerance_in_angstroms / pixel, 2.0) / side
-    picks = np.random.default_rng(0).integers(0, y.size, (300, 3))
+    picks = np.random.default_rng(0).integers(0, y.size, (200, 3))
     circles = np.linalg.svd(points[picks])[2][:, -1]  # what vanishes on three points
     norm = circles[:, 1] ** 2 + circles[:, 2] ** 2 - 4.0 * circles[:, 0] * circles[:, 3]
     circles = circles[norm > 1e-12] / np.sqrt(norm[norm > 1e-12])[:, None]
@@ -261,7 +289,8 @@ def film_arc(region: Array, pixel: float, tolerance_in_angstroms: float = 40.0) 
         return None
     circle = _pratt(points[best])
     best = np.abs(_distance(points, circle)) < tolerance
-    if np.mean(_distance(_terms(*np.nonzero(region), region.shape), circle) > 0) < 0.5:
+    inside = np.nonzero(region)
+    if np.mean(_distance(_terms(inside[0], inside[1], region.shape), circle) > 0) < 0.5:
         circle = -circle
     a, b, c, _ = circle.tolist()
     gradient = np.abs(np.stack([2.0 * a * points[:, 1] + b, 2.0 * a * points[:, 2] + c], -1))[best]

@@ -167,7 +167,10 @@ def _contamination(flat: Array, pixel: float, carbon: Array, objects: Array) -> 
     area = scipy.ndimage.sum_labels(dark > 0.7 * limit, grown, index) * pixel * pixel
     keep = np.concatenate([[False], (peak > limit) & (area > 100.0**2)])
     found = keep[grown] & (dark > 0.5 * around)
-    return np.asarray((scipy.ndimage.binary_dilation(found) & ~carbon) | objects)
+    margin = round(12.0 / pixel)
+    if margin and found.any():
+        found = scipy.ndimage.binary_dilation(found, iterations=margin) & ~carbon
+    return np.asarray(found | objects)
 
 
 def _smooth_outside(image: Array, ignore: Array, sigma: float) -> Array:
@@ -196,7 +199,6 @@ def _crystals(image: Tensor, pixel: float) -> Tensor | None:
     k = torch.sqrt(ky * ky + kx * kx)
     taper = torch.hann_window(size, periodic=True)
     taper = taper / taper.square().mean().sqrt()
-    tiles = torch.arange(ty * tx)
     found = torch.zeros(ty * tx, dtype=torch.bool)
     # Axes and the outermost columns belong to line defects and to aliasing.
     usable = (ky.abs() > 2.0 / (size * pixel)) & (kx > 2.0 / (size * pixel)) & (kx < 0.49 / pixel)
@@ -208,22 +210,22 @@ def _crystals(image: Tensor, pixel: float) -> Tensor | None:
     for ring, flank in rings:
         region |= ring | flank
     flat_region = region.reshape(-1).nonzero()[:, 0]
-    index = [(r.reshape(-1)[flat_region], f.reshape(-1)[flat_region]) for r, f in rings]
+    index = [tuple(part.reshape(-1)[flat_region].nonzero()[:, 0] for part in ring) for ring in rings]
     for row in range(ty):
         strip = image[row * size : (row + 1) * size, : tx * size].reshape(size, tx, size).permute(1, 0, 2)
         tapered = (strip - strip.mean(dim=(1, 2), keepdim=True)) * taper * taper[:, None]
-        transform = torch.from_numpy(_rfft2(tapered.numpy())).reshape(tx, -1)[:, flat_region]
-        power = transform.real.square() + transform.imag.square()
+        transform = torch.from_numpy(_rfft2(tapered.numpy())).reshape(tx, -1).index_select(1, flat_region)
+        power = torch.view_as_real(transform).square().sum(-1)
         hit = torch.zeros(tx, dtype=torch.bool)
         for ring, flank in index:
-            n, m = int(ring.sum()), int(flank.sum())
-            level = power[:, flank].mean(-1).clamp_min(1e-30)
-            excess = power[:, ring].mean(-1) / level
+            n, m = ring.numel(), flank.numel()
+            level = power.index_select(1, flank).mean(-1).clamp_min(1e-30)
+            inside = power.index_select(1, ring)
             # The taper correlates neighbours: about 2.2 coefficients share one independent value.
             error = math.sqrt(2.2 * (1.0 / n + 1.0 / m))
-            peak = power[:, ring].amax(-1) / level
+            excess, peak = inside.mean(-1) / level, inside.amax(-1) / level
             hit |= (excess > max(1.5, 1.0 + 8.0 * error)) | (peak > 1.5 * math.log(n * ty * tx / 1e-3))
-        found[tiles[row * tx : (row + 1) * tx]] = hit
+        found[row * tx : (row + 1) * tx] = hit
     return found.reshape(ty, tx)
 
 

@@ -101,4 +101,13 @@ def restore_view_in_tiles(
         raise InputError("image", "is empty", "Give a micrograph.")
     for field in names:
         sums[field] /= total
-    return replace(first, mask=artefacts.full_labels(defects.mask), artefacts=artefacts, defects=defects, **sums)
+    return replace(
+        first,
+        view=sums["view"],
+        residual=sums["residual"],
+        deviation=sums["deviation"],
+        removed_background=sums["removed_background"],
+        mask=artefacts.full_labels(defects.mask),
+        artefacts=artefacts,
+        defects=defects,
+    )
