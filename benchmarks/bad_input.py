@@ -2,9 +2,9 @@
 
     python benchmarks/bad_input.py [--only WORD] [--write]
 
-Every case runs `cryoprism restore` in a process and a folder of its own and is checked: the expected exit code, the words that name file or
-field, value and remedy, no traceback, no marker of success after an error, no temporary file left. Exit 0: all as expected. ``--write`` puts the table into
-docs/bad-input.md.
+Every case runs `cryoprism restore` in a process and a folder of its own and is checked: the expected exit code, the
+words that name file or field, value and remedy, no traceback, no marker of success after an error, no temporary file
+left. Exit 0: all as expected. ``--write`` puts the table into docs/bad-input.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ Prepare = Callable[[Path], Sequence[str]]
 class Case:
     """One thing that goes wrong.
 
-    ``prepare`` fills the folder and returns the arguments; ``words`` must stand in what the program says; ``kept`` are outputs that must be there.
+    ``prepare`` fills the folder and returns the arguments; ``words`` must stand in what the program says; ``kept`` are
+    outputs that must be there.
     """
 
     title: str
@@ -62,7 +63,7 @@ _good: list[np.ndarray] = []
 
 
 def good(index: int = 0) -> np.ndarray:
-    """A simulated micrograph (512, 512) with particles; another index gives another one."""
+    """Return a simulated micrograph (512, 512) with particles; another index gives another one."""
     if not _good:
         specimen = specimen_from_phantom(phantom("shell"))
         scene = Scene(name="bad-input", height_in_pixels=512, width_in_pixels=512, particle_count=15)
@@ -87,15 +88,22 @@ def header_pixel(path: Path, cell: float) -> None:
 
 def star(path: Path, names: Sequence[str], *, optics: str = "1", group: str = "1", pixel: str = "1.5") -> str:
     head = (
-        f"data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnOpticsGroupName #2\n_rlnVoltage #3\n_rlnSphericalAberration #4\n"
+        "data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnOpticsGroupName #2\n_rlnVoltage #3\n"
+        "_rlnSphericalAberration #4\n"
         f"_rlnAmplitudeContrast #5\n_rlnMicrographPixelSize #6\n{optics} one 300 2.7 0.1 {pixel}\n\n"
     )
     rows = "".join(f"{name} {group}\n" for name in names)
-    path.write_text((head if optics else "") + f"data_micrographs\n\nloop_\n_rlnMicrographName #1\n_rlnOpticsGroup #2\n{rows}\n")
+    body = f"data_micrographs\n\nloop_\n_rlnMicrographName #1\n_rlnOpticsGroup #2\n{rows}\n"
+    path.write_text((head if optics else "") + body)
     return path.name
 
 
-def one(change: Callable[[Path], None] = lambda path: None, *options: str, data: Callable[[], np.ndarray] | None = None, pixel: float = 1.5) -> Prepare:
+def one(
+    change: Callable[[Path], None] = lambda path: None,
+    *options: str,
+    data: Callable[[], np.ndarray] | None = None,
+    pixel: float = 1.5,
+) -> Prepare:
     """One micrograph, changed."""
 
     def prepare(folder: Path) -> list[str]:
@@ -114,6 +122,10 @@ def nan() -> np.ndarray:
     data = good()
     data[3, 5] = np.nan
     return data
+
+
+def volume(path: Path) -> None:
+    write_mrc(path, np.random.default_rng(0).random((130, 130, 130)), 1.5, volume=True)
 
 
 def text(path: Path) -> None:
@@ -192,10 +204,20 @@ def can_drop_rights() -> bool:
 
 
 def can_mount() -> bool:
-    return shutil.which("unshare") is not None and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+    return (
+        shutil.which("unshare") is not None
+        and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+    )
 
 
-SMALL_DISK = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=5m tmpfs disk && "$@"; code=$?; cp -a disk/run copy; exit $code', "sh")
+SMALL_DISK = (
+    "unshare",
+    "-m",
+    "sh",
+    "-c",
+    'mount -t tmpfs -o size=5m tmpfs disk && "$@"; code=$?; cp -a disk/run copy; exit $code',
+    "sh",
+)
 
 CASES = (
     # The file itself.
@@ -204,50 +226,161 @@ CASES = (
     Case("not an image (text named .mrc)", one(text), words=("a.mrc", "not an MRC file")),
     Case("gzip file cut short", one(_zipped_and_cut), words=("a.mrc", "cut short")),
     Case("a NaN among the pixels", one(data=nan), words=("a.mrc", "1 of 262144 pixels are NaN", "(3, 5)")),
-    Case("three-dimensional volume", one(data=lambda: np.random.default_rng(0).random((12, 64, 64), dtype=np.float32)), words=("a.mrc",)),
-    Case("constant image", one(data=lambda: np.full((512, 512), 7.0, np.float32)), words=("a.mrc", "7")),
+    Case("three-dimensional volume", one(volume), words=("a.mrc", "130 x 130 x 130", "map")),
+    Case("constant image", one(data=lambda: np.full((512, 512), 7.0, np.float32)), words=("a.mrc", "every pixel is 7")),
     Case("image of 64 × 64 pixels", one(data=lambda: good()[:64, :64]), words=("a.mrc", "64")),
-    Case("unknown suffix", lambda f: ((f / "a.doc").write_text("x") and ["a.doc", *LENS]), words=("a.doc", "'.doc'", ".mrc")),
+    Case(
+        "unknown suffix",
+        lambda f: (f / "a.doc").write_text("x") and ["a.doc", *LENS],
+        words=("a.doc", "'.doc'", ".mrc"),
+    ),
     # Pixel size.
     Case("header pixel size 0", one(lambda p: header_pixel(p, 0.0)), words=("a.mrc", "pixel size", "--pixel-size")),
-    Case("header pixel size exactly 1 Å", one(lambda p: header_pixel(p, 512.0)), code=0, words=("a.mrc", "exactly 1 Å", "--pixel-size")),
+    Case(
+        "header pixel size exactly 1 Å",
+        one(lambda p: header_pixel(p, 512.0)),
+        code=0,
+        words=("a.mrc", "exactly 1 Å", "--pixel-size"),
+    ),
     Case("header pixel size 100 Å", one(lambda p: header_pixel(p, 51200.0)), words=("100", "--pixel-size")),
-    Case("--pixel-size 100 (nothing left to fit)", one(lambda p: None, "--pixel-size", "100"), words=("--pixel-size", "100")),
+    Case(
+        "--pixel-size 100 (nothing left to fit)",
+        one(lambda p: None, "--pixel-size", "100"),
+        words=("--pixel-size", "100"),
+    ),
     Case("--pixel-size 20 (nothing left to fit)", one(lambda p: None, "--pixel-size", "20"), words=("20", "30")),
     Case("--pixel-size -1", one(lambda p: None, "--pixel-size", "-1"), words=("--pixel-size", "-1", "0.05")),
-    Case("PNG folder without pixel size", steps(png, then=["pictures", *LENS]), words=("p0.png", "pixel size", "--pixel-size")),
-    Case("PNG folder with pixel size", steps(png, then=["pictures", *LENS, "--pixel-size", "1.5"]), code=0, words=("2 of 2",), kept=("views/p1.mrc",)),
+    Case(
+        "PNG folder without pixel size",
+        steps(png, then=["pictures", *LENS]),
+        words=("p0.png", "pixel size", "--pixel-size"),
+    ),
+    Case(
+        "PNG folder with pixel size",
+        steps(png, then=["pictures", *LENS, "--pixel-size", "1.5"]),
+        code=0,
+        words=("2 of 2",),
+        kept=("views/p1.mrc",),
+    ),
     Case("no voltage anywhere", lambda f: [mrc(f / "a.mrc")], words=("a.mrc", "voltage", "--voltage")),
     # STAR files.
     Case("empty STAR file", lambda f: (f / "e.star").touch() or ["e.star"], words=("e.star",)),
     Case("STAR file without rows", lambda f: [star(f / "e.star", [])], words=("e.star", "no rows")),
-    Case("STAR file names missing micrographs", lambda f: [star(f / "m.star", ["no/a.mrc", "no/b.mrc"])], words=("m.star", "2 of 2", "no/a.mrc")),
-    Case("STAR file without optics table", steps(lambda f: mrc(f / "a.mrc"), lambda f: star(f / "m.star", ["a.mrc"], optics=""), then=["m.star"]), words=("m.star", "data_optics")),
-    Case("STAR row with an unknown optics group", steps(lambda f: mrc(f / "a.mrc"), lambda f: star(f / "m.star", ["a.mrc"], group="7"), then=["m.star"]), words=("m.star", "group 7", "rlnOpticsGroup")),
-    Case("STAR optics pixel size is no number", steps(lambda f: mrc(f / "a.mrc"), lambda f: star(f / "m.star", ["a.mrc"], pixel="wide"), then=["m.star"]), words=("m.star", "rlnMicrographPixelSize", "'wide'")),
-    Case("same micrograph listed twice", steps(lambda f: mrc(f / "a.mrc"), then=["a.mrc", "./a.mrc", *LENS]), words=("a.mrc", "listed 2 times")),
-    Case("same name in two folders", steps(_twins, then=["one/a.mrc", "two/a.mrc", *LENS]), code=0, words=("2 of 2",), kept=("views/one_a.mrc", "views/two_a.mrc")),
+    Case(
+        "STAR file names missing micrographs",
+        lambda f: [star(f / "m.star", ["no/a.mrc", "no/b.mrc"])],
+        words=("m.star", "2 of 2", "no/a.mrc"),
+    ),
+    Case(
+        "STAR file without optics table",
+        steps(lambda f: mrc(f / "a.mrc"), lambda f: star(f / "m.star", ["a.mrc"], optics=""), then=["m.star"]),
+        words=("m.star", "data_optics"),
+    ),
+    Case(
+        "STAR row with an unknown optics group",
+        steps(lambda f: mrc(f / "a.mrc"), lambda f: star(f / "m.star", ["a.mrc"], group="7"), then=["m.star"]),
+        words=("m.star", "group 7", "rlnOpticsGroup"),
+    ),
+    Case(
+        "STAR optics pixel size is no number",
+        steps(lambda f: mrc(f / "a.mrc"), lambda f: star(f / "m.star", ["a.mrc"], pixel="wide"), then=["m.star"]),
+        words=("m.star", "rlnMicrographPixelSize", "'wide'"),
+    ),
+    Case(
+        "same micrograph listed twice",
+        steps(lambda f: mrc(f / "a.mrc"), then=["a.mrc", "./a.mrc", *LENS]),
+        words=("a.mrc", "listed 2 times"),
+    ),
+    Case(
+        "same name in two folders",
+        steps(_twins, then=["one/a.mrc", "two/a.mrc", *LENS]),
+        code=0,
+        words=("2 of 2",),
+        kept=("views/one_a.mrc", "views/two_a.mrc"),
+    ),
     # Where things are.
     Case("input does not exist", lambda f: ["nowhere", *LENS], words=("nowhere", "does not exist")),
     Case("glob that fits nothing", lambda f: ["x*.mrc", *LENS], words=("x*.mrc", "matches nothing")),
     Case("empty folder", lambda f: (f / "mics").mkdir() or ["mics", *LENS], words=("mics", "empty folder")),
-    Case("folder that may not be read", steps(_unreadable, then=["locked", *LENS]), words=("locked", "ermission"), wrapper=WRAPPED, possible=can_drop_rights),
-    Case("output where nothing may be written", steps(_unwritable, then=["a.mrc", *LENS, "--out", "shelf/run"]), words=("shelf/run", "permission", "--out"), wrapper=WRAPPED, possible=can_drop_rights),
-    Case("output folder is a file", lambda f: (f / "run").touch() or [mrc(f / "a.mrc"), *LENS], words=("run", "is a file", "--out")),
-    Case("output folder holds something", steps(_held, then=["a.mrc", *LENS]), words=("run", "already holds", "--only-do-unfinished")),
-    Case("--overwrite on a folder that is no job", steps(_held, then=["a.mrc", *LENS, "--overwrite"]), words=("run", "no CryoPrism job"), kept=("thesis.tex",)),
-    Case("disk full", lambda f: (f / "disk").mkdir() or [folder_of(4, f), *LENS, "--out", "disk/run"], words=("disk/run", "pace", "--only-do-unfinished"), kept=("views/m0.mrc",), wrapper=SMALL_DISK, possible=can_mount),
-    Case("file larger than allowed", lambda f: [folder_of(2, f), *LENS], words=("views/m0.mrc", "arge"), limit_in_bytes=400_000),
+    Case(
+        "folder that may not be read",
+        steps(_unreadable, then=["locked", *LENS]),
+        words=("locked", "ermission"),
+        wrapper=WRAPPED,
+        possible=can_drop_rights,
+    ),
+    Case(
+        "output where nothing may be written",
+        steps(_unwritable, then=["a.mrc", *LENS, "--out", "shelf/run"]),
+        words=("shelf/run", "permission", "--out"),
+        wrapper=WRAPPED,
+        possible=can_drop_rights,
+    ),
+    Case(
+        "output folder is a file",
+        lambda f: (f / "run").touch() or [mrc(f / "a.mrc"), *LENS],
+        words=("run", "is a file", "--out"),
+    ),
+    Case(
+        "output folder holds something",
+        steps(_held, then=["a.mrc", *LENS]),
+        words=("run", "already holds", "--only-do-unfinished"),
+    ),
+    Case(
+        "--overwrite on a folder that is no job",
+        steps(_held, then=["a.mrc", *LENS, "--overwrite"]),
+        words=("run", "no CryoPrism job"),
+        kept=("thesis.tex",),
+    ),
+    Case(
+        "disk full",
+        lambda f: (f / "disk").mkdir() or [folder_of(4, f), *LENS, "--out", "disk/run"],
+        words=("disk/run", "pace", "--only-do-unfinished"),
+        kept=("views/m0.mrc",),
+        wrapper=SMALL_DISK,
+        possible=can_mount,
+    ),
+    Case(
+        "file larger than allowed",
+        lambda f: [folder_of(2, f), *LENS],
+        words=("views/m0.mrc", "arge"),
+        limit_in_bytes=400_000,
+    ),
     # One among many.
-    Case("one cut short in a folder of three", steps(_one_bad, then=["mics", *LENS]), code=1, words=("2 of 3", "m1", "cut short"), kept=("views/m0.mrc", "views/m2.mrc", "micrographs.star")),
-    Case("one cut short of three in a STAR file", steps(_star_with_bad, then=["mics.star"]), code=1, words=("2 of 3", "m1", "cut short"), kept=("views/m0.mrc", "views/m2.mrc")),
+    Case(
+        "one cut short in a folder of three",
+        steps(_one_bad, then=["mics", *LENS]),
+        code=1,
+        words=("2 of 3", "m1", "cut short"),
+        kept=("views/m0.mrc", "views/m2.mrc", "micrographs.star"),
+    ),
+    Case(
+        "one cut short of three in a STAR file",
+        steps(_star_with_bad, then=["mics.star"]),
+        code=1,
+        words=("2 of 3", "m1", "cut short"),
+        kept=("views/m0.mrc", "views/m2.mrc"),
+    ),
     # Options.
     Case("--workers 0", one(lambda p: None, "--workers", "0"), words=("--workers", "0")),
-    Case("--device cuda without a GPU", one(lambda p: None, "--device", "cuda"), words=("--device", "cuda", "cpu"), possible=lambda: not torch.cuda.is_available()),
+    Case(
+        "--device cuda without a GPU",
+        one(lambda p: None, "--device", "cuda"),
+        words=("--device", "cuda", "cpu"),
+        possible=lambda: not torch.cuda.is_available(),
+    ),
     Case("unknown option", one(lambda p: None, "--pixelsize", "1"), words=("--pixelsize", "--pixel-size")),
     Case("--voltage 300000", one(lambda p: None, "--voltage", "300000"), words=("--voltage", "300000", "1500")),
-    Case("--mtf that does not exist", one(lambda p: None, "--mtf", "k4.star"), words=("k4.star", "exist")),
-    Case("--gain of another shape", lambda f: [mrc(f / "a.mrc", np.stack([good(0), good(1)])), "--gain", mrc(f / "g.mrc", good()[:100]), *LENS], words=("g.mrc", "100")),
+    Case(
+        "--mtf that does not exist",
+        one(lambda p: None, "--mtf", "k4.star"),
+        words=("k4.star", "does not exist", "--mtf"),
+    ),
+    Case(
+        "--gain of another shape",
+        lambda f: [mrc(f / "a.mrc", np.stack([good(0), good(1)])), "--gain", mrc(f / "g.mrc", good()[:100]), *LENS],
+        words=("g.mrc", "100"),
+    ),
     Case("--max-memory too small", one(lambda p: None, "--max-memory", "0.1"), words=("512", "0.1 GB", "--max-memory")),
 )
 
@@ -256,12 +389,21 @@ def leftovers(folder: Path) -> list[str]:
     return [p.name for p in folder.rglob("*") if p.name.startswith(".cryoprism-tmp-") or p.name.endswith(".tmp")]
 
 
-def run(arguments: Sequence[str], folder: Path, wrapper: Sequence[str] = (), limit: int | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    arguments: Sequence[str], folder: Path, wrapper: Sequence[str] = (), limit: int | None = None
+) -> subprocess.CompletedProcess[str]:
     def limited() -> None:
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    return subprocess.run([*wrapper, *PROGRAM, *arguments], cwd=folder, env=environment(), capture_output=True, text=True, preexec_fn=limited)
+    return subprocess.run(
+        [*wrapper, *PROGRAM, *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=limited,
+    )
 
 
 def environment() -> dict[str, str]:
@@ -315,7 +457,9 @@ def check(case: Case, folder: Path) -> tuple[int, str, list[str]]:
 
 def contents(run_folder: Path) -> dict[str, str]:
     """Hash of every product of a run that must not depend on how it came about."""
-    names = [p for kind in ("views", "residuals", "deviations", "masks") for p in sorted((run_folder / kind).glob("*.mrc"))]
+    names = [
+        p for kind in ("views", "residuals", "deviations", "masks") for p in sorted((run_folder / kind).glob("*.mrc"))
+    ]
     names += [run_folder / "micrographs.star", run_folder / "causes.json"]
     return {str(p.relative_to(run_folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in names}
 
@@ -325,10 +469,17 @@ def stopped(title: str, number: signal.Signals, folder: Path, workers: int) -> t
     arguments = [folder_of(8, folder), *LENS, "--workers", str(workers)]
     whole = run([*arguments, "--out", "whole"], folder)
     wrong = [] if whole.returncode == 0 else [f"undisturbed run: exit code {whole.returncode}"]
-    process = subprocess.Popen([*PROGRAM, *arguments, "--out", "run"], cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments, "--out", "run"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     out = folder / "run"
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline and not list((out / ".done").glob("*.json")):
+    while process.poll() is None and time.monotonic() < deadline and not list((out / ".done").glob("[!.]*.json")):
         time.sleep(0.005)
     process.send_signal(number)
     stdout, err = process.communicate(timeout=60)
@@ -342,7 +493,7 @@ def stopped(title: str, number: signal.Signals, folder: Path, workers: int) -> t
         wrong.append("claims success")
     if number == signal.SIGINT and leftovers(out):
         wrong.append(f"leaves {leftovers(out)}")
-    kept = len(list((out / ".done").glob("*.json")))
+    kept = len(list((out / ".done").glob("[!.]*.json")))
     if not 1 <= kept < 8:
         wrong.append(f"{kept} of 8 finished when stopped")
     again = run([*arguments, "--out", "run", "--only-do-unfinished"], folder)
@@ -355,7 +506,12 @@ def stopped(title: str, number: signal.Signals, folder: Path, workers: int) -> t
         if different := [name for name in one if one[name] != other.get(name)]:
             wrong.append(f"differs from an undisturbed run: {', '.join(different[:3])}")
     line = said(err, code) or "(nothing: the process is gone)"
-    return title, code, f"{line} — {kept} of 8 kept; continued with --only-do-unfinished: same files as undisturbed", wrong
+    return (
+        title,
+        code,
+        f"{line} — {kept} of 8 kept; continued with --only-do-unfinished: same files as undisturbed",
+        wrong,
+    )
 
 
 def table(rows: Sequence[tuple[str, int, str]]) -> str:
@@ -363,7 +519,9 @@ def table(rows: Sequence[tuple[str, int, str]]) -> str:
         return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
     lines = ["| tried | exit code | what it says |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {cell(title)} | {code} | {cell(line) or '(all well)'} |" for title, code, line in rows)])
+    return "\n".join(
+        [*lines, *(f"| {cell(title)} | {code} | {cell(line) or '(all well)'} |" for title, code, line in rows)]
+    )
 
 
 def main() -> None:

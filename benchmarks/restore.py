@@ -2,17 +2,21 @@
 
     python benchmarks/restore.py [--count 6] [--workers 1] [--without-topaz]
 
-SIMULATED: multislice through ice, particles at their own heights, accelerating drift, Poisson counts, at three severities. Truth: projected
-potential of the particles alone; every correlation is with its negative, since particles are dark as recorded, so 1 is perfect.
+SIMULATED: multislice through ice, particles at their own heights, accelerating drift, Poisson counts, at three
+severities. Truth: projected potential of the particles alone; every correlation is with its negative, since particles
+are dark as recorded, so 1 is perfect.
 
-How to read the shells: a filter that is linear and depends on the radius alone multiplies both sums of a Fourier ring correlation by the same
-number. It cannot change the correlation of a ring, so no view of this kind can beat a phase flip by the true CTF there, by construction, but
-for two things: a wrong CTF has wrong signs, and a filter may weight directions (astigmatism, drift). What filtering changes is the real-space
-correlation, where each shell enters with its own weight, and that is what an eye or a picker sees. A shell in which a method returns nothing counts as 0.
+How to read the shells: a filter that is linear and depends on the radius alone multiplies both sums of a Fourier ring
+correlation by the same number. It cannot change the correlation of a ring, so no view of this kind can beat a phase
+flip by the true CTF there, by construction, but for two things: a wrong CTF has wrong signs, and a filter may weight
+directions (astigmatism, drift). What filtering changes is the real-space correlation, where each shell enters with its
+own weight, and that is what an eye or a picker sees; "rings at their best" is what the view would reach there if its
+rings were weighted with the truth in hand. A shell in which a method returns nothing counts as 0.
 
-Topaz-Denoise (Bepler et al. 2020, Nature Communications 11, 5208) with its own pre-trained U-Net runs in an environment of its own under
-.peers/, which this command makes. It estimates the image, not the specimen, and corrects no CTF: it is shown as it comes, phase-flipped by our CTF
-afterwards, and in a second table against its own aim, the noise-free image through the CTF.
+Topaz-Denoise (Bepler et al. 2020, Nature Communications 11, 5208) with its own pre-trained U-Net runs in an environment
+of its own under .peers/, which this command makes. It estimates the image, not the specimen, and corrects no CTF: it is
+shown as it comes, phase-flipped by our CTF afterwards, and in a second table against its own aim, the noise-free image
+through the CTF. It is not linear, so it can beat a phase flip within a shell.
 """
 
 from __future__ import annotations
@@ -27,7 +31,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +71,8 @@ METHODS = (
 def topaz_python() -> Path:
     """Python of the environment with Topaz-Denoise; made on first use.
 
-    Topaz asks for torchvision, which its denoiser does not use and which would bring a CUDA build of torch: left out. Its models are
-    found through pkg_resources, which setuptools dropped in version 81.
+    Topaz asks for torchvision, which its denoiser does not use and which would bring a CUDA build of torch: left out.
+    Its models are found through pkg_resources, which setuptools dropped in version 81.
     """
     python = PEERS / "topaz" / "bin" / "python"
     if python.exists() and subprocess.run([python, "-c", "import topaz.denoise"], capture_output=True).returncode == 0:
@@ -94,7 +97,7 @@ def topaz_python() -> Path:
 
 
 def run_topaz(files: list[Path], out: Path) -> tuple[list[Tensor], float]:
-    """Denoised images, and CPU seconds per image with the start of the program shared among them."""
+    """Return denoised images, and CPU seconds per image with the start of the program shared among them."""
     python = topaz_python()
     out.mkdir(parents=True, exist_ok=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -172,6 +175,7 @@ class Rings:
 
     @classmethod
     def of(cls, shape: tuple[int, int], pixel: float) -> Rings:
+        """Rings one Fourier pixel wide."""
         ky, kx = frequency_grid(shape, pixel)
         step = 1 / (min(shape) * pixel)
         index = (torch.sqrt(ky * ky + kx * kx) / step).round().long().numpy()
@@ -193,10 +197,11 @@ class Rings:
             return np.where(closed, 0.0, np.nan_to_num(cross / np.sqrt(pa * pb)))
 
     def within(self, coarse: float, fine: float) -> np.ndarray:
+        """Say which rings lie in a shell [Å]."""
         return (self.frequency >= 1 / coarse) & (self.frequency < 1 / fine)
 
     def chance(self, coarse: float, fine: float) -> float:
-        """Standard deviation of the mean ring correlation of images that have nothing in common."""
+        """Return the standard deviation of the mean ring correlation of images that have nothing in common."""
         n = self.count[self.within(coarse, fine)]
         return float(np.sqrt((1 / (2 * n)).sum()) / len(n))
 
@@ -214,8 +219,8 @@ def figures(image: Tensor, truth: Tensor, rings: Rings, weight: np.ndarray) -> l
     return [*shells, float((frc * weight).sum() / weight.sum()), pearson(image, truth)]
 
 
-def views_of(files: list[Path], names: list[str], pixel: float, workers: int) -> tuple[list[View], list[object], float]:
-    """Views, settled estimates, and CPU seconds per micrograph (reading to view, one thread) of a session."""
+def views_of(files: list[Path], names: list[str], pixel: float) -> tuple[list[View], list[object], float]:
+    """Return views, settled estimates, and CPU seconds per micrograph (reading to view, one thread) of a session."""
     optics = OpticsGroup("simulated", 300.0, 2.7, 0.1, pixel)
     tasks = [
         Task(MicrographRecord(name, file, "simulated"), optics, RestoreConfig(inputs=str(file)), None)
@@ -268,8 +273,17 @@ def difference(rows: dict[str, np.ndarray], one: str, other: str, heads: list[st
         elif high < 0:
             worse.append(f"{head} ({delta.mean():.3f})")
     print(
-        f"  {one} against {other}: better in {', '.join(better) or 'none'}; worse in {', '.join(worse) or 'none'} (paired, 95 %)"
+        f"  {one} against {other} (paired, 95 %): better in {', '.join(better) or 'none'}; "
+        f"worse in {', '.join(worse) or 'none'}"
     )
+
+
+def reachable(image: Tensor, truth: Tensor, rings: Rings) -> float:
+    """Real-space correlation if each ring of the image had the weight that suits it best."""
+    frc = rings.correlation(image, truth)
+    power = rfft2(truth - truth.mean()).abs().double().square().numpy().ravel()
+    share = np.bincount(rings.index.ravel(), power, len(rings.count))
+    return float(np.sqrt((frc**2 * share).sum() / share.sum()))
 
 
 def severity_table(severity: str, args: argparse.Namespace, folder: Path) -> list[tuple[Rendered, Path, View]]:
@@ -282,12 +296,13 @@ def severity_table(severity: str, args: argparse.Namespace, folder: Path) -> lis
     pixel = scenes[0].pixel_size_in_angstroms
     torch.set_num_threads(1)
     seconds: dict[str, float] = {}
-    views, estimates, seconds["CryoPrism view"] = views_of(files, [s.name for s in scenes], pixel, args.workers)
+    views, estimates, seconds["CryoPrism view"] = views_of(files, [s.name for s in scenes], pixel)
     topaz: list[Tensor] = []
     if not args.without_topaz:
         topaz, seconds["Topaz U-Net"] = run_topaz(files, folder / "topaz")
     rings = Rings.of(scenes[0].shape, pixel)
     rows: dict[str, list[list[float]]] = {method: [] for method in METHODS}
+    ceiling: list[float] = []
     image_rows: dict[str, list[float]] = {
         name: [] for name in ("raw", "low-pass 20 Å", "Topaz U-Net", "CryoPrism view through the fitted transfer")
     }
@@ -314,6 +329,7 @@ def severity_table(severity: str, args: argparse.Namespace, folder: Path) -> lis
         weight[~rings.within(100, 2 * pixel)] = 0.0
         for method, image in images.items():
             rows[method].append(figures(image(), truth, rings, weight))
+        ceiling.append(reachable(view.view, truth, rings))
         model = fitted_spectrum(estimate)  # type: ignore[arg-type]
         ky, kx = frequency_grid(r.scene.shape, pixel)
         seen = irfft2(rfft2(view.view) * model.transfer(ky, kx), r.scene.shape)
@@ -327,6 +343,7 @@ def severity_table(severity: str, args: argparse.Namespace, folder: Path) -> lis
     print(f"\n{severity.upper()}: {args.count} micrographs, multislice, seed {args.seed}; {SEVERITIES[severity]}")
     print("mean over micrographs and its 95 % bootstrap interval; correlation with the particles' potential")
     print_rows(table, seconds, heads)
+    print(f"  real space, view with its rings at their best: {np.mean(ceiling):.3f}")
     difference(table, "CryoPrism view", "raw", heads)
     difference(table, "CryoPrism view", "phase flip, true CTF", heads)
     difference(table, "phase flip, our CTF", "phase flip, true CTF", heads)
@@ -334,7 +351,8 @@ def severity_table(severity: str, args: argparse.Namespace, folder: Path) -> lis
         difference(table, "CryoPrism view", "Topaz U-Net", heads)
         difference(table, "CryoPrism view", "Topaz U-Net + our phase flip", heads)
     print(
-        "correlation in real space with the noise-free image (through the true CTF), which is what a denoiser without CTF aims at"
+        "correlation in real space with the noise-free image (through the true CTF), "
+        "which is what a denoiser without CTF aims at"
     )
     for method, values in image_rows.items():
         if values:
@@ -355,7 +373,7 @@ def random_phases(image: Tensor, pixel: float, beyond: float, seed: str) -> Tens
 
 
 def pure_noise(image: Tensor, rings: Rings, seed: str) -> Tensor:
-    """Gaussian noise with the image's radial spectrum, smoothed over the Thon rings, since rings are what a signal shows itself by."""
+    """Gaussian noise with the image's radial spectrum, smoothed over the Thon rings, by which a signal shows itself."""
     f = rfft2(image - image.mean())
     power = np.bincount(rings.index.ravel(), f.abs().double().square().numpy().ravel(), len(rings.count)) / np.maximum(
         rings.count, 1
@@ -378,10 +396,11 @@ def pure_noise(image: Tensor, rings: Rings, seed: str) -> Tensor:
 
 
 def controls(material: list[tuple[Rendered, Path, View]], args: argparse.Namespace, folder: Path) -> None:
-    """What comes back where nothing is: variance left and correlation with the truth, beside the level of chance."""
+    """Print what comes back where nothing is: variance left and correlation with the truth, beside chance."""
     pixel = material[0][0].scene.pixel_size_in_angstroms
     rings = Rings.of(material[0][0].scene.shape, pixel)
     band = (18.0, 5.0)  # clear of the edge of the phases that were changed
+    chance = rings.chance(*band)
     arms: dict[str, Callable[[Rendered], Tensor]] = {
         "as recorded": lambda r: r.counts,
         "pure noise, same smooth spectrum": lambda r: pure_noise(r.counts, rings, r.scene.name),
@@ -389,13 +408,16 @@ def controls(material: list[tuple[Rendered, Path, View]], args: argparse.Namespa
         "all phases random": lambda r: random_phases(r.counts, pixel, 1e6, r.scene.name),
     }
     print(
-        f"\nNEGATIVE CONTROLS on the clean set, band {band[0]:g} to {band[1]:g} Å; share: variance of the result over that of the input"
+        f"\nNEGATIVE CONTROLS on the clean set, band {band[0]:g} to {band[1]:g} Å; "
+        "share: variance of the result over that of the input"
     )
     print(
-        f"chance: one micrograph's correlation has a standard deviation of {rings.chance(*band):.4f}, the mean of {len(material)} {rings.chance(*band) / math.sqrt(len(material)):.4f}"
+        f"chance: one micrograph's correlation has a standard deviation of {chance:.4f}, "
+        f"the mean of {len(material)} has {chance / math.sqrt(len(material)):.4f}"
     )
     print(
-        f"{'input':<36}{'rings found':>12}{'view: share':>13}{'mean corr.':>12}{'worst |corr.|':>15}{'Topaz: share':>14}{'mean corr.':>12}{'worst |corr.|':>15}"
+        f"{'input':<36}{'rings found':>12}{'view: share':>13}{'mean corr.':>12}{'worst |corr.|':>15}"
+        f"{'Topaz: share':>14}{'mean corr.':>12}{'worst |corr.|':>15}"
     )
     for arm, make in arms.items():
         inside = folder / arm.replace(" ", "-").replace(",", "")
@@ -404,7 +426,7 @@ def controls(material: list[tuple[Rendered, Path, View]], args: argparse.Namespa
         files = [inside / f"{r.scene.name}.mrc" for r, _, _ in material]
         for file, image in zip(files, images, strict=True):
             write_mrc(file, image, pixel)
-        views, estimates, _ = views_of(files, [r.scene.name for r, _, _ in material], pixel, 1)
+        views, estimates, _ = views_of(files, [r.scene.name for r, _, _ in material], pixel)
         found = sum(bool(e.rings.detected) for e in estimates)  # type: ignore[attr-defined]
         results = [[v.view for v in views]]
         if not args.without_topaz:
@@ -419,8 +441,9 @@ def controls(material: list[tuple[Rendered, Path, View]], args: argparse.Namespa
             line += f"{share:>{width}.5f}{np.mean(frc):>12.4f}{max(map(abs, frc)):>15.4f}"
         print(line)
     print(
-        "A spectrum cannot tell a specimen from noise with the same rings: where all phases are random the rings are found and a share of the variance is\n"
-        "kept, as the spectrum says it should, but nothing in it correlates with the truth. Where there are no rings, nothing comes back."
+        "A spectrum cannot tell a specimen from noise with the same rings: where all phases are random the rings are\n"
+        "found and a share of the variance is kept, as the spectrum says it should, but nothing in it correlates with\n"
+        "the truth. Where there are no rings, nothing comes back."
     )
 
 

@@ -158,3 +158,13 @@ def test_rendered_scene(label: str, changes: dict[str, float], specimen: Specime
     marked = found.full_labels() == LABELS[label]
     assert float((marked & truth).sum() / (marked | truth).sum()) > 0.8
     assert found.area_fractions["good"] == pytest.approx(1.0 - float(truth.float().mean()), abs=0.03)
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (300, 40), (256, 200)])
+def test_flat_and_two_level_images_without_noise(shape: tuple[int, int]) -> None:
+    image = torch.full(shape, 50.0)
+    assert areas(image)["good"] == 1.0
+    image[shape[0] // 2 :] = 40.0
+    assert areas(image)["contamination"] == 0.0
+    image[1::2] += 20.0  # a comb, darker in one half
+    assert all(math.isfinite(value) for value in areas(image).values())

@@ -208,7 +208,7 @@ class TiltPlane:
         return math.degrees(math.atan(math.hypot(self.gradient_y, self.gradient_x)))
 
 
-def local_defocus(spectrum: Spectrum, fit: Fit, scale: float, steps: int = 3) -> TiltPlane:
+def local_defocus(spectrum: Spectrum, fit: Fit, scale: float, steps: int = 40) -> TiltPlane:
     """Defocus offsets [Å] of 3 × 3 regions by scoring the defocus alone, and the plane through them."""
     rows, columns = spectrum.regions.shape[:2]
     count = rows * columns

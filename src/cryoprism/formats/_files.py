@@ -105,7 +105,9 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         _remove(temporary)
         reason = error.strerror or str(error)
         raise InputError(
-            target, f"cannot be written ({reason})", "Check the folder and the space left on disk."
+            target,
+            f"cannot be written ({reason})",
+            "Check the folder and the space left on disk; --only-do-unfinished continues from what is finished.",
         ) from error
     except BaseException:
         _remove(temporary)

@@ -111,6 +111,8 @@ def read_catalogue(
     gain = None if gain_file is None else Path(gain_file)
     if gain is not None and not gain.is_file():
         raise InputError(gain, "the gain reference does not exist", "Correct --gain.")
+    if overrides.mtf_file is not None and not overrides.mtf_file.is_file():
+        raise InputError(overrides.mtf_file, "the MTF curve does not exist", "Correct --mtf.")
     exposure = exposure_in_electrons_per_square_angstrom
     if gain is not None or exposure is not None:
         records = tuple(

@@ -171,7 +171,12 @@ def catalogue_from_cs(file: Path, overrides: Overrides) -> Catalogue:
 
 
 def _holds_frames(path: Path) -> bool:
-    return path.is_file() and (format_of(path) == "eer" or read_image_info(path).frames > 1)
+    if not path.is_file():
+        return False
+    try:
+        return format_of(path) == "eer" or read_image_info(path).frames > 1
+    except InputError:  # one unreadable file must not stop the others: it is named when it is read
+        return False
 
 
 def _field(row: Any, names: Sequence[str], *candidates: str) -> float | None:

@@ -98,6 +98,12 @@ def read_image_info(path: str | os.PathLike[str]) -> ImageInfo:
     if kind == "mrc":
         header = read_mrc_header(file)
         sections, rows, columns = header.shape
+        if header.space_group == 1 and 1 < sections == rows == columns:
+            raise InputError(
+                file,
+                f"is a map of {columns} x {rows} x {sections} voxels, not a micrograph",
+                "Name micrographs or movies; if it is a movie, set its space group (ISPG) to 0.",
+            )
         return ImageInfo((rows, columns), sections, header.pixel_size_in_angstroms, kind, header.dtype.itemsize)
     if kind == "raster":
         raster = _read_raster(file)

@@ -232,7 +232,12 @@ def _is_movie(path: Path) -> bool:
         return False
     if kind == "eer":
         return True
-    return path.is_file() and kind != "raster" and read_image_info(path).frames > 1
+    if kind == "raster" or not path.is_file():
+        return False
+    try:
+        return read_image_info(path).frames > 1
+    except InputError:  # one unreadable file must not stop the others: it is named when it is read
+        return False
 
 
 def _make_group(
@@ -255,7 +260,12 @@ def _make_group(
         # particle.
         source = {k: v for k, v in shared.items() if not (particles and not has_table and k in _OF_PARTICLES)}
         pixel = pixel_size_of(source, where, of=kind)
-        header = read_image_info(path).pixel_size_in_angstroms if path.is_file() else None
+        if path.is_file():
+            try:
+                header = read_image_info(path).pixel_size_in_angstroms
+            except InputError:
+                if pixel is None:
+                    raise
         if pixel is None and header is not None:
             pixel = header_pixel_size(path)
         if pixel is None and particles and not has_table:

@@ -118,7 +118,7 @@ def find_dark_areas(binned: Array, pixel: float) -> DarkAreas:
     smooth = scipy.ndimage.gaussian_filter(binned - background, 25.0 / pixel, mode="reflect")
     near = np.repeat(np.repeat(scipy.ndimage.binary_dilation(dark, iterations=3), cell, 0), cell, 1)
     near = np.pad(near, [(0, n - m) for n, m in zip(binned.shape, near.shape, strict=True)], mode="edge")
-    if step < 4.0 * robust_scale(smooth[~near])[1]:
+    if near.all() or step < 4.0 * robust_scale(smooth[~near])[1]:
         return nothing
     reach = max(1, round(60.0 / pixel))
     padded = np.pad((smooth < -0.5 * step) & near, reach, mode="edge")
@@ -325,7 +325,7 @@ def _distance(points: Array, circle: Array) -> Array:
     return np.asarray(2.0 * value / (1.0 + np.sqrt(np.maximum(1.0 + 4.0 * circle[0] * value, 0.0))))
 
 
-def find_rough_area(detail_source: Array, pixel: float, ignore: Array) -> Array:
+def find_rough_area(image: Array, pixel: float, ignore: Array) -> Array:
     """Find one of two regions with different texture, in one piece and with a film's edge: the rougher.
 
     The logarithm of the local variance (of the image without its slow part, over about 300 Å) is split in two (Otsu
@@ -333,17 +333,17 @@ def find_rough_area(detail_source: Array, pixel: float, ignore: Array) -> Array:
 
     Parameters
     ----------
-    detail_source
+    image
         (y, x) grey values.
     pixel
         Its pixel size [Å].
     ignore
         (y, x) bool, what has no vote.
     """
-    nothing = np.zeros(detail_source.shape, dtype=bool)
-    if min(detail_source.shape) * pixel < 1500.0 or ignore.mean() > 0.5:
+    nothing = np.zeros(image.shape, dtype=bool)
+    if min(image.shape) * pixel < 1500.0 or ignore.mean() > 0.5:
         return nothing
-    detail = detail_source - scipy.ndimage.gaussian_filter(detail_source, 30.0 / pixel, mode="reflect")
+    detail = image - scipy.ndimage.gaussian_filter(image, 30.0 / pixel, mode="reflect")
     # Clipped, so that single contaminations and particles weigh like texture.
     _, spread = robust_scale(detail)
     energy = np.minimum(detail * detail, (4.0 * spread) ** 2)
@@ -373,6 +373,7 @@ def otsu(values: Array) -> float:
     below = np.cumsum(counts).astype(float)
     above = below[-1] - below
     mass = np.cumsum(counts * centres)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
-    return float(edges[1 + int(np.nanargmax(between[:-1]))])
+    # Where one class is empty there is nothing between the two.
+    means = mass / np.maximum(below, 1.0), (mass[-1] - mass) / np.maximum(above, 1.0)
+    between = below * above * (means[0] - means[1]) ** 2
+    return float(edges[1 + int(np.argmax(between[:-1]))])

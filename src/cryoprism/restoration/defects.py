@@ -72,7 +72,7 @@ def find_defects(image: Tensor) -> Defects:
     Raises
     ------
     InputError
-        The image is not two-dimensional or is smaller than 32 pixels along an axis.
+        The image is not two-dimensional, is smaller than 32 pixels along an axis, or is blank.
     """
     if image.ndim != 2 or min(image.shape) < 32:
         raise InputError("image", f"shape {tuple(image.shape)}", "Give one micrograph of at least 32 x 32 pixels.")
@@ -91,6 +91,10 @@ def find_defects(image: Tensor) -> Defects:
     for column, part in column_parts:
         mask[part * quarter[0] : image.shape[0] if part == 3 else (part + 1) * quarter[0], column] = True
     _mark_blank_border(image, mask)
+    if bool(mask.all()):
+        first = image[0, 0]
+        found = f"every pixel is {float(first):g}" if bool((image == first).all()) else "every line is blank"
+        raise InputError("image", found, "Nothing was recorded: leave this micrograph out.")
     y, x, sign, saturated = _candidates(image)
     sign = sign[~mask[y, x]]
     mask[y, x] = True
