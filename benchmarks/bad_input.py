@@ -501,15 +501,17 @@ def stopped(title: str, number: signal.Signals, folder: Path, workers: int) -> t
         wrong.append(f"continuing: exit code {again.returncode}, {again.stderr[-200:]}")
     if leftovers(out):
         wrong.append(f"after continuing: leaves {leftovers(out)}")
+    outcome = "continuing failed"
     if whole.returncode == 0 and again.returncode == 0:
         one, other = contents(folder / "whole"), contents(out)
         if different := [name for name in one if one[name] != other.get(name)]:
             wrong.append(f"differs from an undisturbed run: {', '.join(different[:3])}")
+        outcome = f"{len(different)} of {len(one)} files differ from an undisturbed run"
     line = said(err, code) or "(nothing: the process is gone)"
     return (
         title,
         code,
-        f"{line} — {kept} of 8 kept; continued with --only-do-unfinished: same files as undisturbed",
+        f"{line} {kept} of 8 kept; continued with --only-do-unfinished, {outcome}",
         wrong,
     )
 
@@ -529,6 +531,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose title holds this")
     parser.add_argument("--write", action="store_true", help="put the table into docs/bad-input.md")
     args = parser.parse_args()
+    if args.write and args.only:
+        parser.error("--write needs all cases, not --only")
     rows: list[tuple[str, int, str]] = []
     bad = 0
     with tempfile.TemporaryDirectory(prefix="bad-input-") as name:
@@ -541,7 +545,7 @@ def main() -> None:
             folder = Path(name) / f"{number:02d}"
             folder.mkdir()
             code, line, wrong = check(case, folder)
-            rows.append((case.title, code, line))
+            rows.append((case.title, code, marked(line, wrong)))
             bad += report(case.title, code, line, wrong)
             shutil.rmtree(folder)
         for title, number_, workers in (
@@ -554,7 +558,7 @@ def main() -> None:
             folder = Path(name) / title.replace(" ", "-")
             folder.mkdir()
             _, code, line, wrong = stopped(title, number_, folder, workers)
-            rows.append((title, code, line))
+            rows.append((title, code, marked(line, wrong)))
             bad += report(title, code, line, wrong)
     print(f"\n{len(rows)} cases, {bad} not as expected")
     if args.write:
@@ -562,6 +566,11 @@ def main() -> None:
         after = rest.split(END)[1]
         PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
     sys.exit(1 if bad else 0)
+
+
+def marked(line: str, wrong: Sequence[str]) -> str:
+    """Return the line, and what is not as it should be: the page hides nothing."""
+    return f"{line} (not as it should be: {'; '.join(wrong)})" if wrong else line
 
 
 def report(title: str, code: int, line: str, wrong: Sequence[str]) -> bool:

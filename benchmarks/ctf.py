@@ -2,11 +2,12 @@
 
     python benchmarks/ctf.py [--data ../shared/data] [--count 200] [--workers 2]
 
-Real: nine micrographs of EMPIAR-10146 (unaligned averages). CTFFIND's values are those of its own run (box 512, 30 to 4 Å, 5000 to 50000 Å,
-step 500 Å); changing its step or upper limit moves its defocus by up to 205 Å, which is the noise floor of the comparison. Its CPU seconds
-are those published with the values, on another machine; ours are measured here with one thread.
-Simulated: multislice through ice, particles and ice at their own heights, accelerating drift, Poisson counts: not what the estimator
-assumes (one defocus, uniform drift, smooth structure factor).
+Real: nine micrographs of EMPIAR-10146 (unaligned averages). CTFFIND's values are those of its own run (box 512, 30 to
+4 Å, 5000 to 50000 Å, step 500 Å); changing its step or upper limit moves its defocus by up to 205 Å, which is the noise
+floor of the comparison. Its CPU seconds are those published with the values, on another machine; ours are measured here
+with one thread.
+Simulated: multislice through ice, particles and ice at heights of their own, accelerating drift, counting noise: not
+what the estimator assumes (one defocus, uniform drift, smooth structure factor).
 """
 
 from __future__ import annotations
@@ -55,8 +56,7 @@ def real(data: Path) -> None:
     catalogue = read_catalogue(data / "apoferritin" / "micrographs.star")
     lens = Lens(amplitude_contrast=0.07)
     torch.set_num_threads(1)
-    names, estimates, seconds = [], [], []
-    for repeat in range(2):  # the first round warms caches up
+    for _ in range(2):  # the first round warms caches up
         names, estimates, seconds = [], [], []
         for record in catalogue:
             image = read_image(record.path).data
@@ -65,11 +65,13 @@ def real(data: Path) -> None:
             estimates.append(estimate_causes(spectrum, lens))
             seconds.append(time.process_time() - began)
             names.append(record.name)
-        _ = repeat
     session = analyse_session(names, estimates)
     for title, row in (("each micrograph alone", estimates), ("with the session's priors", list(session.estimates))):
         print(f"\nREAL, EMPIAR-10146: {title}")
-        print(f"{'micrograph':<16}{'defocus':>9}{'±':>5}{'Δ':>6}{'astig.':>8}{'CTFFIND':>9}{'axis':>7}{'±':>5}{'Δ':>6}{'limit':>7}{'CTFFIND':>9}")
+        print(
+            f"{'micrograph':<16}{'defocus':>9}{'±':>5}{'Δ':>6}{'astig.':>8}{'CTFFIND':>9}{'axis':>7}{'±':>5}{'Δ':>6}"
+            f"{'limit':>7}{'CTFFIND':>9}"
+        )
         defocus, axes = [], []
         for name, estimate in zip(names, row, strict=True):
             u, v, angle, limit = CTFFIND[name]
@@ -81,12 +83,13 @@ def real(data: Path) -> None:
                 axes.append(abs(axis))
             print(
                 f"{name:<16}{mean:>9.0f}{ctf.defocus_deviation_in_angstroms:>5.0f}{delta:>6.0f}"
-                f"{ctf.defocus_u_in_angstroms - ctf.defocus_v_in_angstroms:>8.0f}{u - v:>9.0f}{ctf.defocus_angle_in_degrees:>7.1f}"
-                f"{ctf.angle_deviation_in_degrees:>5.1f}{axis:>6.1f}{ctf.limit_in_angstroms:>7.2f}{limit:>9.1f}"
+                f"{ctf.defocus_u_in_angstroms - ctf.defocus_v_in_angstroms:>8.0f}{u - v:>9.0f}"
+                f"{ctf.defocus_angle_in_degrees:>7.1f}{ctf.angle_deviation_in_degrees:>5.1f}{axis:>6.1f}"
+                f"{ctf.limit_in_angstroms:>7.2f}{limit:>9.1f}"
             )
         print(
-            f"median |Δ defocus| {np.median(defocus):.0f} Å (mark 60), worst {max(defocus):.0f} Å (mark 210); axis where astigmatism > 400 Å: "
-            f"median {np.median(axes):.1f}°, worst {max(axes):.1f}° (mark 6)"
+            f"median |Δ defocus| {np.median(defocus):.0f} Å (mark 60), worst {max(defocus):.0f} Å (mark 210); "
+            f"axis where astigmatism > 400 Å: median {np.median(axes):.1f}°, worst {max(axes):.1f}° (mark 6)"
         )
     big = torch.randn(4096, 4096, generator=generator_for(0, "big")) + 40
     measure_spectrum(big, 1.0, workers=1)
@@ -153,8 +156,15 @@ def simulated(count: int, workers: int, seed: int) -> None:
     low, high = np.percentile(inside[draws].mean(1), [2.5, 97.5])
     print(f"\nSIMULATED, multislice, {count} micrographs of 1024², three phantoms (seed {seed})")
     print(f"rings found in {int(found.sum())} of {count}")
-    print(f"defocus error: median |Δ| {np.median(np.abs(error)):.1f} Å, 95 % {np.percentile(np.abs(error), 95):.0f} Å, worst {np.abs(error).max():.0f} Å, mean {error.mean():.1f} Å")
-    print(f"68 % posterior interval of defocus covers {100 * inside.mean():.0f} % [{100 * low:.0f}, {100 * high:.0f}] (mark 60 to 76)")
+    size = np.abs(error)
+    print(
+        f"defocus error: median |Δ| {np.median(size):.1f} Å, 95 % {np.percentile(size, 95):.0f} Å, "
+        f"worst {size.max():.0f} Å, mean {error.mean():.1f} Å"
+    )
+    print(
+        f"68 % posterior interval of defocus covers {100 * inside.mean():.0f} % [{100 * low:.0f}, {100 * high:.0f}] "
+        "(mark 60 to 76)"
+    )
     print(f"68 % posterior ellipse of astigmatism covers {100 * (squared < 2.2789).mean():.0f} %")
 
 

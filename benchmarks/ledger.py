@@ -1,15 +1,16 @@
 """Is the loss ledger right? Predicted against truly lost bits, by twin simulations with the cause removed.
 
-200 simulated micrographs, each with one dominant cause at random strength over a random mild background of the others,
-rendered by the projection engine with per-particle heights, early motion and a measured-like detector; the estimator assumes
-uniform drift, a smooth structure factor and a flat slab. The truth is the coherent information between image and particles
-(synthesis.truth), recomputed in twins with common random numbers.
+200 simulated micrographs, each with one dominant cause at random strength over a random mild background of motion, ice
+and blur, rendered by the projection engine with a height of its own for every particle, early motion and counting
+noise; the estimator assumes uniform drift, a smooth structure factor and a flat slab. The truth is the coherent
+information between image and particles (synthesis.truth), computed again in twins with common random numbers.
 
     python benchmarks/ledger.py --count 200 --workers 2
 
-Prints, with 95 % bootstrap intervals over micrographs: how often the top cause is right, Spearman's correlation of predicted and
-true gains, both also for a shuffled graph (evidence of one cause handed to another) and for no graph (each cause gets the same share),
-and how often each cause is abstained on.
+Prints, with 95 % bootstrap intervals over micrographs: how often the top cause is right; Spearman's correlation of
+predicted and true gains over all (micrograph, cause) pairs that were priced, and over all pairs with nothing predicted
+where the estimator abstained; the same for a shuffled graph (every cause's evidence is handed to another) and for no
+graph (every cause gets the same share); and how often each cause is abstained on, with the bits it truly took there.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from cryoprism.causes import CAUSES, abstentions, information_under
+from cryoprism.causes import abstentions, information_under
 from cryoprism.core import generator_for
 from cryoprism.formats import MicrographRecord, OpticsGroup, write_mrc
 from cryoprism.synthesis.phantom import phantom
-from cryoprism.synthesis.render import detector_of, render_micrograph
+from cryoprism.synthesis.render import render_micrograph
 from cryoprism.synthesis.scene import Scene, intervene
 from cryoprism.synthesis.specimen import Specimen, specimen_from_phantom
 from cryoprism.synthesis.truth import information_of
@@ -133,10 +136,10 @@ def render_and_price(index: int, *, seed: int, folder: Path) -> dict[str, object
     return result
 
 
-def interval(values: np.ndarray, statistic: object, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+def interval(count: int, statistic: Callable[[np.ndarray], float], seed: int, draws: int = 300) -> tuple[float, float]:
     """95 % bootstrap interval over micrographs."""
     rng = np.random.default_rng(seed)
-    samples = [statistic(values[rng.integers(0, len(values), len(values))]) for _ in range(draws)]  # type: ignore[operator]
+    samples = [statistic(rng.integers(0, count, count)) for _ in range(draws)]
     return float(np.nanpercentile(samples, 2.5)), float(np.nanpercentile(samples, 97.5))
 
 
@@ -154,9 +157,6 @@ def main() -> None:
         map_items(partial(render_and_price, seed=args.seed, folder=folder), list(range(args.count)), args.workers)
     )
     print(f"rendered {args.count} micrographs and their twins in {time.time() - began:.0f} s")
-    scene, _ = draw_scene(args.seed, 0)
-    curve = detector_of(scene).mtf
-    frequency = torch.linspace(0, 0.5, 51)
     optics = OpticsGroup("simulated", 300.0, 2.7, 0.07, 1.5)
     tasks = []
     for truth in truths:
@@ -167,75 +167,88 @@ def main() -> None:
         record = MicrographRecord(str(truth["name"]), path, "simulated", extra=extra)
         config = RestoreConfig(inputs=str(path), exposure_in_electrons_per_square_angstrom=40.0)
         tasks.append(Task(record, optics, config, None))
-    _ = curve, frequency
     began = time.time()
     analyses = list(map_items(analyse, tasks, args.workers))
     names = [task.record.name for task in tasks]
-    session = analyse_session(names, [a.estimate for a in analyses], workers=1)
+    session = analyse_session(names, [a.estimate for a in analyses], workers=args.workers, passes=8)
     print(
-        f"estimated in {time.time() - began:.0f} s; loop: {len(session.trace.passes)} passes, converged: {session.trace.converged}"
+        f"estimated in {time.time() - began:.0f} s; loop: {len(session.trace.passes)} passes, "
+        f"converged: {session.trace.converged}"
     )
-    rows = []
-    abstained = dict.fromkeys(PRICED, 0)
-    present = dict.fromkeys(PRICED, 0)
+    rows: list[dict[str, Any]] = []
     for truth, estimate, ledger in zip(truths, session.estimates, session.ledgers, strict=True):
-        left_out = abstentions(estimate)
-        observation = replace(estimate.observation, abstained=frozenset(left_out))
+        observation = replace(estimate.observation, abstained=frozenset(abstentions(estimate)))
         now = information_under(observation)
-        gains = dict(truth["gains"])  # type: ignore[call-overload]
-        predicted = {}
-        for cause in PRICED:
-            priced = ledger.entries[cause].bits is not None
-            predicted[cause] = information_under(observation, [cause]) - now if priced else 0.0
-            if cause in gains:
-                present[cause] += 1
-                abstained[cause] += cause in left_out
-        rows.append({"truth": gains, "predicted": predicted, **{k: truth[k] for k in ("name", "dominant", "bits")}, "estimated": ledger.information_in_bits})
-    report(rows, present, abstained, args.seed)
+        priced = [cause for cause in PRICED if ledger.entries[cause].bits is not None]
+        rows.append(
+            {
+                "name": truth["name"],
+                "bits": truth["bits"],
+                "truth": truth["gains"],
+                "predicted": {c: information_under(observation, [c]) - now if c in priced else 0.0 for c in PRICED},
+                "abstained": [cause for cause in PRICED if cause not in priced],
+                "estimated": ledger.information_in_bits,
+            }
+        )
+    report(rows, args.seed)
 
 
-def report(rows: list[dict[str, object]], present: dict[str, int], abstained: dict[str, int], seed: int) -> None:
+def report(rows: list[dict[str, Any]], seed: int) -> None:
     """Print the tables."""
     names = list(PRICED)
-    true = np.array([[row["truth"].get(c, 0.0) for c in names] for row in rows])  # type: ignore[attr-defined]
-    seen = np.array([[row["predicted"][c] for c in names] for row in rows])  # type: ignore[index]
+    true = np.array([[row["truth"].get(c, np.nan) for c in names] for row in rows])
+    seen = np.array([[row["predicted"][c] for c in names] for row in rows])
+    there = ~np.isnan(true)
+    priced = there & np.array([[c not in row["abstained"] for c in names] for row in rows])
     rng = np.random.default_rng(seed)
+    order = rng.permutation(len(names))
+    while (order == np.arange(len(names))).any():
+        order = rng.permutation(len(names))
+    mean = np.where(there, seen, 0).sum(1, keepdims=True) / there.sum(1, keepdims=True)
     arms = {
         "CryoPrism": seen,
-        "shuffled graph": seen[:, rng.permutation(len(names))],
-        "no graph": np.repeat(seen.mean(1, keepdims=True), len(names), 1) + 1e-9 * rng.random(seen.shape),
+        "shuffled graph": seen[:, order],
+        "no graph": np.repeat(mean, len(names), 1) + 1e-9 * rng.random(seen.shape),
     }
-    print(f"\n{'arm':<16}{'top cause right':>26}{'Spearman':>26}")
+    columns = ("top cause right", "Spearman, priced", "Spearman, all pairs")
+    print(f"\n{'arm':<16}" + "".join(f"{column:>26}" for column in columns))
     for arm, values in arms.items():
-        both = np.stack([true, values], -1)
 
-        def top(x: np.ndarray) -> float:
-            return float((x[..., 0].argmax(1) == x[..., 1].argmax(1)).mean())
+        def top(i: np.ndarray, values: np.ndarray = values) -> float:
+            return float((np.nanargmax(true[i], 1) == values[i].argmax(1)).mean())
 
-        def rank(x: np.ndarray) -> float:
-            active = x[..., 0] != 0
-            return float(spearmanr(x[..., 0][active], x[..., 1][active]).statistic)
+        def rank(i: np.ndarray, values: np.ndarray = values) -> float:
+            return float(spearmanr(true[i][priced[i]], values[i][priced[i]]).statistic)
 
-        t, r = interval(both, top, seed, 300), interval(both, rank, seed, 300)
-        print(f"{arm:<16}{top(both):>10.3f} [{t[0]:.3f}, {t[1]:.3f}]{rank(both):>10.3f} [{r[0]:.3f}, {r[1]:.3f}]")
-    print(f"\n{'cause':<18}{'present':>8}{'abstained':>10}{'dominant':>9}{'found':>7}{'median true':>13}{'median predicted':>17}{'Spearman':>10}")
-    winner, guess = true.argmax(1), seen.argmax(1)
+        def rank_all(i: np.ndarray, values: np.ndarray = values) -> float:
+            return float(spearmanr(true[i][there[i]], values[i][there[i]]).statistic)
+
+        line = f"{arm:<16}"
+        for statistic in (top, rank, rank_all):
+            low, high = interval(len(rows), statistic, seed)
+            line += f"{statistic(np.arange(len(rows))):>10.3f} [{low:.3f}, {high:.3f}]"
+        print(line)
+    print(f"{int(priced.sum())} of {int(there.sum())} pairs priced")
+    print(
+        f"\n{'cause':<16}{'present':>8}{'abstained':>10}{'true bits there':>17}{'dominant':>9}{'found':>7}"
+        f"{'predicted / true':>17}{'Spearman':>9}"
+    )
+    winner, guess = np.nanargmax(true, 1), seen.argmax(1)
     for column, cause in enumerate(names):
-        own = np.array([cause in row["truth"] for row in rows])  # type: ignore[operator]
+        own, mine = there[:, column], priced[:, column]
+        silent = own & ~mine
         first = winner == column
-        found = (guess[first] == column).mean() if first.any() else float("nan")
-        rank_one = spearmanr(true[own, column], seen[own, column]).statistic if own.sum() > 2 else float("nan")
-        strong = own & np.array([row["dominant"] == cause for row in rows])
-        print(
-            f"{cause:<18}{present[cause]:>8}{abstained[cause]:>10}{int(first.sum()):>9}{found:>7.2f}"
-            f"{np.median(true[strong, column]) if strong.any() else float('nan'):>13.0f}{np.median(seen[strong, column]) if strong.any() else float('nan'):>17.0f}{rank_one:>10.2f}"
-        )
-    ratio = np.array([row["estimated"] / row["bits"] for row in rows])  # type: ignore[operator]
-    print(f"\nestimated / true information: median {np.median(ratio):.2f}, 10 to 90 %: {np.percentile(ratio, 10):.2f} to {np.percentile(ratio, 90):.2f}")
-    wrong = [(row["name"], names[w], names[g], round(true[i, w]), round(true[i, g]), round(seen[i, w]), round(seen[i, g])) for i, (row, w, g) in enumerate(zip(rows, winner, guess, strict=True)) if w != g]
-    for line in wrong[:25]:
-        print("  wrong:", *line)
-    _ = CAUSES
+        found = f"{(guess[first] == column).mean():.2f}" if first.any() else "-"
+        hidden = f"{np.median(true[silent, column]):.0f}" if silent.any() else "-"
+        ratio = f"{np.median(seen[mine, column] / true[mine, column]):.2f}" if mine.any() else "-"
+        rho = f"{spearmanr(true[mine, column], seen[mine, column]).statistic:.2f}" if mine.sum() > 2 else "-"
+        print(f"{cause:<16}{own.sum():>8}{silent.sum():>10}{hidden:>17}{first.sum():>9}{found:>7}{ratio:>17}{rho:>9}")
+    share = np.array([row["estimated"] / row["bits"] for row in rows])
+    low, median, high = np.percentile(share, [10, 50, 90])
+    print(f"\nestimated / true information: median {median:.2f}, 10 to 90 %: {low:.2f} to {high:.2f}")
+    for row, truly, guessed in zip(rows, winner, guess, strict=True):
+        if truly != guessed:
+            print(f"  wrong: {row['name']}: {names[truly]} took most, {names[guessed]} was named")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Make docs/images/restore.png from a finished job: before, after, residual, rings, ledger.
 
-    make demo && .venv/bin/python scripts/make_readme_picture.py demo/restored 003-thick-ice
+After ``make demo``: ``.venv/bin/python scripts/make_readme_picture.py demo/restored 002-drift``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def main(run: Path, name: str, out: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplot_mosaic("abc;def")
     nanometers = panel["before"].shape[1] * float(panel["pixel_size"]) / 10
-    for key, picture, title in (("a", "before", "before"), ("b", "after", "after (view)"), ("c", "residual", "residual")):
+    pictures = (("a", "before", "before"), ("b", "after", "after (view)"), ("c", "residual", "residual"))
+    for key, picture, title in pictures:
         axes[key].imshow(panel[picture], cmap="gray", extent=(0, nanometers, nanometers, 0))
         axes[key].plot([8, 28], [nanometers - 8] * 2, color="white", linewidth=4)
         axes[key].text(18, nanometers - 12, "20 nm", color="white", ha="center", fontsize=10)

@@ -30,7 +30,9 @@ def test_thickness_follows_the_attenuation_of_the_beam():
 
 @pytest.mark.parametrize("mean", [25.0, 24.0])
 def test_a_beam_that_loses_nothing_met_no_ice(mean):
-    assert ice_thickness(Circumstances(mean_intensity=mean, incident_intensity=24.0), LENS)[0] == pytest.approx(0, abs=1)
+    assert ice_thickness(Circumstances(mean_intensity=mean, incident_intensity=24.0), LENS)[0] == pytest.approx(
+        0, abs=1
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,13 +119,15 @@ def test_rings_and_spots_of_crystalline_ice_are_seen_with_their_power(factor, se
     assert (estimate.excess[~ring_windows(spectrum.grid)] == 0).all()
     smooth = spectrum.power[ring].sum() / factor
     added = spectrum.power[ring].sum() - smooth
-    assert float(estimate.excess.sum()) * estimate.scale == pytest.approx(float(added), rel=0.35)
+    assert float(estimate.excess[ring].sum()) * estimate.scale == pytest.approx(float(added), rel=0.25)
+    # Bins beside a spot count only where noise lifts them.
+    assert float(estimate.excess[~ring].sum()) < float(estimate.excess[ring].sum())
     # The rest of the micrograph is fitted as without the crystal.
     assert estimate.fit.value("defocus") == pytest.approx(150, abs=5 * estimate.fit.deviation("defocus"))
 
 
 def test_smooth_spectra_hold_no_crystals():
-    for seed in range(12):
+    for seed in range(8):
         estimate = estimate_of(parameters(), seed)
         assert estimate.excess_significance < 6
         assert not estimate.excess.any()
@@ -156,7 +160,11 @@ def _tilted(degrees: float, along: int, size: int, signal: float = 8.0) -> Spect
     offsets = torch.linspace(-reach, reach, strips)
     images = [
         micrograph(
-            5, defocus=15000.0 + math.tan(math.radians(degrees)) * float(at), size=(size, size), pixel=pixel, signal=signal
+            5,
+            defocus=15000.0 + math.tan(math.radians(degrees)) * float(at),
+            size=(size, size),
+            pixel=pixel,
+            signal=signal,
         )
         for at in offsets
     ]

@@ -47,7 +47,9 @@ def test_every_cause_is_whole(name):
     low, high = cause.bounds
     assert low < high
     assert low <= cause.ideal <= high
-    assert all((cause.label, cause.evidence, cause.unidentifiable_when, cause.remedy_processing, cause.remedy_microscope))
+    assert all(
+        (cause.label, cause.evidence, cause.unidentifiable_when, cause.remedy_processing, cause.remedy_microscope)
+    )
     for mechanism in cause.mechanism:
         assert mechanism_named(mechanism).name == mechanism
 

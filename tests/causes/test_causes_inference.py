@@ -53,7 +53,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name):
 
 def test_intervals_are_as_wide_as_the_scatter():
     values = torch.tensor([[fit.value(n) for n in ("defocus", "astigmatism_c", "astigmatism_s")] for fit in _fits()])
-    stated = torch.tensor([[fit.deviation(n) for n in ("defocus", "astigmatism_c", "astigmatism_s")] for fit in _fits()])
+    stated = torch.tensor(
+        [[fit.deviation(n) for n in ("defocus", "astigmatism_c", "astigmatism_s")] for fit in _fits()]
+    )
     ratio = values.std(0) / stated.mean(0)
     # The standard deviation from 60 draws is known to 9 %.
     assert ((ratio > 0.7) & (ratio < 1.35)).all()
@@ -61,9 +63,7 @@ def test_intervals_are_as_wide_as_the_scatter():
 
 def test_coloured_images_give_honest_defocus_all_the_way_from_pixels():
     truth = 15000.0
-    estimates = [
-        estimate_causes(measure_spectrum(micrograph(seed, signal=2.0), PIXEL), LENS) for seed in range(20)
-    ]
+    estimates = [estimate_causes(measure_spectrum(micrograph(seed, signal=2.0), PIXEL), LENS) for seed in range(20)]
     pull = torch.tensor(
         [(e.fit.value("defocus") * 100 - truth) / e.ctf.defocus_deviation_in_angstroms for e in estimates]
     )
@@ -228,9 +228,7 @@ def test_posterior_samples_have_its_mean_and_covariance():
 
 
 def test_grey_units_do_not_change_the_causes():
-    one, other = (
-        estimate_causes(measure_spectrum(grey * micrograph(7), PIXEL), LENS) for grey in (1.0, 250.0)
-    )
+    one, other = (estimate_causes(measure_spectrum(grey * micrograph(7), PIXEL), LENS) for grey in (1.0, 250.0))
     assert one.fit.value("defocus") == pytest.approx(other.fit.value("defocus"), abs=0.2 * one.fit.deviation("defocus"))
     assert one.b_factor_in_square_angstroms == pytest.approx(other.b_factor_in_square_angstroms, abs=2)
     assert other.scale == pytest.approx(250**2 * one.scale, rel=1e-3)

@@ -44,7 +44,12 @@ def test_closed_form_jacobian_is_that_of_autograd(seed):
 
 @pytest.mark.parametrize(
     ("u", "v", "angle", "shift"),
-    [(12000.0, 12000.0, 0.0, 0.0), (21000.0, 18000.0, 25.0, 0.0), (9000.0, 8600.0, 130.0, 70.0), (30000.0, 31500.0, 88.0, 20.0)],
+    [
+        (12000.0, 12000.0, 0.0, 0.0),
+        (21000.0, 18000.0, 25.0, 0.0),
+        (9000.0, 8600.0, 130.0, 70.0),
+        (30000.0, 31500.0, 88.0, 20.0),
+    ],
 )
 def test_the_phase_is_that_of_the_contrast_transfer(u, v, angle, shift):
     spectrum = blank()
@@ -97,7 +102,9 @@ def test_damage_blurs_particles_but_not_flowing_water():
     loss = -3 * base.grid.k.square() * 30
     plain, damaged, blurred = model_of(base), model_of(base, damage=loss), model_of(base, detector=loss)
     theta = parameters()
-    torch.testing.assert_close(damaged.log_particles(theta) - plain.log_particles(theta), loss[:, None], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        damaged.log_particles(theta) - plain.log_particles(theta), loss[:, None], rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(damaged.log_ice(theta), plain.log_ice(theta))
     torch.testing.assert_close(blurred.log_ice(theta) - plain.log_ice(theta), loss[:, None], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(blurred.log_noise(theta), plain.log_noise(theta))

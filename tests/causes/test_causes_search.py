@@ -10,7 +10,9 @@ from cryoprism.causes import measure_spectrum, search_defocus
 from cryoprism.causes.search import modulation_damping, smooth_background
 
 
-@pytest.mark.parametrize(("defocus", "difference"), list(itertools.product((6000, 9000, 15000, 24000, 40000), (0, 800))))
+@pytest.mark.parametrize(
+    ("defocus", "difference"), list(itertools.product((6000, 9000, 15000, 24000, 40000), (0, 800)))
+)
 def test_defocus_and_astigmatism_over_the_whole_range(defocus, difference):
     lens = (defocus + difference / 2, defocus - difference / 2, 37.0)
     best = search_defocus(measure_spectrum(micrograph(defocus, defocus=lens), PIXEL), LENS)[0]
@@ -32,7 +34,12 @@ def test_phase_plate(phase_shift):
 def test_weaker_rings_score_less_and_noise_least():
     scores = [
         search_defocus(measure_spectrum(image, PIXEL), LENS)[0].score
-        for image in (micrograph(1, signal=8.0), micrograph(1, signal=1.0), micrograph(1, signal=0.3), white((768, 768), 1))
+        for image in (
+            micrograph(1, signal=8.0),
+            micrograph(1, signal=1.0),
+            micrograph(1, signal=0.3),
+            white((768, 768), 1),
+        )
     ]
     assert scores == sorted(scores, reverse=True)
     assert scores[0] > 3 * scores[-1]

@@ -17,6 +17,9 @@ def explain(
     plot: Annotated[
         str | None, typer.Option(metavar="FILE", help="Draw the ledger with its error bars (.png, .pdf or .svg).")
     ] = None,
+    graph: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw the causal graph of the session, weighted by loss (.svg).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of words.")] = False,
 ) -> None:
     """Say which causes took how much information, how sure that is, and what to do about it.
@@ -29,11 +32,14 @@ def explain(
     """
     import json
 
-    from cryoprism.workflow import explanation_of, plot_ledger
+    from cryoprism.workflow import explanation_of, plot_ledger, read_causes
+    from cryoprism.workflow.report import write_graph
 
     explanation = explanation_of(run, micrograph)
     if plot is not None:
         plot_ledger(explanation, plot)
+    if graph is not None:
+        write_graph(read_causes(run), graph)
     if as_json:
         typer.echo(json.dumps(explanation.numbers, indent=1, ensure_ascii=False))
         return
@@ -41,3 +47,5 @@ def explain(
         typer.echo(line)
     if plot is not None:
         typer.echo(f"Plot: {plot}")
+    if graph is not None:
+        typer.echo(f"Graph: {graph}")

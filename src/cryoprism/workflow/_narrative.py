@@ -86,7 +86,7 @@ def session_sentences(content: Mapping[str, Any]) -> tuple[str, ...]:
     if lost <= 0:
         return ("No cause took a measurable amount of information.",)
     sentences = []
-    for cause, loss in _ranked(session["ledger"])[:_MOST_SENTENCES]:
+    for cause, loss in _ranked(session["ledger"], lost)[:_MOST_SENTENCES]:
         where = _where(cause, micrographs)
         what = f"{_percent(loss, lost)} of the lost information is {cause_in_words(cause)}{where}."
         sentences.append(f"{what} {advice_for(cause)}".strip())
@@ -108,7 +108,7 @@ def micrograph_sentences(entry: Mapping[str, Any]) -> tuple[str, ...]:
     ledger = {name: cause["bits_lost"] for name, cause in entry["causes"].items() if cause["bits_lost"] is not None}
     sentences = []
     if lost > 0:
-        for cause, loss in _ranked(ledger)[:_MOST_SENTENCES]:
+        for cause, loss in _ranked(ledger, lost)[:_MOST_SENTENCES]:
             sentences.append(f"{_percent(loss, lost)} of the lost information is {cause_in_words(cause)}.")
         unsure = _unsure(ledger, lost)
         if unsure:
@@ -120,14 +120,15 @@ def micrograph_sentences(entry: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _ranked(ledger: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
-    clear = [(c, q) for c, q in ledger.items() if q["mean"] > max(0.0, _CLEAR * q["standard_deviation"])]
+def _ranked(ledger: Mapping[str, Any], lost: float) -> list[tuple[str, Mapping[str, float]]]:
+    """Causes worth a sentence: clearly above zero, and above a hundredth of the loss."""
+    clear = [(c, q) for c, q in ledger.items() if q["mean"] > max(0.01 * lost, _CLEAR * q["standard_deviation"])]
     return sorted(clear, key=lambda item: -item[1]["mean"])
 
 
 def _unsure(ledger: Mapping[str, Any], lost: float) -> str:
     """Causes whose share is large but within its error: unsaid, it would make the others look like everything."""
-    clear = {cause for cause, _ in _ranked(ledger)}
+    clear = {cause for cause, _ in _ranked(ledger, lost)}
     shares = [
         (quantity["mean"] / lost, f"{cause_in_words(cause)} ({_percent(quantity, lost)})")
         for cause, quantity in ledger.items()

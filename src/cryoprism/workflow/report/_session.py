@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from cryoprism.causes.graph import CAUSES, FAMILIES, STAGES
+from cryoprism.core import InputError
+from cryoprism.workflow._files import write_text
 
 from ._graph import draw_graph, graph_legend
 from ._numbers import (
@@ -21,6 +25,7 @@ from ._numbers import (
     share,
 )
 from ._plots import bar, bar_axis, distribution, drift_plot, session_bars
+from ._style import CSS
 
 __all__ = ["abstained_causes", "leading", "ledger_table", "lost_bits", "session_sections", "what_to_fix"]
 
@@ -172,6 +177,29 @@ def session_sections(document: Mapping[str, Any]) -> str:
         parts.append(_distributions(micrographs))
     parts += [_loop(session["loop"], session["graph"]), _priors(session["priors"])]
     return "".join(parts)
+
+
+def write_graph(document: Mapping[str, Any], path: str | Path) -> None:
+    """Write the causal graph of a session as a drawing of its own (.svg): edges as heavy as their cause's loss.
+
+    Raises
+    ------
+    InputError
+        The suffix is not .svg.
+    """
+    if Path(path).suffix.lower() != ".svg":
+        raise InputError("--graph", f"'{path}' does not end in .svg", "The graph is drawn as SVG: name such a file.")
+    session = document["session"]
+    unit = bit_unit([loss["mean"] for loss in session["ledger"].values()])
+    drawing = draw_graph(session["graph"], session["ledger"], abstained_causes(document), unit)
+    # A page gives the drawing its colours; on its own it brings them along, in their light form.
+    style = re.sub(r"@media[^{]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}", "", CSS)
+    head, body = drawing.split(">", 1)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    write_text(
+        path,
+        f'{head}><style>{style}svg{{font-family:system-ui,sans-serif}}</style><rect width="100%" height="100%" fill="#fff"/>{body}\n',
+    )
 
 
 def _course(document: Mapping[str, Any]) -> str:
