@@ -197,3 +197,31 @@ def test_the_mean_periodogram_of_coloured_images_is_the_model(defocus):
     # By direction: the ellipse and the drift lie where the image has them.
     sectors = (seen / expected * weight).sum(0) / weight.sum(0) - 1
     assert sectors.abs().max() < 0.03
+
+
+@pytest.mark.parametrize("defocus", [15000.0, 30000.0])
+def test_window_and_binning_leave_as_much_of_the_rings_as_stated(defocus):
+    # A flat signal, four times the noise: the oscillation seen, in units of the undamped one, against the damping.
+    lens = {"defocus_u_in_angstroms": defocus, "defocus_v_in_angstroms": defocus}
+    seen = torch.stack(
+        [
+            measure_spectrum(
+                coloured(
+                    white((1024, 1024), seed), lambda ky, kx: 4 * contrast_transfer(ky, kx, LENS, **lens) ** 2 + 1
+                ),
+                PIXEL,
+            ).power
+            for seed in range(6)
+        ]
+    ).mean(0)
+    model = model_of(blank())
+    theta = parameters(defocus=defocus / 100)
+    cosine, damping = torch.cos(model.phase(theta)), model.damping(theta)
+    weight = blank().freedom
+    # Blocks of 25 shells: regression of power on 1 - a cos.
+    for start in range(25, 175, 25):
+        part = slice(start, start + 25)
+        wave, n = -2 * cosine[part], weight[part]
+        found = float((n * wave * (seen[part] - 3)).sum() / (n * wave.square()).sum())
+        stated = float((n * wave.square() * damping[part]).sum() / (n * wave.square()).sum())
+        assert found == pytest.approx(stated, abs=0.04), start

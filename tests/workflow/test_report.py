@@ -11,12 +11,14 @@ from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from cryoprism.causes.graph import CAUSES, STAGES, default_graph
-from cryoprism.workflow.report import write_report
+from cryoprism.core import InputError
+from cryoprism.workflow.report import write_graph, write_report
 from cryoprism.workflow.report._numbers import bit_unit, plain, with_error
 from cryoprism.workflow.report._panels import jpeg_source, read_panel, spectrum_picture
 from cryoprism.workflow.report._plots import ticks
@@ -426,3 +428,13 @@ def test_averaged_quarter_of_the_spectrum_lies_on_the_fitted_rings(session: tupl
     turned = replace(panel, defocus_u=0.8 * panel.defocus_u, defocus_v=1.2 * panel.defocus_v)
     wrong = spectrum_picture(turned).astype(float)[n // 2 + 1 :, 1 : n // 2][ring]
     assert np.corrcoef(wrong, f)[0, 1] < 0.5
+
+
+def test_the_graph_stands_on_its_own(session: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
+    write_graph(session[1], tmp_path / "graph.svg")
+    tree = ElementTree.parse(tmp_path / "graph.svg")
+    words = " ".join(tree.getroot().itertext())
+    for cause in session[1]["session"]["graph"]["nodes"]:
+        assert (CAUSES[cause["name"]].label if cause["name"] in CAUSES else cause["name"]) in words
+    with pytest.raises(InputError, match=r"\.svg"):
+        write_graph(session[1], tmp_path / "graph.png")

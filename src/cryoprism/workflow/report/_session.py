@@ -196,10 +196,8 @@ def write_graph(document: Mapping[str, Any], path: str | Path) -> None:
     style = re.sub(r"@media[^{]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}", "", CSS)
     head, body = drawing.split(">", 1)
     head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    write_text(
-        path,
-        f'{head}><style>{style}svg{{font-family:system-ui,sans-serif}}</style><rect width="100%" height="100%" fill="#fff"/>{body}\n',
-    )
+    paper = '<rect width="100%" height="100%" fill="#fff"/>'
+    write_text(path, f"{head}><style>{style}svg{{font-family:system-ui,sans-serif}}</style>{paper}{body}\n")
 
 
 def _course(document: Mapping[str, Any]) -> str:
