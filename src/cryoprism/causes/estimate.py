@@ -81,7 +81,7 @@ class Estimate:
     tilt, thickness
         Defocus plane; ice thickness and deviation [Å] or None.
     halves
-        (2, p) parameters fitted to two independent sets of tiles from the common start.
+        (2, p) parameters fitted to two independent sets of tiles from the common start; NaN for a set without tiles.
     other_mode
         Probability that another defocus explains the rings as well.
     """
@@ -131,7 +131,7 @@ class Estimate:
         return CtfEstimate(
             defocus_u_in_angstroms=mean + half,
             defocus_v_in_angstroms=mean - half,
-            defocus_angle_in_degrees=angle % 180,
+            defocus_angle_in_degrees=angle % 180 if angle % 180 < 180 else 0.0,
             phase_shift_in_degrees=math.degrees(float(theta[3])) if self._phase_is_free else 0.0,
             defocus_deviation_in_angstroms=self.fit.deviation("defocus") * DEFOCUS_UNIT,
             astigmatism_deviation_in_angstroms=2 * sd_half,
@@ -249,6 +249,9 @@ def _complete(
         excess, significance = ring_excess(spectrum, fit, scale)
     halves = []
     for half in spectrum.halves:
+        if not bool((half > 0).any()):
+            halves.append(torch.full_like(fit.theta, torch.nan))
+            continue
         part = spectrum.with_power(half, spectrum.freedom / 2)
         halves.append(
             fit_spectrum(part, model, prior, [fit.theta], scale, passes=4, misfit=False, freedom=fit.freedom / 2).theta

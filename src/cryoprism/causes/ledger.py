@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryoprism.core import single_threaded
+from cryoprism.core import InputError, single_threaded
 from cryoprism.microscope.ice import inelastic_mean_free_path_in_angstroms, inelastic_transmission
 
 from .evidence import Circumstances, TiltPlane
-from .graph import CAUSES
+from .graph import CAUSES, default_graph
 from .inference import Fit
 from .model import B_UNIT
 from .spectrum import Spectrum
@@ -204,7 +204,16 @@ def _priced(observation: Observation) -> tuple[str, ...]:
 
 @single_threaded
 def information_under(observation: Observation, ideal: Sequence[str] = ()) -> float:
-    """Information [bits] of the micrograph under do(cause = ideal) for the named causes, at the posterior mean."""
+    """Information [bits] of the micrograph under do(cause = ideal) for the named causes, at the posterior mean.
+
+    Raises
+    ------
+    InputError
+        A name is no cause, or the data do not identify that cause.
+    """
+    for name in default_graph().check(ideal):
+        if name in observation.abstained:
+            raise InputError(f"do({name})", "these data do not identify it", "Ask for a cause that is priced.")
     thickness = observation.thickness[0] if observation.thickness else None
     return float(_information(_terms(observation, observation.fit.theta, thickness, 1), [frozenset(ideal)])[0])
 

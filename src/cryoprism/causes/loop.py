@@ -129,8 +129,11 @@ def judge(estimate: Estimate, ledger: Ledger, previous: Estimate | None) -> dict
             inside = _phi((high - value) / max(sd, 1e-9)) - _phi((low - value) / max(sd, 1e-9))
             if name in {"astigmatism", "motion"}:  # lengths cannot be negative
                 inside = _phi((high - value) / max(sd, 1e-9))
-            halves = _distance(estimate.halves[0], estimate.halves[1], 4 * estimate.fit.covariance, name)
-            repeats = math.exp(-0.5 * max(halves**2 - 1, 0.0))
+            # A field of one tile has no second half: what was not tested does not count as passed.
+            repeats = 0.0
+            if bool(torch.isfinite(estimate.halves).all()):
+                halves = _distance(estimate.halves[0], estimate.halves[1], 4 * estimate.fit.covariance, name)
+                repeats = math.exp(-0.5 * max(halves**2 - 1, 0.0))
             if previous is not None:
                 moved = _distance(estimate.fit.theta, previous.fit.theta, estimate.fit.covariance, name)
                 stable = math.exp(-0.5 * moved**2)

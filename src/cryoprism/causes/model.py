@@ -67,17 +67,17 @@ def generic_log_structure_factor(k: Tensor) -> Tensor:
     compact body and the k^-1 of its projection's rim). Session and micrograph refine it: only the order of magnitude
     matters here.
     """
+    return _protein_log_power(k) - _protein_log_power(torch.tensor(0.1))
+
+
+def _protein_log_power(k: Tensor) -> Tensor:
     s2 = (k / 2) ** 2
     # Carbon, Peng et al. (1996), Acta Cryst. A52, 257: sum of Gaussians in s = k / 2.
     a = (0.0893, 0.2563, 0.7570, 1.0487, 0.3575)
     b = (0.2465, 1.7100, 6.4094, 18.6113, 50.2523)
     form = sum(ai * torch.exp(-bi * s2) for ai, bi in zip(a, b, strict=True))
     shape = torch.log1p((0.06 / k.clamp_min(1e-3)) ** 2)
-    value = 2 * torch.log(torch.as_tensor(form)) - 30.0 * k.square() / 2 + shape
-    at = torch.tensor(0.1)
-    if k.numel() == 1 and bool((k == at).all()):
-        return value
-    return value - generic_log_structure_factor(at)
+    return 2 * torch.log(torch.as_tensor(form)) - 30.0 * k.square() / 2 + shape
 
 
 def ice_log_shape(k: Tensor, exposure_in_electrons_per_square_angstrom: float) -> Tensor:
@@ -172,6 +172,11 @@ class SpectralModel:
             ("_half_k_squared", k.square() / 2 * B_UNIT),
         ):
             object.__setattr__(self, name, value)
+
+    @property
+    def noise_basis(self) -> Tensor:
+        """Spline basis (shells, m) of the logarithm of the noise floor."""
+        return self._noise_basis
 
     @property
     def fixed_log_transfer(self) -> Tensor:
