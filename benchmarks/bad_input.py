@@ -518,7 +518,7 @@ def stopped(title: str, number: signal.Signals, folder: Path, workers: int) -> t
 
 def table(rows: Sequence[tuple[str, int, str]]) -> str:
     def cell(text: str) -> str:
-        return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+        return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
     lines = ["| tried | exit code | what it says |", "|---|---|---|"]
     return "\n".join(

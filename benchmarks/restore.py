@@ -422,6 +422,7 @@ def controls(material: list[tuple[Rendered, Path, View]], args: argparse.Namespa
         f"{'input':<36}{'rings found':>12}{'view: share':>13}{'mean corr.':>12}{'worst |corr.|':>15}"
         f"{'Topaz: share':>14}{'mean corr.':>12}{'worst |corr.|':>15}"
     )
+    verdicts = []
     for arm, make in arms.items():
         inside = folder / arm.replace(" ", "-").replace(",", "")
         inside.mkdir()
@@ -443,11 +444,23 @@ def controls(material: list[tuple[Rendered, Path, View]], args: argparse.Namespa
             ]
             line += f"{share:>{width}.5f}{np.mean(frc):>12.4f}{max(map(abs, frc)):>15.4f}"
         print(line)
+        if arm == "as recorded":
+            continue
+        frc = [
+            float(rings.correlation(v.view, -r.potential)[rings.within(*band)].mean())
+            for v, (r, _, _) in zip(views, material, strict=True)
+        ]
+        zero = sum(float(v.view.abs().max()) == 0.0 for v in views)
+        z = np.mean(frc) / chance * math.sqrt(len(frc))
+        verdicts.append(
+            f"  view, {arm}: zero in {zero} of {len(views)}, mean correlation {z:+.1f} standard deviations from 0"
+        )
     print(
         "A spectrum cannot tell a specimen from noise with the same rings: where all phases are random the rings are\n"
-        "found and a share of the variance is kept, as the spectrum says it should, but nothing in it correlates with\n"
-        "the truth. Where there are no rings, nothing comes back."
+        "found and a share of the variance is kept, as the spectrum says it should; what must vanish there is the\n"
+        "correlation. Where no rings are found, the view must be zero."
     )
+    print("\n".join(verdicts))
 
 
 def main() -> None:

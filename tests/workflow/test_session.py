@@ -128,6 +128,20 @@ def test_star_keeps_columns_and_has_relions_own(run: Path) -> None:
     assert (block.numbers("rlnDefocusU") >= block.numbers("rlnDefocusV")).all()
 
 
+def test_weights_fall_with_resolution_and_across_the_drift(run: Path) -> None:
+    directions, table = read_star(run / "weights" / "drifting.star")
+    weight = table.numbers("cryoprismWeight")
+    assert ((weight >= 0) & (weight <= 1)).all()
+    assert weight[:20].mean() > weight[60:].mean()
+    weakest = float(directions.column("cryoprismWeakestDirection")[0])
+    assert min(weakest, 180 - weakest) < 25  # the drift is along x
+    band = slice(20, 40)
+    assert (
+        table.numbers("cryoprismWeightWeakestDirection")[band].mean()
+        < 0.8 * table.numbers("cryoprismWeightStrongestDirection")[band].mean()
+    )
+
+
 def test_where_particles_are_strong_the_view_takes_them_and_the_residual_does_not(session: Path, run: Path) -> None:
     image = read_image(session / "steady.mrc").data
     residual = read_image(run / "residuals" / "steady.mrc").data

@@ -27,6 +27,7 @@ __all__ = ["PolarGrid", "Spectrum", "measure_spectrum", "polar_grid", "tile_edge
 
 _TILE_EXTENT_IN_ANGSTROMS = 720.0
 _SECTORS = 24
+_FEWEST_CLEAN_TILES = 2
 REGIONS = 3
 
 
@@ -264,14 +265,18 @@ def measure_spectrum(
     batch = max(1, int(2**22 // edge**2))
     # A field of two tiles along either axis is one such block: there the tiles themselves alternate.
     block = 2 if max(len(starts_y), len(starts_x)) > 2 else 1
+    places = [(i, j, int(y), int(x)) for i, y in enumerate(starts_y) for j, x in enumerate(starts_x)]
+    covered = [
+        0.0 if valid is None else 1.0 - float(valid[y : y + edge : 8, x : x + edge : 8].mean()) for *_, y, x in places
+    ]
+    # A tile that a mask touches brings foreign rings along: such tiles serve only where there are no others.
+    limit = 0.1 if sum(share <= 0.1 for share in covered) >= _FEWEST_CLEAN_TILES else 0.5
     jobs: list[tuple[int, int, int]] = []
-    for i, y in enumerate(starts_y):
-        for j, x in enumerate(starts_x):
-            if valid is not None and valid[y : y + edge : 8, x : x + edge : 8].mean() < 0.5:
-                continue
+    for (i, j, y, x), share in zip(places, covered, strict=True):
+        if share <= limit:
             region = _region(y, height, edge) * REGIONS + _region(x, width, edge)
             # Blocks of 2 x 2 tiles alternate between the halves: few overlapping tiles fall into different halves.
-            jobs.append((2 * region + (i // block + j // block) % 2, int(y), int(x)))
+            jobs.append((2 * region + (i // block + j // block) % 2, y, x))
     if not jobs:
         if valid is None:
             raise InputError("image", "holds no tile", "Give larger micrographs.")

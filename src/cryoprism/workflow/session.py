@@ -25,11 +25,20 @@ from cryoprism.causes import (
     run_loop,
 )
 from cryoprism.core import InputError, generator_for
-from cryoprism.formats import Catalogue, read_catalogue, read_image_info, write_micrographs_star, write_mrc
+from cryoprism.formats import (
+    Catalogue,
+    StarBlock,
+    read_catalogue,
+    read_image_info,
+    write_micrographs_star,
+    write_mrc,
+    write_star,
+)
 from cryoprism.restoration import (
     FittedOptics,
     GainResidueAccumulator,
     fit_damping,
+    frequency_weights,
     relative_to_session,
     relion_columns,
 )
@@ -231,8 +240,10 @@ def _restore_all(
     analyses: dict[str, Analysis],
     settled: dict[str, Estimate],
 ) -> int:
-    for folder in (*(PRODUCTS if config.views else ()), "panels"):
+    for folder in (*(PRODUCTS if config.views else ()), "panels", "weights"):
         job.folder(folder)
+    for name, estimate in settled.items():
+        _write_weights(job.path / "weights" / f"{name}.star", estimate)
     if config.views and (
         any(tasks[name].gain_residue for name in settled) or any(a.bad_pixels.numel() for a in analyses.values())
     ):
@@ -286,6 +297,33 @@ def _write_star(folder: Path, catalogue: Catalogue, settled: dict[str, Estimate]
             os.path.relpath(cleaned[name]) if cleaned[name].exists() else "None" for name in order
         ]
     write_micrographs_star(folder / "micrographs.star", replace(catalogue, micrographs=tuple(records)), columns)
+
+
+def _write_weights(path: Path, estimate: Estimate) -> None:
+    """Per-frequency weights of one micrograph as STAR: all directions together, and the weakest and strongest one."""
+    weights = frequency_weights(fitted_spectrum(estimate), _fitted_optics(estimate))
+    pick = slice(4, None, 8)  # every eighth of 1024 radii: the spectra are smooth
+    k = weights.frequency[pick]
+    directional = weights.directional_weight[:, pick]
+    weakest, strongest = directional.mean(1).argmin(), directional.mean(1).argmax()
+    columns = {
+        "rlnResolution": k,
+        "rlnAngstromResolution": 1 / k,
+        "cryoprismSsnr": weights.radial_ssnr[pick],
+        "cryoprismWeight": weights.radial_weight[pick],
+        "cryoprismWeightWeakestDirection": directional[weakest],
+        "cryoprismWeightStrongestDirection": directional[strongest],
+    }
+    table = StarBlock("weights", (), tuple(() for _ in k)).with_columns(
+        {label: [f"{value:.6g}" for value in values.tolist()] for label, values in columns.items()}
+    )
+    angles = weights.angle_in_degrees
+    directions = StarBlock(
+        "directions",
+        ("cryoprismWeakestDirection", "cryoprismStrongestDirection"),
+        ((f"{float(angles[weakest]):.2f}", f"{float(angles[strongest]):.2f}"),),
+    )
+    write_star(path, [directions, table])
 
 
 def _fitted_optics(estimate: Estimate) -> FittedOptics:
