@@ -128,9 +128,9 @@ def polar_grid(
     shells = last - first + 1
     if shells < 24:
         raise InputError(
-            "resolution limits",
-            f"only {shells} frequency shells between {low_in_angstroms:g} and {1 / high:g} Å",
-            "Check the pixel size; a micrograph needs pixels below about 4 Å for a CTF fit.",
+            "pixel size",
+            f"{pixel_size_in_angstroms:g} Å leaves nothing to fit between {low_in_angstroms:g} and {1 / high:.3g} Å",
+            "Correct the header or give --pixel-size; a CTF fit needs pixels below about 4 Å.",
         )
     count = np.bincount(bins, minlength=shells * _SECTORS).astype(np.float64)
     matrix = scipy.sparse.csr_matrix(

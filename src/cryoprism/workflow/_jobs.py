@@ -164,10 +164,14 @@ class Job:
     def _start(self) -> None:
         for marker in (SUCCESS_MARKER, FAILURE_MARKER):
             (self.path / marker).unlink(missing_ok=True)
-        for pattern in (f"{TEMPORARY_PREFIX}*", ".*.????????.tmp"):  # what a killed run may have left half written
+        self._remove_leftovers()
+        self._write_record()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed run, or a killed worker of this one, left half written."""
+        for pattern in (f"{TEMPORARY_PREFIX}*", ".*.????????.tmp"):
             for leftover in self.path.rglob(pattern):
                 leftover.unlink(missing_ok=True)
-        self._write_record()
 
     def _finish(self, status: str) -> None:
         self._record.update(finished=_now(), status=status)
@@ -210,6 +214,7 @@ def open_job(kind: str, config: JobConfig, *, root: str | Path = ".") -> Iterato
 def _finish_anyway(job: Job, status: str) -> None:
     # On a full disk even the marker may fail; the first error is the one worth telling.
     try:
+        job._remove_leftovers()
         job._finish(status)
     except OSError:
         log.debug("the marker could not be written", exc_info=True)

@@ -6,6 +6,8 @@ import contextlib
 import copyreg
 import multiprocessing
 import os
+import pickle
+import re
 import signal
 import threading
 import warnings
@@ -121,21 +123,23 @@ def _pooled(
     function: Callable[[Item], Result], items: Sequence[Item], labels: Sequence[str], workers: int
 ) -> Generator[Result | _Raised, None, None]:
     executor = _executor(workers)
-    waiting: deque[Future[tuple[Result | _Raised, list[str]]]] = deque()
+    waiting: deque[Future[bytes]] = deque()
     finished = False
     try:
         upcoming = iter(items)
         for index in range(len(items)):
             while len(waiting) < 2 * workers and (item := next(upcoming, _END)) is not _END:
-                waiting.append(executor.submit(_call, function, item))
+                waiting.append(executor.submit(_call_packed, pickle.dumps((function, item))))
             try:
-                result, messages = waiting.popleft().result()
+                packed = waiting.popleft().result()
             except BrokenProcessPool as error:
                 raise CryoPrismError(
                     labels[index],
                     "a worker process died, most often because memory ran out",
                     "Use fewer --workers or set --max-memory; in a script, start from `if __name__ == '__main__':`.",
                 ) from error
+            # Bytes from a process of our own making.
+            result, messages = pickle.loads(packed)
             for message in messages:
                 warnings.warn(message, CryoPrismWarning, stacklevel=2)
             yield result
@@ -179,9 +183,17 @@ def close_workers(at_once: bool = False) -> None:
         if at_once:
             for process in processes:
                 process.terminate()
+            for process in processes:
+                process.join(timeout=10)
 
 
 _END: Any = object()
+
+
+def _call_packed(packed: bytes) -> bytes:
+    """Unpack, call, pack: as plain bytes, since tensors sent the usual way are open files that a kill leaves behind."""
+    function, item = pickle.loads(packed)
+    return pickle.dumps(_call(function, item))
 
 
 def _call(function: Callable[[Item], Result], item: Item) -> tuple[Result | _Raised, list[str]]:
@@ -210,7 +222,7 @@ def _leave_with(parent: Any) -> None:
 
 def _named(error: Exception, name: str) -> Exception:
     if isinstance(error, CryoPrismError):
-        if name in error.where:
+        if re.search(rf"(^|[/\s']){re.escape(name)}([.:\s']|$)", error.where):
             return error
         return type(error)(f"{name}: {error.where}", error.found, error.remedy)
     error.add_note(f"while working on {name}")
