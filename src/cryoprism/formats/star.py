@@ -180,9 +180,10 @@ def _read_block(lines: Sequence[str], position: int, source: str) -> tuple[StarB
         position += 1
         if not words:
             continue
-        if words[0] == "loop_":
+        # By the line, not the word: a quoted value may look like a label.
+        if text.startswith("loop_"):
             is_loop = True
-        elif words[0].startswith("_") and not rows:
+        elif text.startswith("_") and not rows:
             labels.append(words[0][1:])
             if not is_loop:
                 if len(words) != 2:
