@@ -18,8 +18,8 @@ def abstentions(estimate: Estimate) -> dict[str, str]:
     """Causes that are not identifiable from this micrograph, each with the reason in words.
 
     A fitted cause is determined when its posterior is clearly narrower than its prior; drift has to stand clear of
-    zero and blur clear of the session's sharpest micrographs by two standard deviations, since every spectrum is a
-    little uneven.
+    zero by three standard deviations and blur clear of the session's sharpest micrographs by two, since every spectrum
+    is a little uneven.
     """
     reasons = {name: CAUSES[name].unidentifiable_when for name in ("beam_tilt", "heterogeneity", "crowding")}
     reasons["coincidence"] = CAUSES["coincidence"].unidentifiable_when
@@ -38,7 +38,8 @@ def abstentions(estimate: Estimate) -> dict[str, str]:
         index = [LAYOUT.index("drift_y"), LAYOUT.index("drift_x")]
         direction = drift / max(length, 1e-6)
         deviation = math.sqrt(max(float(direction @ fit.covariance[index][:, index] @ direction), 0.0))
-        if length < 1.0 or length < 2 * deviation:
+        # A length of two noisy components passes 2 σ by chance in one of eight; 3.03 σ in one of a hundred.
+        if length < 1.0 or length < 3.03 * deviation:
             reasons["motion"] = CAUSES["motion"].unidentifiable_when
         if min(estimate.spectrum.shape) < 3 * estimate.spectrum.grid.edge:
             reasons["tilt"] = CAUSES["tilt"].unidentifiable_when

@@ -84,6 +84,8 @@ class Estimate:
         (2, p) parameters fitted to two independent sets of tiles from the common start; NaN for a set without tiles.
     other_mode
         Probability that another defocus explains the rings as well.
+    search_limits_in_angstroms
+        Range of mean defocus; a fit that leaves it is not believed.
     """
 
     lens: Lens
@@ -99,6 +101,7 @@ class Estimate:
     thickness: tuple[float, float] | None
     halves: Tensor
     other_mode: float
+    search_limits_in_angstroms: tuple[float, float]
 
     @property
     def observation(self) -> Observation:
@@ -132,7 +135,7 @@ class Estimate:
             defocus_u_in_angstroms=mean + half,
             defocus_v_in_angstroms=mean - half,
             defocus_angle_in_degrees=angle % 180 if angle % 180 < 180 else 0.0,
-            phase_shift_in_degrees=math.degrees(float(theta[3])) if self._phase_is_free else 0.0,
+            phase_shift_in_degrees=_wrapped(math.degrees(float(theta[3]))) if self._phase_is_free else 0.0,
             defocus_deviation_in_angstroms=self.fit.deviation("defocus") * DEFOCUS_UNIT,
             astigmatism_deviation_in_angstroms=2 * sd_half,
             angle_deviation_in_degrees=sd_angle,
@@ -206,9 +209,11 @@ def estimate_causes(
         starts.append(drift_starts(spectrum, model, start, scale, count=2 if index == 0 else 0))
     fits = [fit_spectrum(spectrum, model, prior, family, scale, misfit=False) for family in starts]
     best = min(fits, key=lambda fit: fit.objective)
-    second = min((fit.objective for fit in fits if fit is not best), default=math.inf)
+    others = [fit.objective for fit in fits if _is_other_mode(fit, best)]
+    second = min(others, default=math.inf)
     other_mode = 1 / (1 + math.exp(min(second - best.objective, 50.0)))
-    return _complete(spectrum, lens, known, prior, model, best.theta, scale, log_transfer, other_mode)
+    limits = (search.minimum_defocus_in_angstroms, search.maximum_defocus_in_angstroms)
+    return _complete(spectrum, lens, known, prior, model, best.theta, scale, log_transfer, other_mode, limits)
 
 
 @single_threaded
@@ -224,6 +229,7 @@ def refit(estimate: Estimate, prior: Prior) -> Estimate:
         estimate.scale,
         estimate.log_transfer,
         estimate.other_mode,
+        estimate.search_limits_in_angstroms,
     )
 
 
@@ -237,6 +243,7 @@ def _complete(
     scale: float,
     log_transfer: Mapping[str, Tensor],
     other_mode: float,
+    search_limits: tuple[float, float],
 ) -> Estimate:
     prior = _with_ice(prior, lens, known, spectrum, scale)
     fit = fit_spectrum(spectrum, model, prior, [theta], scale)
@@ -263,19 +270,31 @@ def _complete(
         fit=fit,
         scale=scale,
         log_transfer=log_transfer,
-        rings=ring_fit(spectrum, fit, scale),
+        rings=ring_fit(spectrum, fit, scale, search_limits),
         excess=excess,
         excess_significance=significance,
         tilt=local_defocus(spectrum, fit, scale),
         thickness=ice_thickness(known, lens),
         halves=torch.stack(halves),
         other_mode=other_mode,
+        search_limits_in_angstroms=search_limits,
     )
 
 
 def with_known(estimate: Estimate, known: Circumstances) -> Estimate:
     """Copy with other circumstances that do not change the fit (session-wide incident intensity, areas)."""
     return replace(estimate, known=known, thickness=ice_thickness(known, estimate.lens))
+
+
+def _wrapped(phase_shift_in_degrees: float) -> float:
+    """Bring a phase shift to -10 … 170°: 180° more has the same spectrum and turns the contrast over."""
+    return (phase_shift_in_degrees + 10) % 180 - 10
+
+
+def _is_other_mode(fit: Fit, best: Fit) -> bool:
+    """Whether two fits end at defoci more than three standard deviations apart; else one mode was found twice."""
+    sigma = max(best.deviation("defocus"), 1e-3)
+    return abs(fit.value("defocus") - best.value("defocus")) > 3 * sigma
 
 
 def _with_ice(prior: Prior, lens: Lens, known: Circumstances, spectrum: Spectrum, scale: float) -> Prior:

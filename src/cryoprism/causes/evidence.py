@@ -286,8 +286,14 @@ class RingFit:
     detected: bool
 
 
-def ring_fit(spectrum: Spectrum, fit: Fit, scale: float) -> RingFit:
-    """Compare observed and fitted rings; an equi-phase average makes astigmatism harmless (Zhang 2016)."""
+def ring_fit(
+    spectrum: Spectrum, fit: Fit, scale: float, search_limits_in_angstroms: tuple[float, float] = (0.0, math.inf)
+) -> RingFit:
+    """Compare observed and fitted rings; an equi-phase average makes astigmatism harmless (Zhang 2016).
+
+    Rings count as detected if noise hardly makes such an oscillation, it has at least one period in the fitted range,
+    and the defocus lies inside the search limits [Å].
+    """
     grid, model, theta = spectrum.grid, fit.model, fit.theta
     with torch.no_grad():
         noise = model.log_noise(theta).exp()
@@ -321,7 +327,10 @@ def ring_fit(spectrum: Spectrum, fit: Fit, scale: float) -> RingFit:
     good = correlation > 0.5
     below = (~good[first:]).nonzero()
     last = first + int(below[0]) if len(below) else len(grid.k) - 1
-    detected = last > first + 3 and _ring_significance(fit, seen, swing) > _DETECTION
+    defocus, sigma = (number * DEFOCUS_UNIT for number in (fit.value("defocus"), fit.deviation("defocus")))
+    low, high = search_limits_in_angstroms
+    believable = low - 3 * sigma <= defocus <= high + 3 * sigma and float(mean_phase[-1] - mean_phase[0]) > 2 * math.pi
+    detected = believable and last > first + 3 and _ring_significance(fit, seen, swing) > _DETECTION
     return RingFit(
         k=grid.k,
         observed=observed,

@@ -11,7 +11,7 @@ from .movies import Movie, MovieInfo, iterate_movie, read_gain, read_movie, read
 from .mrc import MrcHeader, read_mrc, read_mrc_header, write_mrc
 from .particles import Particles, read_particles
 from .records import Acquisition, Catalogue, CtfRecord, MicrographRecord, OpticsGroup
-from .relion import write_micrographs_star
+from .relion import portable_name, write_micrographs_star
 from .star import StarBlock, read_star, write_star
 from .structures import Atoms, read_structure
 
@@ -34,6 +34,7 @@ __all__ = [
     "Volume",
     "find_acquisition",
     "iterate_movie",
+    "portable_name",
     "pose_to_euler",
     "read_catalogue",
     "read_coordinates",

@@ -18,7 +18,7 @@ from .metadata import find_acquisition
 from .records import Catalogue, CtfRecord, MicrographRecord, OpticsGroup
 from .star import StarBlock, find_block, read_star, star_value, write_star
 
-__all__ = ["catalogue_from_star", "resolve_name", "write_micrographs_star"]
+__all__ = ["catalogue_from_star", "portable_name", "resolve_name", "write_micrographs_star"]
 
 _PER_ROW_OPTICS = (
     "rlnVoltage",

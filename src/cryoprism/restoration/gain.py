@@ -120,7 +120,8 @@ class GainResidueAccumulator:
 
         With half means A and B, covariance over pixels estimates the variance of the true pattern without bias; its
         standard error comes from the scatter over 64 tiles. The pattern is (A + B)/2 shrunk by variance / (variance +
-        noise), for row means, column means and the rest of the pixels apart (empirical Bayes).
+        noise), for row means, column means and the rest of the pixels apart (empirical Bayes); the last without what is
+        smooth over 9 pixels, where micrographs themselves agree by chance.
         """
         nothing = dict.fromkeys(_PARTS, 0.0)
         if min(self._counts) < 1:
@@ -138,6 +139,15 @@ class GainResidueAccumulator:
             shrink = min(1.0, covariance / max(total, 1e-30))
             deviation[name] = math.sqrt(covariance)
             part = 0.5 * shrink * (a + b)
+            if name == "pixels":
+                # At the scale of particles the mean of a session is mostly particles: only what changes from pixel to
+                # pixel is the detector's.
+                part = (
+                    part
+                    - torch.nn.functional.avg_pool2d(part[None, None], 9, stride=1, padding=4, count_include_pad=False)[
+                        0, 0
+                    ]
+                )
             pattern = part.expand(halves[0].shape).clone() if pattern is None else pattern + part
         kind: Literal["none", "multiplicative", "additive"] = "none"
         if pattern is not None:

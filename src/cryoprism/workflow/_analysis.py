@@ -42,6 +42,8 @@ from ._panels import make_panel
 
 __all__ = ["Analysis", "RestoreTask", "Task", "analyse", "load_micrograph", "restore"]
 
+#: Above this share of bad pixels they count as an area that is left out, not as pixels to mend.
+_BLANK_SHARE = 0.02
 #: Folders of the output contract, and what each holds.
 PRODUCTS = ("views", "residuals", "deviations", "masks")
 
@@ -87,8 +89,12 @@ class RestoreTask:
     tile: tuple[int, int] | None = None
 
 
-@lru_cache(maxsize=1)
 def _gain_residue(path: Path) -> GainResidue:
+    return _read_gain_residue(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _read_gain_residue(path: Path, changed: int) -> GainResidue:
     pattern = read_image(path).data
     return GainResidue(
         kind="multiplicative" if path.stem.endswith("multiplicative") else "additive",
@@ -133,6 +139,10 @@ def analyse(task: Task) -> Analysis:
     if bool(foreign.any()) and float(foreign.float().mean()) < 0.8:
         whole = artefacts.full_labels()
         valid = ((whole != LABELS["contamination"]) & (whole != LABELS["carbon"])).numpy()
+    if bad.numel() > _BLANK_SHARE * image.numel():
+        # A blank border or half is no specimen: its filled-in noise must not enter the spectrum.
+        seen = ~defects.mask.numpy()
+        valid = seen if valid is None else valid & seen
     spectrum = measure_spectrum(
         clean,
         pixel,
@@ -242,6 +252,8 @@ def restore(item: RestoreTask) -> dict[str, Any]:
             if analysis.bad_pixels.numel():
                 clean = replace_defects(image, defects.mask, generator_for(task.config.seed, "defects", record.name))
             write_mrc(item.folder / "cleaned" / f"{record.name}.mrc", clean.float(), pixel)
+    if record.is_movie:
+        write_mrc(item.folder / "averages" / f"{record.name}.mrc", load_micrograph(task, corrected=False), pixel)
     panel = make_panel(analysis.estimate, analysis.spectrum_picture, image, view)
     with atomic_path(item.folder / "panels" / f"{record.name}.npz") as temporary:
         np.savez_compressed(temporary, **panel)

@@ -36,6 +36,11 @@ def flags_of(estimate: Estimate) -> list[str]:
             flags.append(f"much_{name}")
     if not estimate.fit.converged:
         flags.append("fit_not_converged")
+    low, high = estimate.search_limits_in_angstroms
+    defocus = 0.5 * (estimate.ctf.defocus_u_in_angstroms + estimate.ctf.defocus_v_in_angstroms)
+    margin = 3 * estimate.ctf.defocus_deviation_in_angstroms
+    if estimate.rings.detected and not low + margin < defocus < high - margin:
+        flags.append("defocus_at_search_limit")
     if estimate.other_mode > 0.05:
         flags.append("defocus_ambiguous")
     return flags
@@ -92,21 +97,21 @@ def _parameters(estimate: Estimate, abstained: Mapping[str, str]) -> dict[str, d
         )
     }
     parameters["crystalline_ice"] = {
-        "significance": _parameter(estimate.excess_significance, 1.0, "1", "crystalline_ice" not in abstained)
+        "significance": _parameter(estimate.excess_significance, None, "1", "crystalline_ice" not in abstained)
     }
     for name in ("contamination", "carbon"):
-        parameters[name] = {"area_fraction": _parameter(known.area_fractions.get(name, 0.0), 0.01, "1", True)}
-    parameters["defects"] = {"noise_share": _parameter(known.defect_power_share, 0.0, "1", True)}
+        parameters[name] = {"area_fraction": _parameter(known.area_fractions.get(name, 0.0), None, "1", True)}
+    parameters["defects"] = {"noise_share": _parameter(known.defect_power_share, None, "1", True)}
     if estimate.thickness is not None:
         parameters["ice_thickness"] = {"thickness": _parameter(*estimate.thickness, "Å", True)}
     exposure = known.exposure_in_electrons_per_square_angstrom
     if exposure is not None:
         for name in ("damage", "exposure"):
-            parameters[name] = {"exposure": _parameter(exposure, 0.0, "e/Å²", True)}
+            parameters[name] = {"exposure": _parameter(exposure, None, "e/Å²", True)}
     if known.mtf_squared is not None:
         frequency, value = known.mtf_squared
         half = float(value[(frequency - 0.25).abs().argmin()].sqrt())
-        parameters["detector"] = {"mtf_at_half_nyquist": _parameter(half, 0.0, "1", True)}
+        parameters["detector"] = {"mtf_at_half_nyquist": _parameter(half, None, "1", True)}
     return parameters
 
 

@@ -95,7 +95,10 @@ def session_sentences(content: Mapping[str, Any]) -> tuple[str, ...]:
         sentences.append(f"Possibly large, but too uncertain to say: {unsure}.")
     abstained = _abstained(micrographs)
     if abstained:
-        sentences.append(f"Not identifiable from these data, so nothing is claimed: {', '.join(abstained)}.")
+        sentences.append(
+            f"Not identifiable from these data, so nothing is claimed: {', '.join(abstained)}. "
+            "Shares are of the loss that could be priced."
+        )
     flagged = [entry["name"] for entry in micrographs if entry["flags"]]
     if flagged:
         sentences.append(f"{len(flagged)} of {len(micrographs)} micrographs are flagged.")
@@ -138,7 +141,8 @@ def _unsure(ledger: Mapping[str, Any], lost: float) -> str:
 
 
 def _percent(quantity: Mapping[str, float], lost: float) -> str:
-    return f"{100 * quantity['mean'] / lost:.0f} ± {100 * quantity['standard_deviation'] / lost:.0f} %"
+    # Whole percents; an error is never rounded to none.
+    return f"{100 * quantity['mean'] / lost:.0f} ± {max(100 * quantity['standard_deviation'] / lost, 1):.0f} %"
 
 
 def _where(cause: str, micrographs: list[Mapping[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def compare_with_truth(causes: str | Path, truth: str | Path) -> tuple[str, ...]
                 name,
                 _cell(entry, "defocus", "mean_defocus", scene["defocus_in_angstroms"], 0),
                 _cell(entry, "astigmatism", "astigmatism", scene["astigmatism_in_angstroms"], 0),
-                _cell(entry, "motion", "drift", _drift(scene), 1),
+                _cell(entry, "motion", "drift", _drift(content["track_in_angstroms"]), 1),
                 _cell(entry, "ice_thickness", "thickness", content["mean_ice_thickness_in_angstroms"], 0),
                 _worst(entry),
             )
@@ -118,11 +118,17 @@ def _cell(entry: Mapping[str, Any], cause: str, parameter: str, true: float, dig
     return f"{found['mean']:.{digits}f} ± {found['standard_deviation']:.{digits}f} ({true:.{digits}f})"
 
 
-def _drift(scene: Mapping[str, Any]) -> float:
-    """Length [Å] from the first to the last position, the fast start included."""
-    return math.hypot(
-        *(scene[f"drift_{axis}_in_angstroms"] + scene[f"early_motion_{axis}_in_angstroms"] for axis in "yx")
-    )
+def _drift(track: Sequence[Sequence[float]]) -> float:
+    """Length [Å] of the uniform drift that blurs as this track does: √12 times its scatter along its main direction."""
+    count = len(track)
+    if count < 2:
+        return 0.0
+    mean_y, mean_x = (sum(point[axis] for point in track) / count for axis in (0, 1))
+    yy = sum((point[0] - mean_y) ** 2 for point in track) / count
+    xx = sum((point[1] - mean_x) ** 2 for point in track) / count
+    yx = sum((point[0] - mean_y) * (point[1] - mean_x) for point in track) / count
+    largest = 0.5 * (yy + xx) + math.hypot(0.5 * (yy - xx), yx)
+    return math.sqrt(12 * largest)
 
 
 def _worst(entry: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,9 @@ from cryoprism.causes import (
 from cryoprism.core import InputError, generator_for
 from cryoprism.formats import (
     Catalogue,
+    MicrographRecord,
     StarBlock,
+    portable_name,
     read_catalogue,
     read_image_info,
     write_micrographs_star,
@@ -60,6 +61,8 @@ __all__ = ["Session", "analyse_session", "restore_session"]
 log = logging.getLogger("cryoprism")
 
 _GAIN_MICROGRAPHS = 40
+# With fewer, too much of what is taken for the pattern is the other micrographs themselves.
+_GAIN_ENOUGH = 20
 
 
 @dataclass(frozen=True)
@@ -226,9 +229,12 @@ def _with_gain_residue(tasks: list[Task], shapes: Sequence[tuple[int, int] | Non
     job.note("gain_residue", {"kind": residue.kind, "significance": residue.significance})
     if residue.pattern is None:
         return tasks
+    if len(chosen) < _GAIN_ENOUGH:
+        log.info("A pattern common to %d micrographs was found; it takes %d to remove it", len(chosen), _GAIN_ENOUGH)
+        return tasks
     path = job.path / f"gain_residue_{residue.kind}.mrc"
     write_mrc(path, residue.pattern, tasks[0].optics.pixel_size_in_angstroms)
-    log.info("Gain residue found (%s): divided out of every micrograph; see %s", residue.kind, path)
+    log.info("Gain residue found (%s): removed from every micrograph; see %s", residue.kind, path)
     return [replace(task, gain_residue=path) for task in tasks]
 
 
@@ -242,6 +248,8 @@ def _restore_all(
 ) -> int:
     for folder in (*(PRODUCTS if config.views else ()), "panels", "weights"):
         job.folder(folder)
+    if any(tasks[name].record.is_movie for name in settled):
+        job.folder("averages")
     for name, estimate in settled.items():
         _write_weights(job.path / "weights" / f"{name}.star", estimate)
     if config.views and (
@@ -264,6 +272,8 @@ def _restore_all(
     with progress("Restoring", len(items)) as step:
         for name, result in zip(todo, map_items(restore, items, plan.workers, names=todo, on_result=step), strict=True):
             outputs = [job.path / folder / f"{name}.mrc" for folder in PRODUCTS] if config.views else []
+            if isinstance(result, dict) and result["cleaned"]:
+                outputs.append(job.path / "cleaned" / f"{name}.mrc")
             job.mark_done(
                 name,
                 stage="restore",
@@ -288,15 +298,28 @@ def _write_star(folder: Path, catalogue: Catalogue, settled: dict[str, Estimate]
     models = {name: fitted_spectrum(settled[name]) for name in settled}
     order = [record.name for record in records]
     dampings = relative_to_session([fit_damping(models[name], optics[name]) for name in order])
+    # What all micrographs share is the specimen's and cannot be told from it: B counts from the session's sharpest.
+    sharpest = min((d.b_factor_in_square_angstroms for d in dampings if d.identified), default=0.0)
+    dampings = [
+        replace(d, b_factor_in_square_angstroms=d.b_factor_in_square_angstroms - sharpest) if d.identified else d
+        for d in dampings
+    ]
     rows = [relion_columns(optics[name], damping) for name, damping in zip(order, dampings, strict=True)]
     columns: dict[str, list[object]] = {label: [row[label] for row in rows] for label in rows[0]}
     columns["cryoprismFlags"] = [";".join(flags_of(settled[name])) or "None" for name in order]
     cleaned = {record.name: folder / "cleaned" / f"{record.name}.mrc" for record in records}
     if any(path.exists() for path in cleaned.values()):
         columns["cryoprismCleanedMicrographName"] = [
-            os.path.relpath(cleaned[name]) if cleaned[name].exists() else "None" for name in order
+            portable_name(cleaned[name]) if cleaned[name].exists() else "None" for name in order
         ]
+    records = [_as_average(record, folder) if record.is_movie else record for record in records]
     write_micrographs_star(folder / "micrographs.star", replace(catalogue, micrographs=tuple(records)), columns)
+
+
+def _as_average(record: MicrographRecord, folder: Path) -> MicrographRecord:
+    """Record of the summed movie, which is what coordinates and extraction refer to."""
+    extra = dict(record.extra) | {"rlnMicrographMovieName": portable_name(record.path)}
+    return replace(record, path=folder / "averages" / f"{record.name}.mrc", is_movie=False, extra=extra)
 
 
 def _write_weights(path: Path, estimate: Estimate) -> None:
