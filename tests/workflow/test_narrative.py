@@ -64,7 +64,8 @@ def test_the_worst_cause_is_named_with_its_share_its_place_and_a_remedy(session)
     assert motion.startswith("45 ± 1 % of the lost information is motion, mostly in the first 2 of 12 images. ")
     assert "Align frames again" in motion
     assert rest == [
-        "Not identifiable from these data, so nothing is claimed: beam tilt. Shares are of the loss that could be priced.",
+        "Not identifiable from these data, so nothing is claimed: beam tilt. "
+        "Shares are of the loss that could be priced.",
         "1 of 12 micrographs are flagged.",
     ]
 
