@@ -14,10 +14,10 @@ def test_the_table_shows_estimate_error_and_truth_and_a_question_mark_where_noth
     }
     content = {"schema": "cryoprism-causes-1", "micrographs": [{"name": "001-clean.mrc", "causes": causes}]}
     (tmp_path / "causes.json").write_text(json.dumps(content))
-    axes = {"drift_y_in_angstroms": 3.0, "early_motion_y_in_angstroms": 0.0}
-    axes |= {"drift_x_in_angstroms": 3.0, "early_motion_x_in_angstroms": 1.0}
-    scene = {"defocus_in_angstroms": 14_000.0, "astigmatism_in_angstroms": 467.0, **axes}
-    truth = {"scene": scene, "mean_ice_thickness_in_angstroms": 300.0}
+    scene = {"defocus_in_angstroms": 14_000.0, "astigmatism_in_angstroms": 467.0}
+    # A uniform drift by (3, 4) Å, from -½ to ½ of it in many steps.
+    track = [[3.0 * (i / 999 - 0.5), 4.0 * (i / 999 - 0.5)] for i in range(1000)]
+    truth = {"scene": scene, "mean_ice_thickness_in_angstroms": 300.0, "track_in_angstroms": track}
     (tmp_path / "001-clean.json").write_text(json.dumps(truth))
     _, _, row = compare_with_truth(tmp_path / "causes.json", tmp_path)
     assert row.split("  ")[0] == "001-clean"
