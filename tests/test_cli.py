@@ -13,13 +13,17 @@ from pathlib import Path
 import pytest
 import typer
 
-from cryoprism import __version__, workflow
-from cryoprism.cli import app, demo, explain, main, restore, simulate
+from cryoprism import __version__, cli, workflow
+from cryoprism.cli import app, main, restore, simulate
 from cryoprism.cli._errors import describe
 from cryoprism.core import ConvergenceError, CryoPrismWarning, InputError
 from cryoprism.workflow import RestoreConfig, RestoreSummary, SimulateConfig
 
-COMMANDS = {"restore": restore, "simulate": simulate, "explain": explain, "demo": demo}
+COMMANDS = sorted(typer.main.get_command(app).commands)
+EXPECTED = {
+    "classify", "ctf-refine", "demo", "explain", "extract", "initial-model", "pick", "process", "reconstruct", "refine",
+    "resolution", "restore", "simulate", "train-picker",
+}  # fmt: skip
 
 
 def run(*arguments):
@@ -114,14 +118,40 @@ def test_a_configuration_file_gives_what_the_options_do_not(session, tmp_path):
     assert session["seen"] == [stored.model_copy(update={"voltage_in_kilovolts": 300.0})]
 
 
-@pytest.mark.parametrize(("module", "config"), [(restore, RestoreConfig), (simulate, SimulateConfig)])
+def test_all_commands_are_there():
+    assert set(COMMANDS) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("module", "config"),
+    [
+        (restore, RestoreConfig),
+        (simulate, SimulateConfig),
+        *(
+            (getattr(cli, name), getattr(workflow, f"{kind}Config"))
+            for name, kind in (
+                ("pick", "Pick"),
+                ("extract", "Extract"),
+                ("classify", "Classify"),
+                ("initial_model", "InitialModel"),
+                ("refine", "Refine"),
+                ("process", "Process"),
+                ("reconstruct", "Reconstruct"),
+                ("resolution", "Resolution"),
+                ("ctf_refine", "CtfRefine"),
+            )
+        ),
+    ],
+)
 def test_help_and_configuration_agree_on_defaults_and_nothing_is_out_of_reach(module, config):
     command = getattr(module, module.__name__.rpartition(".")[2])
     for name, parameter in inspect.signature(command).parameters.items():
-        if name in module.FIELDS and parameter.default is not None:
+        if name in module.FIELDS and parameter.default not in (None, inspect.Parameter.empty):
             field = config.model_fields[module.FIELDS[name]]
             assert parameter.default == field.default, name
-    assert set(module.FIELDS.values()) == set(config.model_fields)
+    # Commands that work in one process have no use for workers; some run on one device only, or draw nothing.
+    assert set(config.model_fields) - set(module.FIELDS.values()) <= {"workers", "device", "seed"}
+    assert set(module.FIELDS.values()) <= set(config.model_fields)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

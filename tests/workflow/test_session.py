@@ -15,6 +15,7 @@ import torch
 from cryoprism.core import frequency_magnitude, rfft2
 from cryoprism.formats import read_image, read_mrc_header, read_star, write_mrc
 from cryoprism.formats.star import find_block
+from cryoprism.structure import read_directional_weights
 from cryoprism.synthesis.phantom import phantom
 from cryoprism.synthesis.render import render_micrograph
 from cryoprism.synthesis.scene import Scene
@@ -129,7 +130,7 @@ def test_star_keeps_columns_and_has_relions_own(run: Path) -> None:
 
 
 def test_weights_fall_with_resolution_and_across_the_drift(run: Path) -> None:
-    directions, table = read_star(run / "weights" / "drifting.star")
+    directions, table, _ = read_star(run / "weights" / "drifting.star")
     weight = table.numbers("cryoprismWeight")
     assert ((weight >= 0) & (weight <= 1)).all()
     assert weight[:20].mean() > weight[60:].mean()
@@ -140,6 +141,11 @@ def test_weights_fall_with_resolution_and_across_the_drift(run: Path) -> None:
         table.numbers("cryoprismWeightWeakestDirection")[band].mean()
         < 0.8 * table.numbers("cryoprismWeightStrongestDirection")[band].mean()
     )
+    # The same envelope by direction, for the reconstruction.
+    polar = read_directional_weights(run / "weights" / "drifting.star")
+    along, across = (polar.envelope[int((polar.angle_in_degrees - d).abs().argmin())].abs() for d in (0.0, 90.0))
+    middle = (polar.frequency > 0.05) & (polar.frequency < 0.1)
+    assert float(along[middle].mean()) < 0.8 * float(across[middle].mean())
 
 
 def test_where_particles_are_strong_the_view_takes_them_and_the_residual_does_not(session: Path, run: Path) -> None:

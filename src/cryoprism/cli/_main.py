@@ -12,7 +12,22 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from . import demo, explain, restore, simulate
+from . import (
+    classify,
+    ctf_refine,
+    demo,
+    explain,
+    extract,
+    initial_model,
+    pick,
+    process,
+    reconstruct,
+    refine,
+    resolution,
+    restore,
+    simulate,
+    train_picker,
+)
 from ._errors import describe, one_line
 
 __all__ = ["EXIT_INTERRUPTED", "EXIT_PARTIAL", "EXIT_USER_ERROR", "app", "main"]
@@ -59,8 +74,18 @@ def _cryoprism(
 
 
 app.command("restore", short_help="Estimate the causes, restore the images, explain the losses.")(restore.restore)
+app.command("process", short_help="Go from micrographs to a map in one go.")(process.process)
 app.command("simulate", short_help="Make micrographs or movies with known causes.")(simulate.simulate)
 app.command("explain", short_help="Say which causes took how much information.")(explain.explain)
+app.command("pick", short_help="Find the particles on micrographs.")(pick.pick)
+app.command("extract", short_help="Cut particles out of micrographs.")(extract.extract)
+app.command("train-picker", short_help="Train the learned picker, or adapt it to clicks.")(train_picker.train_picker)
+app.command("classify", short_help="Sort particles into classes of like views.")(classify.classify)
+app.command("reconstruct", short_help="Make a map and half maps from particles with poses.")(reconstruct.reconstruct)
+app.command("resolution", short_help="Say how well a map is resolved, from its half maps.")(resolution.resolution)
+app.command("initial-model", short_help="Make a first map from particles alone.")(initial_model.initial_model)
+app.command("refine", short_help="Find poses and make a map from particles.")(refine.refine)
+app.command("ctf-refine", short_help="Refine defocus and beam tilt of particles with poses.")(ctf_refine.ctf_refine)
 app.command("demo", short_help="Simulate, restore and compare with the truth.")(demo.demo)
 
 

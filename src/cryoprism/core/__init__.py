@@ -13,6 +13,13 @@ from .fourier import (
 )
 from .random import generator_for
 from .rotations import euler_to_matrix, matrix_to_euler, point_group_matrices, random_rotations
+from .sampling import (
+    direction_grid,
+    healpix_children,
+    healpix_directions,
+    in_plane_step_in_degrees,
+    orientation_grid,
+)
 from .units import (
     ANGSTROMS_PER_MILLIMETER,
     ANGSTROMS_PER_NANOMETER,
@@ -29,6 +36,7 @@ __all__ = [
     "CryoPrismError",
     "CryoPrismWarning",
     "InputError",
+    "direction_grid",
     "electron_wavelength_in_angstroms",
     "euler_to_matrix",
     "fourier_crop",
@@ -36,9 +44,13 @@ __all__ = [
     "frequency_magnitude",
     "generator_for",
     "half_plane_weights",
+    "healpix_children",
+    "healpix_directions",
+    "in_plane_step_in_degrees",
     "interaction_constant",
     "irfft2",
     "matrix_to_euler",
+    "orientation_grid",
     "point_group_matrices",
     "radial_average",
     "random_rotations",

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from cryoprism.core import InputError
 
-from ._files import atomic_writer, read_text, stem_of, write_text
-from .cryosparc import read_cs, text_of
+from ._files import read_text, stem_of, write_text
+from .cryosparc import Locations, read_cs, text_of, write_locations
 from .star import StarBlock, read_star, star_value, write_star
 
 __all__ = ["Coordinates", "read_coordinates", "write_coordinates"]
@@ -205,24 +205,7 @@ def write_coordinates(
     elif suffix == ".cs":
         if micrograph_shape is None:
             raise InputError(file, "a .cs file needs the shape of the micrograph", "Give micrograph_shape as (y, x).")
-        height, width = micrograph_shape
         name = os.fspath(micrograph) if micrograph is not None else ""
-        table = np.zeros(
-            len(coordinates),
-            dtype=[
-                ("uid", "<u8"),
-                ("location/micrograph_path", f"S{max(1, len(name.encode()))}"),
-                ("location/micrograph_shape", "<u4", (2,)),
-                ("location/center_x_frac", "<f4"),
-                ("location/center_y_frac", "<f4"),
-            ],
-        )
-        table["uid"] = np.arange(1, len(coordinates) + 1)
-        table["location/micrograph_path"] = name.encode()
-        table["location/micrograph_shape"] = (height, width)
-        table["location/center_x_frac"] = xy[:, 0] / width
-        table["location/center_y_frac"] = xy[:, 1] / height
-        with atomic_writer(file) as stream:
-            np.save(stream, table, allow_pickle=False)
+        write_locations(file, [Locations(coordinates.xy_in_pixels, name, micrograph_shape, coordinates.score)])
     else:
         raise InputError(file, f"the suffix '{suffix}' is no coordinate format", "Use .star, .box or .cs.")

@@ -7,7 +7,9 @@ begin with ``>`` and are relative to the project's folder. Nothing pickled is ev
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,13 @@ from torch import Tensor
 
 from cryoprism.core import InputError, matrix_to_euler
 
-from ._files import existing_file, stem_of
+from ._files import atomic_writer, existing_file, stem_of
 from .catalogue import Overrides, header_pixel_size, no_pixel_size
 from .images import format_of, read_image_info
 from .metadata import find_acquisition
 from .records import Catalogue, CtfRecord, MicrographRecord, OpticsGroup
 
-__all__ = ["catalogue_from_cs", "pose_to_euler", "read_cs"]
+__all__ = ["Locations", "catalogue_from_cs", "pose_to_euler", "read_cs", "write_locations"]
 
 Table = NDArray[Any]
 
@@ -73,6 +75,65 @@ def _flatten(pair: Table) -> Table:
         for name in part.dtype.names or ():
             out[name] = part[name]
     return out
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Particles on one micrograph: (n, 2) x, y [pixels] from the first pixel, its (y, x) shape, name, pixel size [Å].
+
+    ``score`` (n,) and the pixel size may be absent.
+    """
+
+    xy_in_pixels: Tensor
+    micrograph: str
+    micrograph_shape: tuple[int, int]
+    score: Tensor | None = None
+    pixel_size_in_angstroms: float | None = None
+
+
+def write_locations(path: str | os.PathLike[str], locations: Sequence[Locations]) -> None:
+    """Atomically write particle locations of any number of micrographs as a ``.cs`` file.
+
+    Centres are fractions of width and height from the first pixel in the file (lower left as cryoSPARC draws MRC). A
+    micrograph's uid is a checksum of its name, so that the same micrograph has the same uid in every file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
+    """
+    names = [place.micrograph.encode() for place in locations]
+    fields: list[Any] = [
+        ("uid", "<u8"),
+        ("location/micrograph_uid", "<u8"),
+        ("location/exp_group_id", "<u4"),
+        ("location/micrograph_path", f"S{max([1, *map(len, names)])}"),
+        ("location/micrograph_shape", "<u4", (2,)),
+        ("location/center_x_frac", "<f4"),
+        ("location/center_y_frac", "<f4"),
+    ]
+    if locations and all(place.pixel_size_in_angstroms is not None for place in locations):
+        fields.append(("location/micrograph_psize_A", "<f4"))
+    if locations and all(place.score is not None for place in locations):
+        fields.append(("pick_stats/ncc_score", "<f4"))
+    table = np.zeros(sum(len(place.xy_in_pixels) for place in locations), dtype=fields)
+    table["uid"] = np.arange(1, len(table) + 1)
+    start = 0
+    for place, name in zip(locations, names, strict=True):
+        rows = table[start : start + len(place.xy_in_pixels)]
+        start += len(rows)
+        xy = place.xy_in_pixels.detach().cpu().double().numpy()
+        rows["location/micrograph_uid"] = (zlib.crc32(name) << 32) | zlib.crc32(name[::-1])
+        rows["location/micrograph_path"] = name
+        rows["location/micrograph_shape"] = place.micrograph_shape
+        rows["location/center_x_frac"] = xy[:, 0] / place.micrograph_shape[1]
+        rows["location/center_y_frac"] = xy[:, 1] / place.micrograph_shape[0]
+        if "location/micrograph_psize_A" in (table.dtype.names or ()):
+            rows["location/micrograph_psize_A"] = place.pixel_size_in_angstroms
+        if place.score is not None and "pick_stats/ncc_score" in (table.dtype.names or ()):
+            rows["pick_stats/ncc_score"] = place.score.detach().cpu().numpy()
+    with atomic_writer(Path(path)) as stream:
+        np.save(stream, table, allow_pickle=False)
 
 
 def text_of(value: object) -> str:

@@ -269,6 +269,41 @@ def _as_mode(data: NDArray[Any], mode: int, path: Path) -> NDArray[Any]:
     return np.ascontiguousarray(data, dtype=dtype)
 
 
+def header_bytes(
+    shape: tuple[int, int, int],
+    pixel_size_in_angstroms: float,
+    statistics: tuple[float, float, float, float],
+    *,
+    volume: bool = False,
+    mode: int = 2,
+    origin_in_angstroms: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    start: tuple[int, int, int] = (0, 0, 0),
+) -> bytes:
+    """MRC2014 header of a file of ``shape`` (sections, rows, columns); statistics: minimum, maximum, mean, deviation.
+
+    Other arguments as in :func:`write_mrc`.
+    """
+    sections, rows, columns = shape
+    spacing = pixel_size_in_angstroms
+    header = np.zeros((), dtype=HEADER_DTYPE.newbyteorder("<"))
+    header["nx"], header["ny"], header["nz"] = columns, rows, sections
+    header["mode"] = mode
+    header["nxstart"], header["nystart"], header["nzstart"] = start
+    header["mx"], header["my"], header["mz"] = columns, rows, sections if volume else 1
+    header["cella"] = (columns * spacing, rows * spacing, (sections if volume else 1) * spacing)
+    header["cellb"] = (90.0, 90.0, 90.0)
+    header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
+    header["dmin"], header["dmax"], header["dmean"], header["rms"] = statistics
+    header["ispg"] = 1 if volume else 0
+    header["nversion"] = 20141
+    header["origin"] = origin_in_angstroms
+    header["map"] = b"MAP "
+    header["machst"] = (0x44, 0x44, 0, 0)
+    header["nlabl"] = 1
+    header["label"][0] = b"CryoPrism"
+    return header.tobytes()
+
+
 def write_mrc(
     path: str | os.PathLike[str],
     data: Tensor | NDArray[Any],
@@ -315,23 +350,15 @@ def write_mrc(
         raise InputError(target, f"the pixel size is {pixel_size_in_angstroms}", "Give a positive pixel size in Å.")
     pixels = _as_mode(array, mode, target)
     sections, rows, columns = (1, *array.shape) if array.ndim == 2 else array.shape
-    header = np.zeros((), dtype=HEADER_DTYPE.newbyteorder("<"))
-    header["nx"], header["ny"], header["nz"] = columns, rows, sections
-    header["mode"] = mode
-    header["nxstart"], header["nystart"], header["nzstart"] = start
-    header["mx"], header["my"], header["mz"] = columns, rows, sections if volume else 1
-    spacing = float(pixel_size_in_angstroms)
-    header["cella"] = (columns * spacing, rows * spacing, (sections if volume else 1) * spacing)
-    header["cellb"] = (90.0, 90.0, 90.0)
-    header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
-    header["dmin"], header["dmax"], header["dmean"], header["rms"] = _statistics(pixels)
-    header["ispg"] = 1 if volume else 0
-    header["nversion"] = 20141
-    header["origin"] = origin_in_angstroms
-    header["map"] = b"MAP "
-    header["machst"] = (0x44, 0x44, 0, 0)
-    header["nlabl"] = 1
-    header["label"][0] = b"CryoPrism"
+    header = header_bytes(
+        (sections, rows, columns),
+        float(pixel_size_in_angstroms),
+        _statistics(pixels),
+        volume=volume,
+        mode=mode,
+        origin_in_angstroms=origin_in_angstroms,
+        start=start,
+    )
     with atomic_writer(target) as stream:
-        stream.write(header.tobytes())
+        stream.write(header)
         stream.write(pixels.reshape(-1).view(np.uint8).data)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +16,51 @@ from cryoprism.core import InputError
 
 from .cryosparc import pose_to_euler, read_cs, text_of
 from .relion import main_table, optics_rows_of, pixel_size_of
-from .star import StarBlock, read_star
+from .star import StarBlock, find_block, read_star
 
 __all__ = ["Particles", "read_particles"]
 
 
 @dataclass(frozen=True)
 class Particles:
-    """A table of n particles; a quantity that the file does not give is None.
+    """A table of n particles; a quantity that nobody gave is None. ``dataclasses.replace`` changes columns.
 
-    ``image_names`` are as in RELION (``000001@stack.mrcs``, from 1); ``angles_in_degrees`` (n, 3) = rot, tilt, psi;
-    ``origins_in_angstroms`` (n, 2) = x, y as rlnOriginXAngst; ``coordinates_in_pixels`` (n, 2) = x, y on the
-    micrograph; ``defocus`` (n, 3) = u [Å], v [Å], angle [degrees]; ``phase_shift_in_degrees`` (n,); ``half_set`` (n,) 1
-    or 2; ``pixel_size_in_angstroms``, ``voltage_in_kilovolts``, ``spherical_aberration_in_millimeters`` and
-    ``amplitude_contrast`` are (n,), the pixel size being that of the particle images. ``table`` is the STAR block as
-    read.
+    Attributes
+    ----------
+    image_names
+        As in RELION: ``000001@stack.mrcs``, counted from 1.
+    micrograph_names
+        Micrograph of each particle.
+    pixel_size_in_angstroms, voltage_in_kilovolts, spherical_aberration_in_millimeters, amplitude_contrast
+        (n,) float64; the pixel size is that of the particle images.
+    angles_in_degrees
+        (n, 3) = rot, tilt, psi.
+    origins_in_angstroms
+        (n, 2) = x, y as rlnOriginXAngst: the shift that brings the particle to the centre of its image.
+    coordinates_in_pixels
+        (n, 2) = x, y on the micrograph.
+    defocus
+        (n, 3) = u [Å], v [Å], angle [degrees].
+    phase_shift_in_degrees
+        (n,)
+    half_set
+        (n,) 1 or 2.
+    source
+        File that relative names refer to, and that errors name.
+    table, optics_table
+        STAR blocks as read: what is not a field here is kept for writing.
+    optics_group
+        (n,) rlnOpticsGroup.
+    beam_tilt_in_milliradians
+        (n, 2) = x, y.
+    image_size
+        (n,) side of the images [pixels].
+    micrograph_pixel_size_in_angstroms
+        (n,) pixel size that ``coordinates_in_pixels`` refer to.
+    ctf_b_factor_in_square_angstroms, ctf_scale
+        (n,) the CTF is multiplied by scale · exp(-B k²/4).
+    class_number
+        (n,) from 1.
     """
 
     image_names: tuple[str, ...]
@@ -46,10 +77,34 @@ class Particles:
     half_set: Tensor | None = None
     source: str = ""
     table: StarBlock | None = None
+    optics_table: StarBlock | None = None
+    optics_group: Tensor | None = None
+    beam_tilt_in_milliradians: Tensor | None = None
+    image_size: Tensor | None = None
+    micrograph_pixel_size_in_angstroms: Tensor | None = None
+    ctf_b_factor_in_square_angstroms: Tensor | None = None
+    ctf_scale: Tensor | None = None
+    class_number: Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of particles."""
         return len(self.image_names)
+
+    def subset(self, indices: Sequence[int] | Tensor) -> Particles:
+        """Return the particles at ``indices`` (positions from 0, in this order) or where a boolean mask is True."""
+        chosen = torch.as_tensor(indices)
+        chosen = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen.long()
+        positions = chosen.tolist()
+        changed: dict[str, object] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = value[chosen]
+            elif isinstance(value, tuple):
+                changed[field.name] = tuple(value[i] for i in positions)
+        if self.table is not None:
+            changed["table"] = replace(self.table, rows=tuple(self.table.rows[i] for i in positions))
+        return replace(self, **changed)  # type: ignore[arg-type]
 
 
 def read_particles(
@@ -76,7 +131,20 @@ def read_particles(
 def _columns(block: StarBlock, *labels: str) -> Tensor | None:
     if not all(label in block for label in labels):
         return None
-    return torch.from_numpy(np.stack([block.numbers(label) for label in labels], axis=1))
+    values = np.stack([block.numbers(label) for label in labels], axis=1)
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise InputError(
+            block.source,
+            f"{labels[column]} is {values[row, column]:g} in row {row + 1} of data_{block.name}",
+            "Write a finite number there, or delete the row.",
+        )
+    return torch.from_numpy(values)
+
+
+def _column(block: StarBlock, label: str) -> Tensor | None:
+    values = _columns(block, label)
+    return None if values is None else values[:, 0]
 
 
 def _from_star(file: Path, override: float | None) -> Particles:
@@ -93,51 +161,72 @@ def _from_star(file: Path, override: float | None) -> Particles:
         if optics.has_table
         else list(block.records())
     )
-    cache: dict[int, float] = {}
 
     def pixel_of(row: Mapping[str, str]) -> float:
-        if override is not None:
-            return override
-        if id(row) not in cache:
-            pixel = pixel_size_of(row, str(file), of="particle")
-            if pixel is None:
-                raise InputError(
-                    file,
-                    "gives no pixel size of the particle images (rlnImagePixelSize, rlnPixelSize, "
-                    "or rlnDetectorPixelSize with rlnMagnification)",
-                    "Add rlnImagePixelSize to data_optics, or give --pixel-size.",
-                )
-            cache[id(row)] = pixel
-        return cache[id(row)]
+        pixel = override if override is not None else pixel_size_of(row, str(file), of="particle")
+        if pixel is None:
+            raise InputError(
+                file,
+                "gives no pixel size of the particle images (rlnImagePixelSize, rlnPixelSize, "
+                "or rlnDetectorPixelSize with rlnMagnification)",
+                "Add rlnImagePixelSize to data_optics, or give --pixel-size.",
+            )
+        return pixel
 
-    def per_row(label: str) -> Tensor:
-        try:
-            return torch.tensor([float(row[label]) for row in shared], dtype=torch.float64)
-        except (KeyError, ValueError):
-            raise InputError(file, f"{label} is missing or no number", f"Add {label} to the optics table.") from None
+    def per_group(value_of: Callable[[Mapping[str, str]], float]) -> Tensor:
+        known = {id(row): row for row in shared}
+        values = {key: value_of(row) for key, row in known.items()}
+        return torch.tensor([values[id(row)] for row in shared], dtype=torch.float64)
 
-    pixel = torch.tensor([pixel_of(row) for row in shared], dtype=torch.float64)
+    def required(label: str) -> Tensor:
+        def value_of(row: Mapping[str, str]) -> float:
+            try:
+                value = float(row[label])
+            except (KeyError, ValueError):
+                value = math.nan
+            if not math.isfinite(value):
+                raise InputError(file, f"{label} is missing or no number", f"Add {label} to the optics table.")
+            return value
+
+        return per_group(value_of)
+
+    def optional(label: str) -> Tensor | None:
+        return None if any(row.get(label, "None") == "None" for row in shared) else required(label)
+
+    pixel = per_group(pixel_of)
     origins = _columns(block, "rlnOriginXAngst", "rlnOriginYAngst")
     if origins is None:
         pixels = _columns(block, "rlnOriginX", "rlnOriginY")
         origins = None if pixels is None else pixels * pixel[:, None]
-    phase = _columns(block, "rlnPhaseShift")
-    half = _columns(block, "rlnRandomSubset")
+    half, group, class_number = (
+        None if (column := _column(block, label)) is None else column.long()
+        for label in ("rlnRandomSubset", "rlnOpticsGroup", "rlnClassNumber")
+    )
+    tilt_x, tilt_y, size = optional("rlnBeamTiltX"), optional("rlnBeamTiltY"), optional("rlnImageSize")
+    original = optional("rlnMicrographOriginalPixelSize")
     return Particles(
         image_names=block.column("rlnImageName"),
         micrograph_names=block.column("rlnMicrographName") if "rlnMicrographName" in block else None,
         pixel_size_in_angstroms=pixel,
-        voltage_in_kilovolts=per_row("rlnVoltage"),
-        spherical_aberration_in_millimeters=per_row("rlnSphericalAberration"),
-        amplitude_contrast=per_row("rlnAmplitudeContrast"),
+        voltage_in_kilovolts=required("rlnVoltage"),
+        spherical_aberration_in_millimeters=required("rlnSphericalAberration"),
+        amplitude_contrast=required("rlnAmplitudeContrast"),
         angles_in_degrees=_columns(block, "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"),
         origins_in_angstroms=origins,
         coordinates_in_pixels=_columns(block, "rlnCoordinateX", "rlnCoordinateY"),
         defocus=_columns(block, "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"),
-        phase_shift_in_degrees=None if phase is None else phase[:, 0],
-        half_set=None if half is None else half[:, 0].long(),
+        phase_shift_in_degrees=_column(block, "rlnPhaseShift"),
+        half_set=half,
         source=str(file),
         table=block,
+        optics_table=find_block(blocks, "optics") if optics.has_table else None,
+        optics_group=group,
+        beam_tilt_in_milliradians=None if tilt_x is None or tilt_y is None else torch.stack([tilt_x, tilt_y], -1),
+        image_size=None if size is None else size.long(),
+        micrograph_pixel_size_in_angstroms=optional("rlnMicrographPixelSize") if original is None else original,
+        ctf_b_factor_in_square_angstroms=_column(block, "rlnCtfBfactor"),
+        ctf_scale=_column(block, "rlnCtfScalefactor"),
+        class_number=class_number,
     )
 
 
@@ -164,7 +253,7 @@ def _from_cs(file: Path, override: float | None, passthrough: Sequence[str | os.
     u, v, angle = field("ctf/df1_A"), field("ctf/df2_A"), field("ctf/df_angle_rad", degrees)
     shape = field("location/micrograph_shape")
     x, y = field("location/center_x_frac"), field("location/center_y_frac")
-    split = field("alignments3D/split")
+    split, group, size = field("alignments3D/split"), field("ctf/exp_group_id"), field("blob/shape")
     return Particles(
         image_names=tuple(
             f"{int(row['blob/idx']) + 1:06d}@{text_of(row['blob/path'])}" for row in table[["blob/path", "blob/idx"]]
@@ -187,4 +276,9 @@ def _from_cs(file: Path, override: float | None, passthrough: Sequence[str | os.
         phase_shift_in_degrees=field("ctf/phase_shift_rad", degrees),
         half_set=None if split is None else split.long() + 1,
         source=str(file),
+        optics_group=None if group is None else group.long(),
+        image_size=None if size is None else size[:, 0].long(),
+        micrograph_pixel_size_in_angstroms=field("location/micrograph_psize_A"),
+        ctf_b_factor_in_square_angstroms=field("ctf/bfactor"),
+        ctf_scale=field("ctf/scale"),
     )

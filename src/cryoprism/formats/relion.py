@@ -20,7 +20,7 @@ from .star import StarBlock, find_block, read_star, star_value, write_star
 
 __all__ = ["catalogue_from_star", "portable_name", "resolve_name", "write_micrographs_star"]
 
-_PER_ROW_OPTICS = (
+PER_ROW_OPTICS = (
     "rlnVoltage",
     "rlnSphericalAberration",
     "rlnAmplitudeContrast",
@@ -194,7 +194,7 @@ def catalogue_from_star(file: Path, overrides: Overrides) -> Catalogue:
         is_movie = movies or _is_movie(path)
         group = row.get("rlnOpticsGroup", next(iter(optics_rows.rows), ""))
         shared = optics_rows.rows.get(group, {}) if optics_rows.has_table else row
-        key = (group,) if optics_rows.has_table else tuple(row.get(column, "") for column in _PER_ROW_OPTICS)
+        key = (group,) if optics_rows.has_table else tuple(row.get(column, "") for column in PER_ROW_OPTICS)
         if key not in group_names:
             group_name = shared.get("rlnOpticsGroupName", f"opticsGroup{len(optics) + 1}")
             if group_name in optics:
@@ -330,7 +330,7 @@ def write_micrographs_star(
     for record in records:
         labels.update(dict.fromkeys(record.extra))
     if not had_optics:
-        for label in _PER_ROW_OPTICS:
+        for label in PER_ROW_OPTICS:
             labels.pop(label, None)
     labels["rlnOpticsGroup"] = None
     rows = []

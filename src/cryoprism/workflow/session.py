@@ -43,6 +43,7 @@ from cryoprism.restoration import (
     relative_to_session,
     relion_columns,
 )
+from cryoprism.structure import directional_weights, directional_weights_block
 
 from ._analysis import PRODUCTS, Analysis, RestoreTask, Task, analyse, load_micrograph, restore
 from ._config import RestoreConfig
@@ -306,6 +307,11 @@ def _write_star(folder: Path, catalogue: Catalogue, settled: dict[str, Estimate]
     ]
     rows = [relion_columns(optics[name], damping) for name, damping in zip(order, dampings, strict=True)]
     columns: dict[str, list[object]] = {label: [row[label] for row in rows] for label in rows[0]}
+    tilts = [settled[name].tilt for name in order]
+    if any(tilt.significant for tilt in tilts):
+        # Change of the defocus [Å per Å] over the field: what gives every particle a defocus of its own.
+        columns["cryoprismDefocusGradientX"] = [tilt.gradient_x if tilt.significant else 0.0 for tilt in tilts]
+        columns["cryoprismDefocusGradientY"] = [tilt.gradient_y if tilt.significant else 0.0 for tilt in tilts]
     columns["cryoprismFlags"] = [";".join(flags_of(settled[name])) or "None" for name in order]
     cleaned = {record.name: folder / "cleaned" / f"{record.name}.mrc" for record in records}
     if any(path.exists() for path in cleaned.values()):
@@ -323,8 +329,9 @@ def _as_average(record: MicrographRecord, folder: Path) -> MicrographRecord:
 
 
 def _write_weights(path: Path, estimate: Estimate) -> None:
-    """Per-frequency weights of one micrograph as STAR: all directions together, and the weakest and strongest one."""
-    weights = frequency_weights(fitted_spectrum(estimate), _fitted_optics(estimate))
+    """Per-frequency weights of one micrograph as STAR: all directions together, the weakest and strongest, each one."""
+    spectrum = fitted_spectrum(estimate)
+    weights = frequency_weights(spectrum, _fitted_optics(estimate))
     pick = slice(4, None, 8)  # every eighth of 1024 radii: the spectra are smooth
     k = weights.frequency[pick]
     directional = weights.directional_weight[:, pick]
@@ -346,7 +353,8 @@ def _write_weights(path: Path, estimate: Estimate) -> None:
         ("cryoprismWeakestDirection", "cryoprismStrongestDirection"),
         ((f"{float(angles[weakest]):.2f}", f"{float(angles[strongest]):.2f}"),),
     )
-    write_star(path, [directions, table])
+    polar = directional_weights_block(directional_weights(spectrum))
+    write_star(path, [directions, table, polar])
 
 
 def _fitted_optics(estimate: Estimate) -> FittedOptics:

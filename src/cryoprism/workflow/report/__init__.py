@@ -1,6 +1,7 @@
 """The report: one self-contained page that shows a session and its micrographs at a glance."""
 
+from ._map_page import map_report, map_sections
 from ._page import write_report
 from ._session import write_graph
 
-__all__ = ["write_graph", "write_report"]
+__all__ = ["map_report", "map_sections", "write_graph", "write_report"]

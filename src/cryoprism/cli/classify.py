@@ -1,0 +1,100 @@
+"""``cryoprism classify``: class averages of particles."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ._given import given_values
+
+__all__ = ["FIELDS", "classify"]
+
+#: Which field of ``workflow.ClassifyConfig`` each option sets.
+FIELDS = {
+    "particles": "particles_file",
+    "out": "output",
+    "classes": "classes",
+    "diameter": "diameter_in_angstroms",
+    "iterations": "iterations",
+    "scale": "scaled_box_in_pixels",
+    "select": "least_score",
+    "max_shift": "max_shift_in_angstroms",
+    "ctf": "ctf",
+    "pixel_size": "pixel_size_in_angstroms",
+    "only_do_unfinished": "only_do_unfinished",
+    "overwrite": "overwrite",
+    "device": "device",
+    "seed": "seed",
+    "max_memory": "max_memory_in_gigabytes",
+}
+
+
+def classify(
+    context: typer.Context,
+    particles: Annotated[
+        str | None,
+        typer.Argument(metavar="PARTICLES", help="A RELION STAR or cryoSPARC .cs file of extracted particles."),
+    ] = None,
+    diameter: Annotated[
+        float | None, typer.Option(metavar="Å", help="Diameter of the circle that holds the particle.")
+    ] = None,
+    classes: Annotated[int, typer.Option("--classes", "--K", metavar="N", help="Number of classes.")] = 50,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Classify/jobNNN."),
+    ] = None,
+    iterations: Annotated[
+        int, typer.Option("--iterations", "--iter", metavar="N", help="Iterations at most; fewer once nothing changes.")
+    ] = 25,
+    scale: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Scale the images down to this side, in pixels. Default: 3 Å per pixel."),
+    ] = None,
+    select: Annotated[
+        float, typer.Option(metavar="SCORE", help="Lowest score of a class that goes into selected.star, 0 to 1.")
+    ] = 0.2,
+    max_shift: Annotated[
+        float | None,
+        typer.Option(metavar="Å", help="Shift looked for in each iteration. Default: a tenth of the diameter."),
+    ] = None,
+    ctf: Annotated[bool, typer.Option("--ctf/--no-ctf", help="Correct for the contrast transfer.")] = True,
+    pixel_size: Annotated[
+        float | None, typer.Option(metavar="Å", help="Pixel size of the images; replaces the one in the metadata.")
+    ] = None,
+    only_do_unfinished: Annotated[
+        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder after its last iteration.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
+    ] = "cpu",
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
+    max_memory: Annotated[
+        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
+    ] = None,
+) -> None:
+    """Sort particles into classes of like views and average them.
+
+    PARTICLES are those of 'cryoprism extract' or of RELION, with their CTF. The classes come from the particles alone.
+
+    Writes classes.mrcs and classes.star (averages, the largest class first), particles.star (class, in-plane angle and
+    origin of each particle), selected.star (particles of the classes that are good by themselves), report.html with
+    the gallery, classification.json, job.json and run.log.
+
+    The score of a class is the mean correlation of the averages of its two halves, from the resolution up to which they
+    shared a reference to that of the best class. Classes with a score of at least --select are selected, but none if
+    the halves, taken over all classes, agree no better than pure noise may.
+
+    \b
+    Example:
+    cryoprism classify Extract/job001/particles.star --classes 50 --diameter 180
+    """
+    from cryoprism.workflow import ClassifyConfig, classify_session
+
+    from ._console import logging_to_console
+
+    with logging_to_console():
+        summary = classify_session(ClassifyConfig(**given_values(context, FIELDS)))
+    typer.echo(summary.sentence())
+    typer.echo(f"Gallery: {summary.output / 'report.html'}")

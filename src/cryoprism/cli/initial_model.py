@@ -1,0 +1,99 @@
+"""``cryoprism initial-model``: a first map from particles alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ._given import given_values
+
+__all__ = ["FIELDS", "initial_model"]
+
+#: Which field of ``workflow.InitialModelConfig`` each option sets.
+FIELDS = {
+    "particles": "particles_file",
+    "symmetry": "symmetry",
+    "diameter": "diameter_in_angstroms",
+    "starts": "starts",
+    "maximum_resolution": "maximum_resolution_in_angstroms",
+    "shift_range": "shift_range_in_angstroms",
+    "min_distance": "min_distance_in_angstroms",
+    "pixel_size": "pixel_size_in_angstroms",
+    "out": "output",
+    "only_do_unfinished": "only_do_unfinished",
+    "overwrite": "overwrite",
+    "device": "device",
+    "seed": "seed",
+    "max_memory": "max_memory_in_gigabytes",
+}
+
+
+def initial_model(
+    context: typer.Context,
+    particles: Annotated[
+        str | None,
+        typer.Argument(metavar="PARTICLES", help="A RELION STAR or cryoSPARC .cs file of particles with their CTF."),
+    ] = None,
+    symmetry: Annotated[
+        str, typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group, such as C1, D7, O or I1.")
+    ] = "C1",
+    diameter: Annotated[
+        float | None,
+        typer.Option("--diameter", "--particle_diameter", metavar="Å", help="Diameter of the particle. Needed."),
+    ] = None,
+    starts: Annotated[int, typer.Option(metavar="N", help="Independent starts from noise; the best is kept.")] = 3,
+    maximum_resolution: Annotated[
+        float, typer.Option("--maximum-resolution", "--maxres", metavar="Å", help="Finest frequencies used.")
+    ] = 12.0,
+    shift_range: Annotated[float, typer.Option(metavar="Å", help="How far off centre particles may be.")] = 12.0,
+    min_distance: Annotated[
+        float, typer.Option(metavar="Å", help="Particles nearer than this to another one are left out; 0 keeps all.")
+    ] = 20.0,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option("--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the table's."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free InitialModel/jobNNN."
+        ),
+    ] = None,
+    only_do_unfinished: Annotated[
+        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu; others are refused, never replaced.")] = "cpu",
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the starts and of the half sets.")] = 0,
+    max_memory: Annotated[
+        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
+    ] = None,
+) -> int:
+    """Make a first map from particles alone, without a reference.
+
+    The hand of the map is not known: the mirror image explains the particles just as well.
+
+    Writes initial_model.mrc, particles.star with poses, initial_model.json, report.html, job.json and run.log.
+
+    \b
+    Example:
+    cryoprism initial-model Extract/job001/particles.star --symmetry O --diameter 130
+    """
+    from cryoprism.workflow import InitialModelConfig, initial_model_session
+
+    from ._console import logging_to_console
+
+    known = {} if config is None else InitialModelConfig.from_file(config).model_dump()
+    settings = InitialModelConfig(**(known | given_values(context, FIELDS)))
+    with logging_to_console():
+        summary = initial_model_session(settings)
+    typer.echo(summary.sentence)
+    done = "was there already" if summary.skipped else f"made in {summary.seconds:.1f} s"
+    typer.echo(f"Model {done}: {summary.map}")
+    typer.echo(f"Report: {summary.report}")
+    return 0

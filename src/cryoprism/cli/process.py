@@ -1,0 +1,147 @@
+"""``cryoprism process``: from micrographs to a map in one go."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ._given import given_values
+
+__all__ = ["FIELDS", "process"]
+
+#: Which field of ``workflow.ProcessConfig`` each option sets.
+FIELDS = {
+    "micrographs": "inputs",
+    "symmetry": "symmetry",
+    "diameter": "diameter_in_angstroms",
+    "reference": "reference",
+    "pick_method": "pick_method",
+    "box": "box_in_pixels",
+    "scale": "scaled_box_in_pixels",
+    "classes": "classes",
+    "initial_lowpass": "initial_lowpass_in_angstroms",
+    "weights": "weights",
+    "starts": "starts",
+    "iterations": "iterations",
+    "pixel_size": "pixel_size_in_angstroms",
+    "voltage": "voltage_in_kilovolts",
+    "spherical_aberration": "spherical_aberration_in_millimeters",
+    "amplitude_contrast": "amplitude_contrast",
+    "out": "output",
+    "only_do_unfinished": "only_do_unfinished",
+    "overwrite": "overwrite",
+    "workers": "workers",
+    "device": "device",
+    "seed": "seed",
+    "max_memory": "max_memory_in_gigabytes",
+}
+
+
+def process(
+    context: typer.Context,
+    micrographs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MICROGRAPHS",
+            help="A RELION STAR or cryoSPARC .cs file, folders, globs, or MRC and TIFF files; micrographs.star of "
+            "'cryoprism restore' is not restored again.",
+        ),
+    ] = None,
+    symmetry: Annotated[
+        str, typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group, such as C1, D7, O or I1.")
+    ] = "C1",
+    diameter: Annotated[
+        float | None,
+        typer.Option(
+            "--diameter", "--particle_diameter", metavar="Å", help="Longest diameter of the particle. Needed."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", "--ref", metavar="MAP", help="Map to pick with and start from. Default: none."),
+    ] = None,
+    pick_method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="blob, template or learned. Default: template with a reference, else blob."),
+    ] = None,
+    box: Annotated[
+        int | None, typer.Option("--box", metavar="PIXELS", help="Side of the box. Default: about 1.4 diameters.")
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="Side to which particles are scaled down. Default: what the data carry."),
+    ] = None,
+    classes: Annotated[
+        int, typer.Option("--classes", "--K", metavar="N", help="Classes of a 2-D classification; 0 leaves it out.")
+    ] = 0,
+    initial_lowpass: Annotated[
+        float, typer.Option("--initial-lowpass", "--ini_high", metavar="Å", help="Low-pass of the starting map.")
+    ] = 30.0,
+    weights: Annotated[
+        bool, typer.Option("--weights/--no-weights", help="Use each micrograph's fitted envelope in the map.")
+    ] = False,
+    starts: Annotated[int, typer.Option(metavar="N", help="Independent starts of the initial model.")] = 3,
+    iterations: Annotated[
+        int, typer.Option("--iterations", "--iter", metavar="N", help="Most passes of the refinement.")
+    ] = 20,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option("--pixel-size", "--angpix", metavar="Å", help="Pixel size; replaces the one in the metadata."),
+    ] = None,
+    voltage: Annotated[float | None, typer.Option("--voltage", "--kV", metavar="kV", help="Voltage.")] = None,
+    spherical_aberration: Annotated[
+        float | None, typer.Option("--spherical-aberration", "--cs", metavar="mm", help="Spherical aberration.")
+    ] = None,
+    amplitude_contrast: Annotated[
+        float | None, typer.Option(metavar="FRACTION", help="Amplitude contrast, usually 0.07 to 0.1.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Process/jobNNN."),
+    ] = None,
+    only_do_unfinished: Annotated[
+        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", "--j", metavar="N", help="Processes that work on micrographs side by side.")
+    ] = 1,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="For the stages that use it: cpu, cuda, cuda:N or mps.")
+    ] = "cpu",
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
+    max_memory: Annotated[
+        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
+    ] = None,
+) -> int:
+    """Go from micrographs to a map: restore, pick, extract, initial model, refine.
+
+    Each stage is a job in a folder of the output, as its own command would write it; give that command more options
+    where the defaults do not do. Stages that are done are not done again.
+
+    Writes map.mrc, half1.mrc, half2.mrc, map_sharpened.mrc, mask.mrc, local_resolution.mrc, particles.star with poses,
+    resolution.json, report.html, and Restore/, Pick/, Extract/, Classify/, InitialModel/ and Refine/.
+
+    \b
+    Example:
+    cryoprism process micrographs.star --symmetry O --diameter 130 --out Process/run1
+    """
+    from cryoprism.workflow import ProcessConfig, process_session
+
+    from ._console import logging_to_console
+
+    known = {} if config is None else ProcessConfig.from_file(config).model_dump()
+    settings = ProcessConfig(**(known | given_values(context, FIELDS)))
+    with logging_to_console():
+        summary = process_session(settings)
+    for sentence in summary.sentences:
+        typer.echo(sentence)
+    for row in summary.stages:
+        typer.echo(f"{row.folder}: {row.sentence}")
+    typer.echo(f"Done in {summary.seconds:.0f} s. Report: {summary.report}")
+    return 0

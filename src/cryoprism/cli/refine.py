@@ -1,0 +1,142 @@
+"""``cryoprism refine``: poses, half maps and resolution from particles and a starting map."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ._given import given_values
+
+__all__ = ["FIELDS", "refine"]
+
+#: Which field of ``workflow.RefineConfig`` each option sets.
+FIELDS = {
+    "particles": "particles_file",
+    "reference": "reference",
+    "symmetry": "symmetry",
+    "diameter": "diameter_in_angstroms",
+    "initial_lowpass": "initial_lowpass_in_angstroms",
+    "mask": "mask_file",
+    "weights": "weights_folder",
+    "scale": "scaled_box_in_pixels",
+    "shift_range": "shift_range_in_angstroms",
+    "min_distance": "min_distance_in_angstroms",
+    "maximum_resolution": "maximum_resolution_in_angstroms",
+    "iterations": "iterations",
+    "local": "local",
+    "pixel_size": "pixel_size_in_angstroms",
+    "out": "output",
+    "only_do_unfinished": "only_do_unfinished",
+    "overwrite": "overwrite",
+    "device": "device",
+    "seed": "seed",
+    "max_memory": "max_memory_in_gigabytes",
+}
+
+
+def refine(
+    context: typer.Context,
+    particles: Annotated[
+        str | None,
+        typer.Argument(metavar="PARTICLES", help="A RELION STAR or cryoSPARC .cs file of particles with their CTF."),
+    ] = None,
+    reference: Annotated[
+        str,
+        typer.Option(
+            "--reference",
+            "--ref",
+            metavar="MAP",
+            help="Map to start from, of any scale and voxel size; 'none' starts from poses that PARTICLES holds.",
+        ),
+    ] = "none",
+    symmetry: Annotated[
+        str, typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group, such as C1, D7, O or I1.")
+    ] = "C1",
+    diameter: Annotated[
+        float | None,
+        typer.Option("--diameter", "--particle_diameter", metavar="Å", help="Diameter of the particle. Needed."),
+    ] = None,
+    initial_lowpass: Annotated[
+        float, typer.Option("--initial-lowpass", "--ini_high", metavar="Å", help="Low-pass of the starting map.")
+    ] = 30.0,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            "--mask", "--solvent_mask", metavar="MRC", help="Mask from 0 to 1. Default: a soft sphere of the diameter."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder 'weights' of cryoprism restore: use the envelope of each micrograph."
+        ),
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Scale images down to this side first. Default: as they are.")
+    ] = None,
+    shift_range: Annotated[float, typer.Option(metavar="Å", help="How far off centre particles may be.")] = 12.0,
+    min_distance: Annotated[
+        float, typer.Option(metavar="Å", help="Particles nearer than this to another one are left out; 0 keeps all.")
+    ] = 20.0,
+    maximum_resolution: Annotated[
+        float | None,
+        typer.Option(
+            "--maximum-resolution", "--maxres", metavar="Å", help="Finest frequencies used for poses. Default: all."
+        ),
+    ] = None,
+    iterations: Annotated[int, typer.Option("--iterations", "--iter", metavar="N", help="Most passes.")] = 20,
+    local: Annotated[bool, typer.Option("--local/--no-local", help="Measure the resolution by place too.")] = True,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option("--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the table's."),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Refine/jobNNN."),
+    ] = None,
+    only_do_unfinished: Annotated[
+        bool, typer.Option("--only-do-unfinished", help="Go on after the last pass of a run that was stopped.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu; others are refused, never replaced.")] = "cpu",
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Seed of the grids, and of the half sets where the table has none.")
+    ] = 0,
+    max_memory: Annotated[
+        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
+    ] = None,
+) -> int:
+    """Refine poses and make a map with an honest resolution.
+
+    Duplicates are left out, then whole micrographs are drawn into two halves that share nothing finer than 40 Å
+    from there on; rlnRandomSubset is kept where it is given.
+
+    Writes map.mrc, half1.mrc, half2.mrc (unfiltered), map_sharpened.mrc, mask.mrc, local_resolution.mrc,
+    particles.star with poses, resolution.json, report.html, passes.npz (to go on after a stop), job.json and run.log.
+
+    \b
+    Example:
+    cryoprism refine particles.star --reference start.mrc --symmetry O --diameter 130 --out Refine/run1
+    """
+    from cryoprism.workflow import RefineConfig, refine_session
+
+    from ._console import logging_to_console
+
+    known = {} if config is None else RefineConfig.from_file(config).model_dump()
+    settings = RefineConfig(**(known | given_values(context, FIELDS)))
+    with logging_to_console():
+        summary = refine_session(settings)
+    for sentence in summary.sentences:
+        typer.echo(sentence)
+    done = "was refined before" if summary.skipped else f"in {summary.seconds:.1f} s"
+    left_out = f", {summary.duplicates} duplicates left out" if summary.duplicates else ""
+    typer.echo(f"{summary.particles} particles{left_out}, {summary.passes} passes, {done}.")
+    if not summary.settled:
+        typer.echo(f"It had not settled after {summary.passes} passes: give more --iterations.")
+    typer.echo(f"Report: {summary.report}")
+    return 0

@@ -1,0 +1,260 @@
+"""The learned picker: a small fully convolutional network that scores every point of a micrograph as a particle centre.
+
+The network sees the channels of :mod:`cryoprism.particles._inputs` at a scale set by the particle's diameter. Its
+weights ship with the package; the card beside them says how they were made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from cryoprism.core import InputError, resolve_device
+from cryoprism.restoration.masks import ArtefactMask
+
+from ._inputs import PIXELS_PER_DIAMETER, Transfer, centre_odds, picker_channels, working_pixel
+
+__all__ = ["LearnedPicker", "PickerNetwork", "ScoreMap", "Transfer", "load_picker", "save_picker", "shipped_weights"]
+
+CHANNELS = 3
+_FORMAT = "cryoprism-picker-1"
+_ENTRY = "cryoprism"
+_STRIDE = 8  # pixels of the working image per pixel of the coarsest layer
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class ScoreMap:
+    """How much each point of a micrograph looks like the centre of a particle.
+
+    Attributes
+    ----------
+    values
+        (h', w') log-odds (natural logarithm), on the CPU; pixel (i, j) lies (i, j) × the pixel size from the first
+        pixel of the micrograph.
+    pixel_size_in_angstroms
+        Of the map.
+    """
+
+    values: Tensor
+    pixel_size_in_angstroms: float
+
+
+class _Block(nn.Module):
+    """Two convolutions beside a shortcut, each after group normalisation and rectification."""
+
+    def __init__(self, width: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.norm_1 = nn.GroupNorm(8, width)
+        self.conv_1 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
+        self.norm_2 = nn.GroupNorm(8, width)
+        self.conv_2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv_1(torch.relu(self.norm_1(x)))
+        out: Tensor = x + self.conv_2(torch.relu(self.norm_2(y)))
+        return out
+
+
+class PickerNetwork(nn.Module):
+    """Encoder and decoder over three scales: 12, 6 and 3 pixels per particle diameter.
+
+    Channels (b, 3, h, w) in, log-odds (b, h, w) out, for any height and width. The receptive field is wider than four
+    diameters: a particle is judged with its neighbours.
+
+    Parameters
+    ----------
+    widths
+        Features at the three scales, multiples of 8.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (24, 48, 64)) -> None:
+        super().__init__()
+        fine, middle, coarse = widths
+        self.widths = widths
+        self.stem = nn.Conv2d(4 * CHANNELS, fine, 3, padding=1)
+        self.encode_fine = _Block(fine)
+        self.down_middle = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
+        self.encode_middle = _Block(middle)
+        self.down_coarse = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
+        self.bottom = nn.Sequential(_Block(coarse), _Block(coarse, dilation=2))
+        self.up_middle = nn.Conv2d(coarse, middle, 1)
+        self.decode_middle = _Block(middle)
+        self.up_fine = nn.Conv2d(middle, fine, 1)
+        self.decode_fine = _Block(fine)
+        self.head_norm = nn.GroupNorm(8, fine)
+        self.head = nn.Conv2d(fine, 4, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.constant_(self.head.bias, -4.0)  # type: ignore[arg-type]
+
+    def forward(self, channels: Tensor) -> Tensor:
+        """Return log-odds (b, h, w) of channels (b, 3, h, w)."""
+        height, width = channels.shape[-2:]
+        pad = (0, -width % _STRIDE, 0, -height % _STRIDE)
+        x = nn.functional.pixel_unshuffle(nn.functional.pad(channels, pad), 2)
+        fine = self.encode_fine(self.stem(x))
+        middle = self.encode_middle(self.down_middle(fine))
+        x = self.bottom(self.down_coarse(middle))
+        x = self.decode_middle(middle + nn.functional.interpolate(self.up_middle(x), scale_factor=2.0))
+        x = self.decode_fine(fine + nn.functional.interpolate(self.up_fine(x), scale_factor=2.0))
+        x = nn.functional.pixel_shuffle(self.head(torch.relu(self.head_norm(x))), 2)
+        return x[:, 0, :height, :width]
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedPicker:
+    """A network with its weights, ready to score micrographs; :func:`load_picker` makes it.
+
+    Attributes
+    ----------
+    network
+        In evaluation mode, on ``device``.
+    device
+        Where it runs.
+    offset
+        Subtracted from the network's output: the logarithm of the weight that positives had in training.
+    notes
+        Metadata of the weights: how they were trained, and under ``threshold`` the score that serves as a limit.
+    """
+
+    network: PickerNetwork
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    offset: float = 0.0
+    notes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+
+    def score(
+        self,
+        micrograph: Tensor,
+        pixel_size_in_angstroms: float,
+        *,
+        diameter_in_angstroms: float,
+        transfer: Transfer | None = None,
+        mask: Tensor | ArtefactMask | None = None,
+    ) -> ScoreMap:
+        """Log-odds of a particle centre at every point.
+
+        Parameters
+        ----------
+        micrograph
+            (h, w) raw pixels, protein dark; not changed.
+        pixel_size_in_angstroms
+            Its pixel size [Å].
+        diameter_in_angstroms
+            Longest diameter of the particle [Å], right to about a quarter.
+        transfer
+            The CTF, where it is known: it sharpens the picture that the network sees.
+        mask
+            Artefact labels (``restoration.masks``) at any resolution: what they cover gets low scores.
+
+        Raises
+        ------
+        InputError
+            A value or an image that cannot be used.
+        """
+        channels = picker_channels(
+            torch.as_tensor(micrograph).to(self.device),
+            pixel_size_in_angstroms,
+            diameter_in_angstroms=diameter_in_angstroms,
+            transfer=transfer,
+            mask=_to(mask, self.device),
+        )
+        with torch.no_grad():
+            values = centre_odds(self.network(channels[None])[0] - self.offset)
+        return ScoreMap(values.float().cpu(), working_pixel(diameter_in_angstroms))
+
+    def to(self, device: str) -> LearnedPicker:
+        """Return a copy of the picker on another device (``cpu``, ``cuda``, ``cuda:N``, ``mps``)."""
+        place = resolve_device(device)
+        return replace(self, network=copy_of(self.network).to(place), device=place)
+
+
+def _to(mask: Tensor | ArtefactMask | None, device: torch.device) -> Tensor | None:
+    if mask is None:
+        return None
+    return (mask.labels if isinstance(mask, ArtefactMask) else mask).to(device)
+
+
+def copy_of(network: PickerNetwork) -> PickerNetwork:
+    """Return a network with the same weights, independent of the first."""
+    copy = PickerNetwork(network.widths)
+    copy.load_state_dict({name: value.detach().cpu().clone() for name, value in network.state_dict().items()})
+    return copy.eval()
+
+
+def shipped_weights() -> Path:
+    """File of the weights that ship with the package."""
+    return Path(__file__).parent / "weights" / "picker.safetensors"
+
+
+def save_picker(path: str | Path, picker: LearnedPicker) -> str:
+    """Write the weights as safetensors, with all that is needed to load them; returns the file's SHA-256."""
+    state = {name: value.detach().cpu().contiguous() for name, value in picker.network.state_dict().items()}
+    notes = dict(picker.notes) | {
+        "format": _FORMAT,
+        "widths": json.dumps(list(picker.network.widths)),
+        "pixels_per_diameter": str(PIXELS_PER_DIAMETER),
+        "offset": repr(picker.offset),
+    }
+    # One entry, because the order of several is not kept, and equal weights are to be equal files.
+    content = save(state, metadata={_ENTRY: json.dumps(notes, sort_keys=True)})
+    file = Path(path)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_picker(path: str | Path | None = None, *, device: str = "cpu") -> LearnedPicker:
+    """Load a learned picker.
+
+    Parameters
+    ----------
+    path
+        A ``.safetensors`` file that :func:`save_picker` wrote; None takes the weights of the package.
+    device
+        ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; never replaced by another one.
+
+    Raises
+    ------
+    InputError
+        No such file, not weights of this picker, or no such device.
+    """
+    place = resolve_device(device)
+    file = shipped_weights() if path is None else Path(path)
+    if not file.is_file():
+        raise InputError(file, "no such file", "Give weights that 'cryoprism train-picker' wrote, or none.")
+    notes: dict[str, str] = {}
+    state: dict[str, Tensor] = {}
+    try:
+        with safe_open(file, framework="pt") as stored:
+            notes = dict(json.loads((stored.metadata() or {}).get(_ENTRY, "{}")))
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(file, f"is no safetensors file ({error})"[:200], _REMEDY) from error
+    if notes.get("format") != _FORMAT or notes.get("pixels_per_diameter") != str(PIXELS_PER_DIAMETER):
+        raise InputError(file, f"holds '{notes.get('format', 'no format')}', not {_FORMAT}", _REMEDY)
+    network = PickerNetwork(_widths(notes["widths"]))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(file, "does not hold the weights that its metadata describe", _REMEDY) from error
+    return LearnedPicker(network.eval().to(place), place, float(notes["offset"]), MappingProxyType(notes))
+
+
+_REMEDY = "Give weights that 'cryoprism train-picker' wrote."
+
+
+def _widths(text: str) -> tuple[int, int, int]:
+    values: Any = json.loads(text)
+    fine, middle, coarse = (int(value) for value in values)
+    return fine, middle, coarse

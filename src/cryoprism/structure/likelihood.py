@@ -1,0 +1,358 @@
+"""How well orientations and shifts of a map explain particle images: the expectation step of refinement.
+
+With packed coefficients X of an image, its transfer C, noise variance σ² = E|n|² and the slice R of the map,
+
+    log p(X | orientation, shift) = Σ 2 Re(C X* S R) / σ² - Σ C² |R|² / σ²  + const,
+
+summed over the half plane; S is the phase ramp of the shift. Both sums are matrix products: of the shifted,
+transfer-weighted images with the slices, and of C²/σ² with |R|². Images are not masked: a map with a compact support
+sees only what the transfer spreads from there, and a mask would cut off high frequencies that defocus has carried
+outside of it.
+
+The posterior is found by branch and bound over nested cells: at each level the cells that can still hold a share of the
+posterior are divided, and more shells take part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cryoprism.core import InputError
+
+from ._packing import packed_frequencies
+from .orientations import OrientationCells, shift_disc
+from .slices import FourierVolume
+
+__all__ = ["AlignmentData", "Posterior", "SearchPlan", "packed_count", "search", "search_around"]
+
+_CACHE_IN_BYTES = 1_200_000_000
+
+
+@dataclass(frozen=True)
+class AlignmentData:
+    """What an expectation step needs of n particles; groups are micrographs.
+
+    Attributes
+    ----------
+    images
+        (n, N) complex64 packed transforms of the whole images.
+    transfer
+        (n, N) float32 CTF times the envelope that is modelled.
+    noise_variance
+        (groups, N) variance E|n|² of a coefficient.
+    group
+        (n,) group of each particle.
+    box
+        Side of the images [pixels].
+    """
+
+    images: Tensor
+    transfer: Tensor
+    noise_variance: Tensor
+    group: Tensor
+    box: int
+
+    def __len__(self) -> int:
+        """Return the number of particles."""
+        return int(self.images.shape[0])
+
+    def subset(self, chosen: Tensor) -> AlignmentData:
+        """Return the particles ``chosen`` (indices or mask)."""
+        return AlignmentData(
+            self.images[chosen], self.transfer[chosen], self.noise_variance, self.group[chosen], self.box
+        )
+
+    def weighted(self, chosen: slice, count: int) -> tuple[Tensor, Tensor]:
+        """C·X/σ² and C²/σ² (m, count) of some particles, for the first ``count`` coefficients."""
+        transfer = self.transfer[chosen, :count]
+        over_noise = transfer / self.noise_variance[self.group[chosen], :count]
+        return self.images[chosen, :count] * over_noise, transfer * over_noise
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """From which cells to which, with how many shells, over which shifts.
+
+    Attributes
+    ----------
+    orders
+        HEALPix orders, each one above the one before.
+    radii
+        Shells used at each order.
+    shift_range, shift_step
+        Disc of shifts searched first and its step [pixels]; the step halves with every order.
+    keep
+        Most cells that are divided further at each level.
+    """
+
+    orders: tuple[int, ...]
+    radii: tuple[int, ...]
+    shift_range: float
+    shift_step: float
+    keep: int = 32
+
+    def __post_init__(self) -> None:
+        if len(self.orders) != len(self.radii) or not self.orders:
+            raise InputError("search plan", f"{len(self.orders)} orders, {len(self.radii)} radii", "Give pairs.")
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior of n particles over their last candidates, padded to the same number.
+
+    Attributes
+    ----------
+    rotations
+        (n, m, 3, 3).
+    shifts
+        (n, s, 2) x, y [pixels]: what brings the particle to the centre.
+    weights
+        (n, s, m), sum 1 for each particle; 0 for padding.
+    log_evidence
+        (n,) log of the likelihood's mean under the prior of poses, against an empty image; grids of different
+        orders are comparable. A local search leaves the prior out.
+    """
+
+    rotations: Tensor
+    shifts: Tensor
+    weights: Tensor
+    log_evidence: Tensor
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """Most probable rotation (n, 3, 3) and its most probable shift (n, 2)."""
+        count = self.weights.shape[2]
+        orientation = self.weights.sum(1).argmax(1)
+        rows = torch.arange(len(orientation))
+        shift = self.weights[rows, :, orientation].argmax(1) if count else orientation
+        return self.rotations[rows, orientation], self.shifts[rows, shift]
+
+    def probability(self) -> Tensor:
+        """Posterior (n,) of the most probable orientation."""
+        return self.weights.sum(1).amax(1)
+
+    def effective_orientations(self) -> Tensor:
+        """Return the number (n,) of orientations that share the posterior, 1 / Σ p²."""
+        return 1.0 / self.weights.sum(1).square().sum(1).clamp_min(1e-12)
+
+
+@dataclass
+class _Parts:
+    rotations: list[Tensor] = field(default_factory=list)
+    shifts: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+    evidence: list[Tensor] = field(default_factory=list)
+
+    def add(self, rotations: Tensor, shifts: Tensor, scores: Tensor, keep: int, log_prior: float = 0.0) -> None:
+        marginal = torch.logsumexp(scores, 1)
+        kept = min(keep, marginal.shape[1])
+        _, chosen = marginal.topk(kept, 1)
+        scores = scores.gather(2, chosen[:, None].expand(-1, scores.shape[1], -1))
+        total = torch.logsumexp(scores.flatten(1), 1)
+        self.weights.append(torch.exp(scores - total[:, None, None]))
+        self.rotations.append(rotations.gather(1, chosen[..., None, None].expand(-1, -1, 3, 3)))
+        self.shifts.append(shifts)
+        self.evidence.append(total + log_prior)
+
+    def joined(self) -> Posterior:
+        return Posterior(
+            torch.cat(self.rotations), torch.cat(self.shifts), torch.cat(self.weights), torch.cat(self.evidence)
+        )
+
+
+def packed_count(radius: int) -> int:
+    """Return the number N of packed coefficients inside a radius."""
+    return int(packed_frequencies(radius).shape[0])
+
+
+def _flat(values: Tensor) -> Tensor:
+    """Real and imaginary parts side by side, (..., 2 N): products of these are Re(a* b)."""
+    return torch.cat([values.real, values.imag], -1)
+
+
+def shift_phases(shifts: Tensor, count_radius: int, box: int) -> Tensor:
+    """Phase ramps (..., N) complex that move images by shifts (..., 2) x, y [pixels]."""
+    k = packed_frequencies(count_radius).to(shifts)
+    angle = (-2 * math.pi / box) * (shifts @ k.T)
+    return torch.polar(torch.ones_like(angle), angle)
+
+
+def _batches(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def _coarse(
+    data: AlignmentData, volume: FourierVolume, cells: OrientationCells, ids: Tensor, plan: SearchPlan, prior: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Best cells (n, keep) and best shift (n, 2) over all cells ``ids`` and the whole disc of shifts."""
+    radius = plan.radii[0]
+    count = packed_count(radius)
+    slices = volume.slices(cells.matrices(ids), radius)
+    columns, power = _flat(slices).T.contiguous(), (slices.abs() ** 2).T.contiguous()
+    disc = shift_disc(plan.shift_range, plan.shift_step)
+    ramps = shift_phases(disc, radius, data.box)
+    size = max(1, min(64, int(4e7 / max(1, len(disc) * len(ids)))))
+    kept = min(plan.keep, len(ids))
+    cells_out, shifts_out = [], []
+    for run in _batches(len(data), size):
+        values, weights = data.weighted(run, count)
+        moved = _flat(values[:, None] * ramps)
+        scores = 2 * (moved.reshape(-1, 2 * count) @ columns).reshape(len(values), len(disc), -1)
+        scores = scores - (weights @ power)[:, None] + _shift_prior(disc[None] - prior[run, None], plan.shift_range)
+        # The sum over shifts ranks orientations; its maximum alone would favour sharp noise peaks.
+        best, where = scores.max(1)
+        marginal = best + torch.log(torch.exp(scores - best[:, None]).sum(1))
+        top = marginal.topk(kept, 1).indices
+        cells_out.append(ids[top])
+        shifts_out.append(disc[where.gather(1, top[:, :1])[:, 0]])
+    return torch.cat(cells_out), torch.cat(shifts_out)
+
+
+def _shift_prior(shifts: Tensor, scale: float) -> Tensor:
+    """Log prior (..., s, 1) of shifts: Gaussian with half the search range as its standard deviation."""
+    sigma = max(0.5 * scale, 1e-3)
+    return -0.5 * (shifts / sigma).square().sum(-1, keepdim=True)
+
+
+def search(
+    data: AlignmentData,
+    volume: FourierVolume,
+    plan: SearchPlan,
+    *,
+    symmetry: str = "C1",
+    offset: Tensor | None = None,
+    prior_shifts: Tensor | None = None,
+    keep_last: int = 64,
+) -> Posterior:
+    """Posterior over all orientations and shifts of every particle, by branch and bound.
+
+    Parameters
+    ----------
+    data
+        Particles.
+    volume
+        Transform of the reference, in the units of the images, with a compact support in real space.
+    plan
+        Levels of the search.
+    symmetry
+        Point group of the reference.
+    offset
+        (3, 3) rotation of the grid; none if absent.
+    prior_shifts
+        (n, 2) where the Gaussian prior of the shifts is centred [pixels]; 0 if absent.
+    keep_last
+        Most orientations that the posterior keeps for a particle.
+    """
+    cells = OrientationCells(plan.orders[0], torch.eye(3) if offset is None else offset)
+    prior = torch.zeros(len(data), 2) if prior_shifts is None else prior_shifts
+    ids_all = cells.asymmetric_unit(symmetry)
+    ids, centre = _coarse(data, volume, cells, ids_all, plan, prior)
+    step = plan.shift_step
+    if len(plan.orders) == 1:
+        raise InputError("search plan", "one level only", "Give at least two orders.")
+    parts = _Parts()
+    # What a candidate of the last level is worth before the data: its share of all orientations and of the shifts.
+    levels = len(plan.orders) - 1
+    area = (plan.shift_step / 2**levels) ** 2 / (2 * math.pi * (0.5 * plan.shift_range) ** 2)
+    log_prior = math.log(area) - math.log(len(ids_all) * 8**levels)
+    for level, radius in enumerate(plan.radii[1:], start=1):
+        last = level == len(plan.orders) - 1
+        children = cells.children(ids).flatten(1)
+        cells = cells.finer()
+        step = step / 2
+        count = packed_count(radius)
+        around = shift_disc(2 * step, step)
+        unique, place = torch.unique(children, return_inverse=True)
+        cached = None
+        if len(unique) * count * 8 <= _CACHE_IN_BYTES:
+            cached = torch.cat([volume.slices(cells.matrices(c), radius) for c in torch.split(unique, 4096)])
+        next_ids, next_centre = [], []
+        size = max(1, min(32, int(3e7 / (children.shape[1] * count))))
+        for run in _batches(len(data), size):
+            if cached is not None:
+                slices = cached[place[run].reshape(-1)]
+            else:
+                slices = volume.slices(cells.matrices(children[run].reshape(-1)), radius)
+            slices = slices.reshape(*children[run].shape, count)
+            shifts = centre[run, None] + around
+            scores = _scores(data, run, slices, shifts, radius) + _shift_prior(
+                shifts - prior[run, None], plan.shift_range
+            )
+            if last:
+                parts.add(cells.matrices(children[run]), shifts, scores, keep_last, log_prior)
+                continue
+            marginal = torch.logsumexp(scores, 1)
+            kept = min(plan.keep, marginal.shape[1])
+            top = marginal.topk(kept, 1).indices
+            next_ids.append(children[run].gather(1, top))
+            flat = scores.flatten(1).argmax(1) // scores.shape[2]
+            next_centre.append(shifts[torch.arange(len(flat)), flat])
+        if not last:
+            ids, centre = torch.cat(next_ids), torch.cat(next_centre)
+    return parts.joined()
+
+
+def _scores(data: AlignmentData, run: slice, slices: Tensor, shifts: Tensor, radius: int) -> Tensor:
+    """Log likelihoods (b, s, m) of slices (b, m, N) and shifts (b, s, 2)."""
+    values, weights = data.weighted(run, slices.shape[-1])
+    moved = values[:, None] * shift_phases(shifts, radius, data.box)
+    cross = torch.bmm(_flat(moved), _flat(slices).transpose(1, 2))
+    power = torch.bmm(slices.real.square() + slices.imag.square(), weights[..., None]).transpose(1, 2)
+    return 2 * cross - power
+
+
+def _ball_of_rotations(step_in_degrees: float, reach: int) -> Tensor:
+    """Small rotations (m, 3, 3) on a cubic grid of rotation vectors inside a ball, the identity first."""
+    axis = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    vectors = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    vectors = vectors[vectors.norm(dim=1) <= reach + 1e-6]
+    vectors = vectors[vectors.norm(dim=1).argsort(stable=True)] * math.radians(step_in_degrees)
+    zero = torch.zeros(len(vectors), dtype=torch.float64)
+    x, y, z = vectors.unbind(-1)
+    generator = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(-1, 3, 3)
+    rotations: Tensor = torch.linalg.matrix_exp(generator).float()
+    return rotations
+
+
+def search_around(
+    data: AlignmentData,
+    volume: FourierVolume,
+    rotations: Tensor,
+    shifts: Tensor,
+    *,
+    step_in_degrees: float,
+    reach: int,
+    shift_step: float,
+    shift_reach: int,
+    radius: int,
+    keep_last: int = 64,
+) -> Posterior:
+    """Posterior on a local grid about known poses.
+
+    Parameters
+    ----------
+    rotations, shifts
+        (n, 3, 3) and (n, 2) [pixels]: the poses that the grids are centred on.
+    step_in_degrees, reach
+        Step of the grid of rotation vectors, and how many steps it goes in every direction.
+    shift_step, shift_reach
+        The same for shifts [pixels].
+    radius
+        Shells used.
+    """
+    count = packed_count(radius)
+    ball = _ball_of_rotations(step_in_degrees, reach)
+    around = shift_disc(shift_step * shift_reach, shift_step)
+    parts = _Parts()
+    size = max(1, min(32, int(3e7 / (len(ball) * count))))
+    for run in _batches(len(data), size):
+        candidates = ball[None] @ rotations[run, None]
+        slices = volume.slices(candidates.reshape(-1, 3, 3), radius).reshape(*candidates.shape[:2], count)
+        moves = shifts[run, None] + around
+        parts.add(candidates, moves, _scores(data, run, slices, moves, radius), keep_last)
+    return parts.joined()

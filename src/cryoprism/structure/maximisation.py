@@ -1,0 +1,168 @@
+"""From a posterior back to a map, a noise spectrum and the strength of each micrograph: the maximisation step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._packing import packed_shells
+from .likelihood import AlignmentData, Posterior, packed_count, shift_phases
+from .slices import FourierVolume, SliceAccumulator
+
+__all__ = ["insert_posterior", "micrograph_scales", "noise_from_power", "noise_from_residuals"]
+
+_MOST_VIEWS = 16
+
+
+def insert_posterior(
+    accumulator: SliceAccumulator,
+    data: AlignmentData,
+    posterior: Posterior,
+    radius: int,
+    *,
+    copies: Tensor | None = None,
+    views: int = _MOST_VIEWS,
+    batch: int = 16,
+) -> None:
+    """Insert every particle at orientations drawn from its posterior, each with its expected shift-summed image.
+
+    The posterior of a faint particle spreads over very many orientations; inserting all of them costs more than finding
+    them. ``views`` of equal weight are drawn systematically (one random start, equal steps through the cumulative
+    posterior), which leaves the expectation unchanged and adds next to no variance; the sum over shifts is exact.
+
+    Parameters
+    ----------
+    accumulator
+        Receives Σ p C X / σ² and Σ p C² / σ².
+    radius
+        Shells that are inserted.
+    copies
+        (c, 3, 3) rotations of the map under which each view is inserted again; the identity alone if absent.
+    views
+        How many orientations are drawn for a particle; one that is drawn several times is inserted once.
+    """
+    count = packed_count(radius)
+    for start in range(0, len(data), batch):
+        run = slice(start, min(start + batch, len(data)))
+        values, weights = data.weighted(run, count)
+        ramps = shift_phases(posterior.shifts[run], radius, data.box)
+        moved = values[:, None] * ramps
+        share = posterior.weights[run]
+        orientation = share.sum(1)
+        drawn = _systematic(orientation, views)
+        particle, column = torch.nonzero(drawn > 0, as_tuple=True)
+        factor = drawn[particle, column] / orientation[particle, column]
+        # Only the orientations that were drawn are summed over shifts.
+        most = int((drawn > 0).sum(1).max())
+        picked = drawn.topk(most, 1).indices
+        sums = torch.bmm(
+            share.gather(2, picked[:, None].expand(-1, share.shape[1], -1)).transpose(1, 2).to(moved.dtype), moved
+        )
+        slot = torch.zeros_like(drawn, dtype=torch.long).scatter_(1, picked, torch.arange(most).expand(len(picked), -1))
+        summed = sums[particle, slot[particle, column]] * factor[:, None]
+        amount = drawn[particle, column][:, None] * weights[particle]
+        rotations = posterior.rotations[run][particle, column]
+        if copies is None:
+            accumulator.add(summed, amount, rotations)
+            continue
+        for copy in copies:
+            accumulator.add(summed, amount, rotations @ copy.T)
+
+
+def _systematic(probability: Tensor, views: int) -> Tensor:
+    """Weights (n, m), multiples of 1 / views with row sums 1 and expectation ``probability`` over the start.
+
+    The start differs from row to row by the golden ratio, so that it needs no random numbers.
+    """
+    rows = torch.arange(len(probability), dtype=torch.float64)
+    start = torch.remainder(0.5 + rows * 0.6180339887498949, 1.0)
+    total = torch.cumsum(probability.double(), 1)
+    total = total / total[:, -1:]
+    upper = torch.floor(total * views + start[:, None])
+    lower = torch.cat([torch.floor(start)[:, None], upper[:, :-1]], 1)
+    counts = upper - lower
+    return (counts / counts.sum(1, keepdim=True)).to(probability.dtype)
+
+
+def _by_shell(values: Tensor, radius: int) -> Tensor:
+    """Mean (..., radius + 1) over the packed coefficients of each shell; shell 0 repeats shell 1."""
+    shells = packed_shells(radius)
+    shells = shells.clamp_max(radius)
+    count = torch.bincount(shells, minlength=radius + 1).clamp_min(1)
+    total = torch.zeros(*values.shape[:-1], radius + 1).index_add_(-1, shells, values)
+    mean = total / count
+    mean[..., 0] = mean[..., 1]
+    return mean
+
+
+def _smooth(groups: Tensor, counts: Tensor) -> Tensor:
+    """Spectra (g, r) drawn towards their weighted mean where a group has few particles."""
+    overall = (groups * counts[:, None]).sum(0) / counts.sum().clamp_min(1)
+    share = (counts / (counts + 10.0))[:, None]
+    # Groups differ most by one factor; their shape is known from few particles only.
+    factor = (groups / overall.clamp_min(1e-30)).median(1, keepdim=True).values
+    return share * groups + (1 - share) * overall * factor
+
+
+def noise_from_power(images: Tensor, group: Tensor, radius: int) -> Tensor:
+    """Noise variance (groups, N) from the power of the whole images: a start, with the signal still in it."""
+    groups = int(group.max()) + 1
+    spectra = torch.zeros(groups, radius + 1)
+    counts = torch.bincount(group, minlength=groups).float()
+    for index in range(groups):
+        mine = torch.nonzero(group == index)[:, 0]
+        if len(mine):
+            power = torch.stack([(images[c].abs() ** 2).sum(0) for c in torch.split(mine, 256)]).sum(0) / len(mine)
+            spectra[index] = _by_shell(power, radius)
+    return _smooth(spectra, counts)[:, packed_shells(radius).clamp_max(radius)]
+
+
+def noise_from_residuals(
+    data: AlignmentData, volume: FourierVolume, posterior: Posterior, radius: int, total: int
+) -> Tensor:
+    """Noise variance (groups, N) after the most probable view of the map has been taken off.
+
+    Parameters
+    ----------
+    radius
+        Shells up to which the map is known.
+    total
+        Shells of the spectrum; beyond ``radius`` all power is noise.
+    """
+    rotations, shifts = posterior.best()
+    groups = int(data.noise_variance.shape[0])
+    spectra = torch.zeros(groups, total + 1)
+    counts = torch.bincount(data.group, minlength=groups).float()
+    known, every = packed_count(radius), packed_count(total)
+    for chosen in torch.split(torch.arange(len(data)), 256):
+        power = data.images[chosen, :every].abs() ** 2
+        view = volume.slices(rotations[chosen], radius) * data.transfer[chosen, :known]
+        moved = data.images[chosen, :known] * shift_phases(shifts[chosen], radius, data.box)
+        power[:, :known] = (moved - view).abs() ** 2
+        spectra.index_add_(0, data.group[chosen], _by_shell(power, total))
+    present = counts > 0
+    spectra[present] /= counts[present, None]
+    spectra[~present] = spectra[present].mean(0)
+    return _smooth(spectra, counts)[:, packed_shells(total).clamp_max(total)]
+
+
+def micrograph_scales(data: AlignmentData, volume: FourierVolume, posterior: Posterior, radius: int) -> Tensor:
+    """Strength (groups,) of the signal of each micrograph against the map, geometric mean 1 over those present.
+
+    Σ Re(X* C R) / σ² over Σ |C R|² / σ², as RELION's scale correction.
+    """
+    rotations, shifts = posterior.best()
+    groups = int(data.noise_variance.shape[0])
+    above, below = torch.zeros(groups), torch.zeros(groups)
+    count = packed_count(radius)
+    for chosen in torch.split(torch.arange(len(data)), 256):
+        view = volume.slices(rotations[chosen], radius) * data.transfer[chosen, :count]
+        moved = data.images[chosen, :count] * shift_phases(shifts[chosen], radius, data.box)
+        noise = data.noise_variance[data.group[chosen], :count]
+        above.index_add_(0, data.group[chosen], ((moved * view.conj()).real / noise).sum(1))
+        below.index_add_(0, data.group[chosen], (view.abs() ** 2 / noise).sum(1))
+    present = below > 0
+    scale = torch.ones(groups)
+    scale[present] = (above[present] / below[present]).clamp(0.2, 5.0)
+    scale[present] /= torch.exp(torch.log(scale[present]).mean())
+    return scale

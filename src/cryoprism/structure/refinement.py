@@ -1,0 +1,435 @@
+"""Gold-standard refinement of poses and map: two halves that share nothing beyond a low resolution.
+
+Each pass finds the posterior of every particle against the map of its own half (:mod:`.likelihood`), makes new maps
+(:mod:`.maximisation`), measures noise and resolution, and filters each half map by the correlation of the two, which is
+the Wiener filter that their signal-to-noise ratio asks for (Scheres 2012, J. Struct. Biol. 180, 519).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from cryoprism.core import InputError, euler_to_matrix, generator_for, point_group_matrices, random_rotations
+
+from .fsc import first_crossing, fourier_shell_correlation, radial_filter
+from .likelihood import AlignmentData, Posterior, SearchPlan, packed_count, search, search_around
+from .masks import soft_sphere
+from .maximisation import insert_posterior, micrograph_scales, noise_from_power, noise_from_residuals
+from .orientations import angular_distance
+from .slices import FourierVolume, SliceAccumulator, split_point_group
+
+__all__ = ["RefinementSettings", "RefinementState", "plan_for", "radius_of", "refine", "start_state"]
+
+_SHARED_IN_ANGSTROMS = 40.0
+_SETTLED_IN_ANGSTROMS = 18.0
+# Finer cells pay when the posterior gathers in a few of them.
+_GATHERED = 0.2
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """How a refinement runs.
+
+    Attributes
+    ----------
+    symmetry
+        Point group.
+    diameter_in_angstroms
+        Of the particle: the support of the map is a soft sphere of it.
+    pixel_size_in_angstroms
+        Of images and map.
+    initial_resolution_in_angstroms
+        Low-pass of the starting map.
+    shift_range_in_angstroms
+        Radius of the first search.
+    iterations
+        Most passes.
+    max_radius
+        Shells that are ever used.
+    finest_order
+        HEALPix order at which the global search ends.
+    keep
+        Most cells that a level of the search divides further.
+    momentum
+        How far a pass goes beyond its new map, as a share of the map's change.
+    local_passes
+        Passes of local refinement after the global search has settled.
+    seed
+        Of grid offsets.
+    """
+
+    symmetry: str
+    diameter_in_angstroms: float
+    pixel_size_in_angstroms: float
+    initial_resolution_in_angstroms: float = 30.0
+    shift_range_in_angstroms: float = 12.0
+    iterations: int = 15
+    max_radius: int | None = None
+    finest_order: int = 5
+    keep: int = 32
+    local_passes: int = 0
+    momentum: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RefinementState:
+    """Everything that the next pass needs; a refinement resumes from it.
+
+    Attributes
+    ----------
+    references
+        Filtered, masked maps of the two halves (box, box, box) in the units of the images.
+    maps
+        Unfiltered half maps.
+    noise_variance
+        (groups, N).
+    scales
+        (groups,) strength of each micrograph.
+    rotations, shifts
+        (n, 3, 3) and (n, 2) [pixels]: most probable poses.
+    probability, log_evidence
+        (n,).
+    fsc
+        (box // 2 + 1,) of the maps inside the mask.
+    radius
+        Shells used in the next search.
+    iteration
+        Passes done.
+    history
+        One row a pass: what the log shows.
+    """
+
+    references: tuple[Tensor, Tensor]
+    maps: tuple[Tensor, Tensor]
+    noise_variance: Tensor
+    scales: Tensor
+    rotations: Tensor
+    shifts: Tensor
+    probability: Tensor
+    log_evidence: Tensor
+    fsc: Tensor
+    radius: int
+    iteration: int = 0
+    settled: bool = False
+    history: tuple[dict[str, float], ...] = field(default=())
+
+
+def plan_for(radius: int, settings: RefinementSettings, box: int, *, first: bool = False) -> SearchPlan:
+    """Levels of a global search up to ``radius`` shells.
+
+    A cell should turn the rim of the particle by less than about half of the finest detail: width < ½ d / (D / 2). The
+    first level uses the detail that its own cells can tell apart.
+    """
+    pixel, diameter = settings.pixel_size_in_angstroms, settings.diameter_in_angstroms
+    detail = box * pixel / radius
+    wanted = math.degrees(0.5 * detail / (0.5 * diameter))
+    last = 3
+    while last < settings.finest_order and 60.0 / 2**last > wanted:
+        last += 1
+    order = 3 if len(point_group_matrices(settings.symmetry)) >= 12 else 2
+    orders = tuple(range(order, max(last, order + 1) + 1))
+    coarse = math.radians(60.0 / 2**order) * 0.5 * diameter
+    start = min(radius, max(5, round(box * pixel / max(coarse, 2 * pixel))))
+    radii = [round(start + (radius - start) * i / (len(orders) - 1)) for i in range(len(orders))]
+    step = max(1.0, min(2.0 if len(orders) > 2 else 1.5, 0.25 * box / start))
+    return SearchPlan(
+        orders=orders,
+        radii=tuple(radii),
+        shift_range=settings.shift_range_in_angstroms / pixel,
+        shift_step=step,
+        keep=settings.keep,
+    )
+
+
+def start_state(
+    images: Tensor,
+    transfer: Tensor,
+    group: Tensor,
+    reference: Tensor,
+    settings: RefinementSettings,
+    radius: int,
+) -> RefinementState:
+    """State before the first pass: the reference scaled to the images, noise from their power.
+
+    Parameters
+    ----------
+    images, transfer
+        (n, N) packed at ``radius``.
+    group
+        (n,) micrograph of each particle.
+    reference
+        (box, box, box), any positive scale.
+    """
+    box = int(reference.shape[-1])
+    pixel = settings.pixel_size_in_angstroms
+    first = max(4, min(radius, round(box * pixel / settings.initial_resolution_in_angstroms)))
+    shells = torch.arange(box // 2 + 1, dtype=torch.float32)
+    smooth = torch.exp(-math.log(2) * (shells / first) ** 2)
+    filtered = radial_filter(reference, smooth)
+    filtered = filtered * _sphere(box, settings)
+    noise = noise_from_power(images, group, radius)
+    count = packed_count(min(radius, first + 2))
+    # Low shells hold signal and noise: the noise's level is read where the reference has died away.
+    power = (images.abs() ** 2).mean(0)
+    floor = power[packed_count(min(radius, 2 * first)) :].mean() if radius > 2 * first else power.min()
+    volume = FourierVolume.from_map(filtered, max_radius=radius)
+    turns = random_rotations(200, generator_for(settings.seed, "start-scale"))
+    view = (volume.slices(turns, min(radius, first + 2)).abs() ** 2).mean(0)
+    expected = view * (transfer[:, :count] ** 2).mean(0)
+    excess = (power[:count] - floor).clamp_min(0)
+    used = packed_count(1) if count > packed_count(2) else 0
+    scale = math.sqrt(float(excess[used:].sum()) / max(float(expected[used:].sum()), 1e-30))
+    filtered = filtered * scale
+    n = len(images)
+    return RefinementState(
+        references=(filtered, filtered.clone()),
+        maps=(filtered, filtered.clone()),
+        noise_variance=noise,
+        scales=torch.ones(int(group.max()) + 1),
+        rotations=torch.eye(3).expand(n, 3, 3).clone(),
+        shifts=torch.zeros(n, 2),
+        probability=torch.zeros(n),
+        log_evidence=torch.zeros(n),
+        fsc=smooth,
+        radius=min(radius, first + 2),
+    )
+
+
+def refine(
+    images: Tensor,
+    transfer: Tensor,
+    group: Tensor,
+    half_set: Tensor,
+    state: RefinementState,
+    settings: RefinementSettings,
+    *,
+    mask: Tensor | None = None,
+    on_pass: Callable[[RefinementState], None] | None = None,
+) -> RefinementState:
+    """Refine until resolution and poses settle.
+
+    Parameters
+    ----------
+    images, transfer
+        (n, N) packed coefficients of the whole, unmasked images, and what multiplies the signal.
+    group
+        (n,) micrograph of each particle.
+    half_set
+        (n,) 1 or 2.
+    state
+        From :func:`start_state` or an earlier call.
+    mask
+        (box, box, box) in [0, 1]: support of the map; a soft sphere of the diameter if absent.
+    on_pass
+        Called with the state after each pass: log it, save it.
+
+    Raises
+    ------
+    InputError
+        A half set is empty.
+    """
+    halves = [torch.nonzero(half_set == h)[:, 0] for h in (1, 2)]
+    if not all(len(h) for h in halves):
+        raise InputError("half sets", f"{len(halves[0])} and {len(halves[1])} particles", "Both halves need particles.")
+    stalled, local = 0, 0
+    best = max((row["log_evidence"] for row in state.history), default=-math.inf)
+    while state.iteration < settings.iterations:
+        state = _pass(images, transfer, group, halves, state, settings, mask, local=local > 0)
+        now = state.history[-1]["log_evidence"]
+        stalled = 0 if now > best + max(0.05, 2e-3 * abs(best)) else stalled + 1
+        best = max(best, now)
+        if local or stalled >= 3:
+            local += 1
+        done = local > settings.local_passes or state.iteration >= settings.iterations
+        state = replace(state, settled=done)
+        if on_pass is not None:
+            on_pass(state)
+        if done:
+            break
+    return state
+
+
+def _pass(
+    images: Tensor,
+    transfer: Tensor,
+    group: Tensor,
+    halves: list[Tensor],
+    state: RefinementState,
+    settings: RefinementSettings,
+    mask: Tensor | None,
+    *,
+    local: bool,
+) -> RefinementState:
+    started = time.process_time()
+    box = int(state.references[0].shape[-1])
+    total = radius_of(images)
+    insert = min(total, state.radius + max(6, state.radius // 3))
+    exact, copies = split_point_group(point_group_matrices(settings.symmetry))
+    offset = _offset(settings.seed, state.iteration)
+    noise = torch.zeros_like(state.noise_variance)
+    scales = state.scales.clone()
+    rotations, shifts = state.rotations.clone(), state.shifts.clone()
+    probability, evidence = torch.zeros(len(images)), torch.zeros(len(images))
+    maps: list[Tensor] = []
+    weights: list[Tensor] = []
+    strength = state.scales[group][:, None]
+    for chosen, reference in zip(halves, state.references, strict=True):
+        volume = FourierVolume.from_map(reference, max_radius=state.radius)
+        data = AlignmentData(
+            images[chosen], transfer[chosen] * strength[chosen], state.noise_variance, group[chosen], box
+        )
+        posterior = _posterior(data, volume, state, chosen, settings, offset, local)
+        accumulator = SliceAccumulator(box, max_radius=insert)
+        insert_posterior(accumulator, data, posterior, insert, copies=copies if len(copies) > 1 else None)
+        if len(exact) > 1:
+            accumulator = accumulator.symmetrised(exact)
+        weights.append(accumulator.shell_weights())
+        maps.append(
+            accumulator.reconstruct(1e-3 * weights[-1].clamp_min(float(weights[-1].max()) * 1e-6), iterations=0)
+        )
+        mine = torch.unique(group[chosen])
+        noise[mine] = noise_from_residuals(data, volume, posterior, state.radius, total)[mine]
+        scales[mine] *= micrograph_scales(data, volume, posterior, state.radius)[mine]
+        rotations[chosen], shifts[chosen] = posterior.best()
+        probability[chosen], evidence[chosen] = posterior.probability(), posterior.log_evidence
+        del posterior, accumulator
+    support = _sphere(box, settings) if mask is None else mask
+    curve = fourier_shell_correlation(maps[0], maps[1], settings.pixel_size_in_angstroms, mask=support)
+    fsc = curve.fsc.float().clone()
+    fsc[insert + 1 :] = 0
+    crossing = first_crossing(curve.frequency, fsc, 0.143)
+    resolution = crossing.resolution_in_angstroms or 2 * settings.initial_resolution_in_angstroms
+    ahead = maps
+    if state.iteration >= 2 and settings.momentum > 0 and not local:
+        # Expectation maximisation creeps where the posterior is wide; a step beyond its own shortens the way. Low
+        # shells have settled long before and would only swing.
+        fine = (torch.arange(len(fsc)) > box * settings.pixel_size_in_angstroms / _SETTLED_IN_ANGSTROMS).float()
+        ahead = [
+            new + settings.momentum * radial_filter(new - old, fine) for new, old in zip(maps, state.maps, strict=True)
+        ]
+    references = _references(ahead, fsc, support, insert, settings)
+    radius = min(total, max(5, _reach_of(fsc) + 2))
+    change = float(_turned(rotations, state.rotations, settings.symmetry)) if state.iteration else math.nan
+    row = {
+        "iteration": float(state.iteration + 1),
+        "resolution_in_angstroms": float(resolution),
+        "radius": float(state.radius),
+        "fsc_area": float(fsc[1:].clamp_min(0).sum()) / (box * settings.pixel_size_in_angstroms),
+        "change_in_degrees": change,
+        "log_evidence": float(evidence.mean()),
+        "probability": float(probability.mean()),
+        "order": float(_order_after(state, settings)),
+        "cpu_seconds": time.process_time() - started,
+    }
+    new = RefinementState(
+        references=references,
+        maps=(maps[0], maps[1]),
+        noise_variance=noise,
+        scales=scales,
+        rotations=rotations,
+        shifts=shifts,
+        probability=probability,
+        log_evidence=evidence,
+        fsc=fsc,
+        radius=radius,
+        iteration=state.iteration + 1,
+        history=(*state.history, row),
+    )
+    return new
+
+
+def _posterior(
+    data: AlignmentData,
+    volume: FourierVolume,
+    state: RefinementState,
+    chosen: Tensor,
+    settings: RefinementSettings,
+    offset: Tensor,
+    local: bool,
+) -> Posterior:
+    if not local:
+        plan = plan_for(state.radius, replace(settings, finest_order=_order_after(state, settings)), data.box)
+        return search(data, volume, plan, symmetry=settings.symmetry, offset=offset)
+    detail = data.box * settings.pixel_size_in_angstroms / state.radius
+    step = math.degrees(0.25 * detail / (0.5 * settings.diameter_in_angstroms))
+    return search_around(
+        data,
+        volume,
+        state.rotations[chosen],
+        state.shifts[chosen],
+        step_in_degrees=step,
+        reach=2,
+        shift_step=0.12 * detail / settings.pixel_size_in_angstroms,
+        shift_reach=2,
+        radius=state.radius,
+    )
+
+
+def _order_after(state: RefinementState, settings: RefinementSettings) -> int:
+    """Finest order of the next pass: one above the last whose cells gathered the posterior, never going back."""
+    order = settings.finest_order - 1
+    for row in state.history:
+        order = min(settings.finest_order, max(order, int(row["order"]) + (row["probability"] > _GATHERED)))
+    return order
+
+
+def _references(
+    maps: list[Tensor], fsc: Tensor, support: Tensor, insert: int, settings: RefinementSettings
+) -> tuple[Tensor, Tensor]:
+    """Half maps filtered by their correlation, alike up to 40 Å, inside the support."""
+    box = int(maps[0].shape[-1])
+    weight = fsc.clamp(0, 1).clone()
+    weight[_reach_of(fsc) + 3 :] = 0
+    weight[insert + 1 :] = 0
+    weight[:2] = 1
+    shared = (torch.arange(len(weight)) <= box * settings.pixel_size_in_angstroms / _SHARED_IN_ANGSTROMS).float()
+    difference = 0.5 * (maps[0] - maps[1])
+    common = radial_filter(difference, shared)
+    first = radial_filter(maps[0] - common, weight) * support
+    second = radial_filter(maps[1] + common, weight) * support
+    return first, second
+
+
+def _reach_of(fsc: Tensor) -> int:
+    """Last shell before the correlation, averaged over three shells, falls below 0.143.
+
+    Micrographs of nearly one defocus share zeros of the CTF: single shells may dip where the map goes on.
+    """
+    padded = torch.nn.functional.pad(fsc[None, None], (1, 1), mode="replicate")
+    smooth = torch.nn.functional.avg_pool1d(padded, 3, 1)[0, 0]
+    below = torch.nonzero(smooth[2:] < 0.143)[:, 0]
+    return int(below[0]) + 1 if len(below) else len(fsc) - 1
+
+
+def _sphere(box: int, settings: RefinementSettings) -> Tensor:
+    return soft_sphere(
+        (box, box, box),
+        settings.pixel_size_in_angstroms,
+        0.5 * settings.diameter_in_angstroms,
+        soft_edge_in_angstroms=max(6.0, 3 * settings.pixel_size_in_angstroms),
+    )
+
+
+def _offset(seed: int, iteration: int) -> Tensor:
+    """Small random rotation of the grid, a new one in each pass."""
+    angles = 15.0 * torch.rand(3, generator=generator_for(seed, "grid", iteration)) - 7.5
+    return euler_to_matrix(*angles.double().unbind()).float()
+
+
+def _turned(new: Tensor, old: Tensor, symmetry: str) -> Tensor:
+    return angular_distance(new, old, symmetry).median()
+
+
+def radius_of(images: Tensor) -> int:
+    """Return the radius at which images (n, N) were packed."""
+    radius = int(math.sqrt(2 * images.shape[1] / math.pi)) + 2
+    while packed_count(radius) > images.shape[1]:
+        radius -= 1
+    return radius

@@ -1,0 +1,240 @@
+"""Parts of ``cryoprism refine``: states on disk, and the last maps with all shells."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryoprism.core import euler_to_matrix, matrix_to_euler, point_group_matrices
+from cryoprism.formats import Particles
+from cryoprism.structure import FourierVolume, SliceAccumulator, split_point_group
+from cryoprism.structure.likelihood import AlignmentData, Posterior, search, search_around
+from cryoprism.structure.maximisation import insert_posterior, noise_from_power
+from cryoprism.structure.refinement import RefinementSettings, RefinementState, plan_for, start_state
+
+from ._files import atomic_path
+from ._particle_data import ParticleData
+
+__all__ = [
+    "FinalMaps",
+    "final_maps",
+    "map_of_poses",
+    "pose_columns",
+    "posed_particles",
+    "poses_against",
+    "read_state",
+    "write_state",
+]
+
+_BATCH = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class FinalMaps:
+    """Half maps with all shells, and the poses that made them.
+
+    Attributes
+    ----------
+    half1, half2
+        (box, box, box), unfiltered.
+    rotations, shifts
+        (n, 3, 3) and (n, 2) [pixels] of the most probable pose.
+    probability
+        (n,) share of the posterior that it has.
+    log_evidence
+        (n,) against an empty image.
+    significant
+        (n,) number of orientations that share the posterior.
+    """
+
+    half1: Tensor
+    half2: Tensor
+    rotations: Tensor
+    shifts: Tensor
+    probability: Tensor
+    log_evidence: Tensor
+    significant: Tensor
+
+
+def write_state(path: Path, state: RefinementState, stamp: str) -> None:
+    """Write a state whole or not at all; ``stamp`` says what it belongs to."""
+    arrays: dict[str, np.ndarray] = {}
+    rest: dict[str, Any] = {"stamp": stamp}
+    for field in fields(state):
+        value = getattr(state, field.name)
+        if isinstance(value, Tensor):
+            arrays[field.name] = value.detach().cpu().numpy()
+        elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
+            for i, part in enumerate(value):
+                arrays[f"{field.name}.{i}"] = part.detach().cpu().numpy()
+        else:
+            rest[field.name] = value
+    text = np.frombuffer(json.dumps(rest).encode(), np.uint8)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, _rest=text, **arrays)  # type: ignore[arg-type]
+
+
+def read_state(path: Path, stamp: str) -> RefinementState | None:
+    """State that :func:`write_state` wrote for the same ``stamp``; None where there is none."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return None
+    values: dict[str, Any] = json.loads(arrays.pop("_rest").tobytes().decode())
+    if values.pop("stamp", None) != stamp:
+        return None
+    parts: dict[str, list[Tensor]] = {}
+    for name, array in arrays.items():
+        stem, dot, _ = name.partition(".")
+        if dot:
+            parts.setdefault(stem, []).append(torch.from_numpy(array))
+        else:
+            values[name] = torch.from_numpy(array)
+    values |= {name: tuple(tensors) for name, tensors in parts.items()}
+    values["history"] = tuple(values.get("history", ()))
+    try:
+        return RefinementState(**values)
+    except TypeError:  # written by another version
+        return None
+
+
+def map_of_poses(data: ParticleData, symmetry: str, finest_in_angstroms: float) -> Tensor:
+    """Map (box, box, box) of all particles with the poses that their table brings, up to a resolution.
+
+    Only for a start that is low-passed: halves are mixed.
+    """
+    particles = data.particles
+    assert particles.angles_in_degrees is not None
+    radius = max(4, min(data.radius, round(1.5 * data.box * data.pixel_size_in_angstroms / finest_in_angstroms)))
+    rotations = euler_to_matrix(*particles.angles_in_degrees.unbind(-1)).float()
+    origins = particles.origins_in_angstroms
+    shifts = torch.zeros(len(particles), 2) if origins is None else origins.float() / data.pixel_size_in_angstroms
+    ones = torch.ones(1, data.images.shape[1])
+    part = AlignmentData(data.images, data.transfer, ones, torch.zeros(len(particles), dtype=torch.long), data.box)
+    known = Posterior(
+        rotations[:, None], shifts[:, None], torch.ones(len(particles), 1, 1), torch.zeros(len(particles))
+    )
+    accumulator = SliceAccumulator(data.box, max_radius=radius)
+    exact, copies = split_point_group(point_group_matrices(symmetry))
+    insert_posterior(accumulator, part, known, radius, copies=copies if len(copies) > 1 else None)
+    if len(exact) > 1:
+        accumulator = accumulator.symmetrised(exact)
+    return accumulator.reconstruct(0.01 * accumulator.shell_weights(), iterations=0)
+
+
+def poses_against(data: ParticleData, reference: Tensor, settings: RefinementSettings) -> tuple[Tensor, Tensor]:
+    """Most probable rotations (n, 3, 3) and shifts (n, 2) [pixels] of all particles against one map."""
+    state = start_state(data.images, data.transfer, data.group, reference, settings, data.radius)
+    volume = FourierVolume.from_map(state.references[0], max_radius=state.radius)
+    part = AlignmentData(data.images, data.transfer, state.noise_variance, data.group, data.box)
+    plan = plan_for(state.radius, settings, data.box)
+    found = [
+        search(
+            part.subset(torch.arange(start, min(start + _BATCH, len(part)))), volume, plan, symmetry=settings.symmetry
+        )
+        for start in range(0, len(part), _BATCH)
+    ]
+    rotations, shifts = zip(*(posterior.best() for posterior in found), strict=True)
+    return torch.cat(rotations), torch.cat(shifts)
+
+
+def posed_particles(data: ParticleData, rotations: Tensor, shifts: Tensor) -> Particles:
+    """Return the table with poses: rotations (n, 3, 3), shifts (n, 2) [pixels]."""
+    return replace(
+        data.particles,
+        angles_in_degrees=torch.stack(matrix_to_euler(rotations.double()), -1),
+        origins_in_angstroms=shifts.double() * data.pixel_size_in_angstroms,
+        class_number=torch.ones(len(data.particles), dtype=torch.long),
+    )
+
+
+def pose_columns(final: FinalMaps) -> dict[str, list[object]]:
+    """Columns of RELION that say how sure each pose is."""
+    return {
+        "rlnLogLikeliContribution": [round(v, 3) for v in final.log_evidence.tolist()],
+        "rlnMaxValueProbDistribution": [round(v, 5) for v in final.probability.tolist()],
+        "rlnNrOfSignificantSamples": [max(1, round(v)) for v in final.significant.tolist()],
+    }
+
+
+def final_maps(
+    data: ParticleData,
+    state: RefinementState,
+    settings: RefinementSettings,
+    on_batch: Callable[[str], None] = lambda name: None,
+) -> FinalMaps:
+    """Find the posterior of every particle once more and insert all its shells into the map of its half.
+
+    Nothing is filtered; the two halves share nothing that the passes before did not share.
+
+    Parameters
+    ----------
+    data, state, settings
+        As in the last pass.
+    on_batch
+        Called after each batch of particles.
+    """
+    exact, copies = split_point_group(point_group_matrices(settings.symmetry))
+    count = len(data.particles)
+    rotations, shifts = torch.zeros(count, 3, 3), torch.zeros(count, 2)
+    probability, evidence, significant = torch.zeros(count), torch.zeros(count), torch.zeros(count)
+    noise = state.noise_variance
+    if noise.shape[1] < data.images.shape[1]:
+        # Shells that no pass has used hold noise alone, as far as anybody knows.
+        noise = torch.cat([noise, noise_from_power(data.images, data.group, data.radius)[:, noise.shape[1] :]], 1)
+    maps = []
+    for half in (1, 2):
+        volume = FourierVolume.from_map(state.references[half - 1], max_radius=state.radius)
+        accumulator = SliceAccumulator(data.box, max_radius=data.radius)
+        rows = torch.nonzero(data.half_set == half)[:, 0]
+        for start in range(0, len(rows), _BATCH):
+            chosen = rows[start : start + _BATCH]
+            strength = state.scales[data.group[chosen]][:, None]
+            part = AlignmentData(
+                data.images[chosen],
+                data.transfer[chosen] * strength,
+                noise,
+                data.group[chosen],
+                data.box,
+            )
+            posterior = _posterior(part, volume, state, chosen, settings)
+            insert_posterior(accumulator, part, posterior, data.radius, copies=copies if len(copies) > 1 else None)
+            rotations[chosen], shifts[chosen] = posterior.best()
+            probability[chosen], evidence[chosen] = posterior.probability(), posterior.log_evidence
+            significant[chosen] = posterior.effective_orientations()
+            on_batch(f"half {half}, {start + len(chosen)} particles")
+        if len(exact) > 1:
+            accumulator = accumulator.symmetrised(exact)
+        maps.append(accumulator.reconstruct())
+        del accumulator, volume
+    return FinalMaps(maps[0], maps[1], rotations, shifts, probability, evidence, significant)
+
+
+def _posterior(
+    part: AlignmentData, volume: FourierVolume, state: RefinementState, chosen: Tensor, settings: RefinementSettings
+) -> Posterior:
+    went_local = settings.local_passes > 0 and state.settled and state.iteration < settings.iterations
+    if not went_local:
+        return search(part, volume, plan_for(state.radius, settings, part.box), symmetry=settings.symmetry)
+    detail = part.box * settings.pixel_size_in_angstroms / state.radius
+    return search_around(
+        part,
+        volume,
+        state.rotations[chosen],
+        state.shifts[chosen],
+        step_in_degrees=math.degrees(0.25 * detail / (0.5 * settings.diameter_in_angstroms)),
+        reach=2,
+        shift_step=0.12 * detail / settings.pixel_size_in_angstroms,
+        shift_reach=2,
+        radius=state.radius,
+    )

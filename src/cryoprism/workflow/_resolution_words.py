@@ -1,0 +1,151 @@
+"""A map's resolution in words: the verdict, and what to be careful about."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from cryoprism.formats import Volume
+from cryoprism.structure import (
+    DirectionalFsc,
+    HalfMapFsc,
+    Sharpening,
+    ViewingDirections,
+    mask_is_too_tight,
+    noise_limit,
+)
+
+if TYPE_CHECKING:
+    from ._resolution import ResolutionSummary
+
+__all__ = ["cautions", "verdict"]
+
+_UNEVEN: Final = 1.3
+
+
+def cautions(
+    fsc: HalfMapFsc,
+    cones: DirectionalFsc | None,
+    mean: Volume,
+    sharpening: Sharpening,
+    order: int,
+    viewing: ViewingDirections | None,
+) -> list[str]:
+    """Return what to be careful about, in words.
+
+    Parameters
+    ----------
+    fsc, cones, mean, sharpening, viewing
+        As in :class:`ResolutionSummary`.
+    order
+        Of the point group.
+    """
+    found = []
+    crossing = fsc.crossing()
+    if crossing.resolution_in_angstroms is None:
+        found.append("The half maps do not agree at any resolution: there is no common structure in them.")
+        return found
+    if crossing.at_nyquist:
+        found.append(
+            f"The FSC stays above 0.143 up to the Nyquist limit of {2 * mean.voxel_size_in_angstroms:.3g} Å. Either "
+            "the "
+            "voxels are too large for this map, or the halves share noise (particles in both halves, filters, "
+            "denoising)."
+        )
+    else:
+        found += _common_noise(fsc, order)
+    if mask_is_too_tight(fsc):
+        found.append(
+            "The mask is too tight: by itself it correlates the halves where their phases were randomised. Use a wider "
+            "or softer one (--extend, --soft-edge)."
+        )
+    if fsc.randomised_from_shell is None and not crossing.at_nyquist:
+        found.append("The unmasked FSC never falls below 0.8, so that the effect of the mask could not be measured.")
+    logarithm = sharpening.original.logarithm
+    finite = logarithm[torch.isfinite(logarithm)]
+    if finite.numel() and bool((finite < float(finite[:8].max()) - math.log(1e5)).any()):
+        found.append(
+            "The half maps look low-pass filtered: their amplitudes vanish at high frequency. Give unfiltered ones."
+        )
+    if cones is not None:
+        best, worst = float(cones.resolution_in_angstroms.min()), float(cones.resolution_in_angstroms.max())
+        if not math.isfinite(worst) or worst > _UNEVEN * best:
+            found.append(
+                f"The map is uneven: {best:.3g} Å along the best direction, "
+                + (f"{worst:.3g} Å along the worst." if math.isfinite(worst) else "nothing along the worst.")
+            )
+    if viewing is not None and viewing.sampling_compensation_factor < 0.5:
+        found.append(
+            "Views are missing: some directions were seen so rarely that the map is smeared along them. Tilted data or "
+            "another support can help."
+        )
+    return found
+
+
+def _common_noise(fsc: HalfMapFsc, order: int) -> list[str]:
+    """Look for correlation near Nyquist, beyond the resolution: what halves share there is no signal."""
+    shells = fsc.frequency.numel()
+    resolved = 1 / (fsc.crossing().resolution_in_angstroms or math.inf) / float(fsc.frequency[1])
+    tail = slice(max(int(0.85 * shells), math.ceil(1.1 * resolved), 3), shells)
+    if tail.start > shells - 2:
+        return []
+    level = float(fsc.unmasked[tail].mean())
+    error = float(noise_limit(fsc.count[tail].sum()[None], 1.0, symmetry=order)[0])
+    if level > max(6 * error, 0.03):
+        return [
+            f"The halves still correlate ({level:.2f}) near the Nyquist limit, far beyond the resolution: they share "
+            "noise. Look for duplicate particles across the halves, and for filtered or denoised maps."
+        ]
+    return []
+
+
+def verdict(summary: ResolutionSummary) -> list[str]:
+    """Return what the half maps say, in sentences, the resolution first."""
+    crossing = summary.fsc.crossing()
+    limit = crossing.resolution_in_angstroms
+    if limit is None:
+        return ["The two half maps do not agree with each other: this map shows no structure that can be trusted."]
+    up_to = "at least " if crossing.at_nyquist else ""
+    sentences = [f"The map is resolved to {up_to}{limit:.2f} Å (FSC = 0.143, mask corrected). {_seen_at(limit)}"]
+    unmasked = summary.fsc.crossing("unmasked").resolution_in_angstroms
+    if unmasked is not None:
+        sentences.append(f"Without any mask the halves agree to {unmasked:.2f} Å.")
+    if summary.local is not None:
+        low, high = torch.quantile(summary.local.points, torch.tensor([0.1, 0.9])).tolist()
+        sentences.append(
+            f"By place it varies: the best tenth of the molecule is better than {low:.1f} Å, the poorest tenth worse "
+            f"than {high:.1f} Å (local FSC = 0.5)."
+        )
+    if summary.directional is not None:
+        by = summary.directional.resolution_in_angstroms
+        if bool(torch.isfinite(by).all()):
+            sentences.append(f"By direction it goes from {float(by.min()):.1f} to {float(by.max()):.1f} Å.")
+    guinier = summary.sharpening.weighted
+    if guinier.b_factor_in_square_angstroms is None:
+        sentences.append(f"The map was not sharpened: {guinier.reason}.")
+    else:
+        error = guinier.standard_deviation_in_square_angstroms or 0.0
+        sentences.append(
+            f"Amplitudes fall off with a B-factor of {-guinier.b_factor_in_square_angstroms:.0f} ± {error:.0f} Å²."
+        )
+    if summary.model is not None:
+        agreed = summary.model.crossing().resolution_in_angstroms
+        reached = "nowhere" if agreed is None else f"to {agreed:.2f} Å"
+        sentences.append(f"Map and model agree {reached} (FSC = 0.5); the mean Q-score is {summary.model.q_score:.2f}.")
+    return sentences
+
+
+def _seen_at(resolution: float) -> str:
+    for limit, words in (
+        (2.0, "Single atoms, water and ions should be visible."),
+        (3.0, "Side chains should be clear and larger water molecules visible."),
+        (4.0, "The backbone and most bulky side chains should be traceable."),
+        (5.0, "Strands of sheets begin to separate; the backbone can be followed in parts."),
+        (9.0, "Helices should show as rods; side chains are not visible."),
+        (20.0, "Domains and overall shape should be right; secondary structure is not visible."),
+    ):
+        if resolution < limit:
+            return words
+    return "Only the overall shape can be trusted."

@@ -1,0 +1,379 @@
+"""Aberrations from particles with poses: ``cryoprism ctf-refine``."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryoprism.core import CryoPrismWarning, InputError, resolve_device
+from cryoprism.formats import Particles, Volume, read_map, read_particles, write_particles, write_star
+from cryoprism.particles import leaked_halves
+from cryoprism.structure import (
+    AstigmatismRefinement,
+    BeamTilt,
+    DefocusRefinement,
+    MapReference,
+    Match,
+    MicrographSignal,
+    beam_tilt_causes,
+    directional_weights_block,
+    estimate_beam_tilt,
+    match_particles,
+    micrograph_signal,
+    packed_frequencies,
+    read_mask,
+    refine_defocus,
+    refine_micrograph_defocus,
+    require_half_maps,
+    split_half_sets,
+    with_beam_tilt,
+    with_defocus,
+)
+
+from ._files import fingerprint, write_json
+from ._jobs import Job, open_job
+from ._memory import GIGABYTE, available_memory_in_bytes
+from ._particle_configs import CtfRefineConfig
+from ._progress import progress
+
+__all__ = ["CtfRefineSummary", "ctf_refine_session"]
+
+log = logging.getLogger("cryoprism")
+
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class CtfRefineSummary:
+    """What came out.
+
+    Attributes
+    ----------
+    output
+        The job's folder.
+    sentences
+        What was found, in words.
+    seconds
+        Wall clock.
+    skipped
+        Whether everything was there already.
+    """
+
+    output: Path
+    sentences: tuple[str, ...]
+    seconds: float
+    skipped: bool = False
+
+    def sentence(self) -> str:
+        """Lines for the console."""
+        first = "Nothing to do, it is all there." if self.skipped else f"Done in {self.seconds:.1f} s."
+        return "\n".join([first, *self.sentences, f"Particles: {self.output / 'particles.star'}"])
+
+
+@dataclass(frozen=True)
+class _Found:
+    match: Match
+    tilts: tuple[BeamTilt, ...] = ()
+    defocus: DefocusRefinement | None = None
+    astigmatism: AstigmatismRefinement | None = None
+    signal: MicrographSignal | None = None
+
+
+def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
+    """Run ``cryoprism ctf-refine``: a refined table, ``aberrations.json`` and the weights of every micrograph.
+
+    Beam tilt is estimated first and applied, then defocus, then beam tilt again with the better defocus.
+
+    Raises
+    ------
+    InputError
+        Nothing to do, no poses, no defocus, no half sets, half maps that are no halves or belong to other particles,
+        too little memory.
+    """
+    started = time.monotonic()
+    if not (config.defocus or config.beam_tilt or config.astigmatism or config.signal):
+        raise InputError("options", "everything is switched off", "Ask for --defocus, --beam-tilt or --signal.")
+    device = resolve_device(config.device)
+    particles = read_particles(config.particles_file)
+    if particles.half_set is None:
+        raise InputError(
+            config.particles_file,
+            "names no half sets (rlnRandomSubset)",
+            "Give the table of the refinement that made the half maps: each particle is compared with its own half.",
+        )
+    half_set = split_half_sets(particles)
+    leaked_halves(particles, contents=False)
+    one, two, mask = _maps(config)
+    _check_memory(config, one, particles)
+    with open_job("CtfRefine", config) as job:
+        sources = [p for p in (config.particles_file, config.half1, config.half2, config.mask_file) if p is not None]
+        job.record_inputs(sources)
+        others = ";".join(str(fingerprint(path)["sha256_of_ends"]) for path in sources[1:])
+        if config.only_do_unfinished and job.is_done(
+            "aberrations", stage="ctf-refine", source=config.particles_file, depends_on=others
+        ):
+            kept = job.done_result("aberrations", stage="ctf-refine")
+            return CtfRefineSummary(job.path, tuple(kept), time.monotonic() - started, True)
+        reference = MapReference.from_half_maps(
+            one.data.to(device),
+            two.data.to(device),
+            one.voxel_size_in_angstroms,
+            mask=None if mask is None else mask.to(device),
+            maximum_resolution_in_angstroms=config.maximum_resolution_in_angstroms,
+        )
+        found = _refine(config, particles, reference, half_set, device)
+        sentences = _sentences(found)
+        seconds = time.monotonic() - started
+        outputs = _write(job, found, sentences, seconds)
+        for warning in _warnings(found):
+            warnings.warn(warning, CryoPrismWarning, stacklevel=2)
+        job.mark_done(
+            "aberrations",
+            stage="ctf-refine",
+            source=config.particles_file,
+            depends_on=others,
+            outputs=outputs,
+            result=list(sentences),
+        )
+    return CtfRefineSummary(job.path, sentences, seconds)
+
+
+def _maps(config: CtfRefineConfig) -> tuple[Volume, Volume, Tensor | None]:
+    for option, path in (("--half1", config.half1), ("--half2", config.half2)):
+        if not path.is_file():
+            raise InputError(option, f"{path} does not exist", "Give the two unfiltered half maps of the refinement.")
+    if config.half1.resolve() == config.half2.resolve():
+        raise InputError(config.half2, "is the first half map again", "Give the two half maps of one refinement.")
+    one, two = read_map(config.half1), read_map(config.half2)
+    if one.data.shape != two.data.shape:
+        raise InputError(config.half2, f"{tuple(two.data.shape)} voxels, the other {tuple(one.data.shape)}", "Match.")
+    require_half_maps(one.data, two.data, names=(str(config.half1), str(config.half2)))
+    return one, two, None if config.mask_file is None else read_mask(config.mask_file, one)
+
+
+def _check_memory(config: CtfRefineConfig, volume: Volume, particles: Particles) -> None:
+    box = int(volume.data.shape[-1])
+    packed = len(packed_frequencies((box - 1) // 2))
+    micrographs = len(set(particles.micrograph_names or ("all",)))
+    tables = 2 * 8 * 4 * box**3 + 6 * 4 * box**3
+    need = tables + 24 * 8 * _BATCH * packed + (32 * micrographs * packed if config.signal else 0)
+    need += 3 * 8 * 301 * len(particles) if config.defocus else 0
+    limit = config.max_memory_in_gigabytes
+    available = available_memory_in_bytes() if limit is None else int(limit * GIGABYTE)
+    log.info("Memory: about %.1f GB, %.1f GB available", need / GIGABYTE, available / GIGABYTE)
+    if need > available and config.device == "cpu":
+        raise InputError(
+            "memory",
+            f"maps of {box} voxels and {micrographs} micrographs need about {need / GIGABYTE:.1f} GB, "
+            f"{available / GIGABYTE:.1f} GB may be used",
+            "Give --no-signal, smaller images, or raise --max-memory.",
+        )
+
+
+def _refine(
+    config: CtfRefineConfig, particles: Particles, reference: MapReference, half_set: Tensor, device: torch.device
+) -> _Found:
+    moves = config.defocus or config.astigmatism
+    steps = ["noise"] + ["beam tilt"] * config.beam_tilt + ["defocus"] * config.defocus
+    steps += ["astigmatism"] * config.astigmatism + ["beam tilt"] * (config.beam_tilt and moves)
+    steps += ["signal"] * config.signal
+    found = None
+    with progress("Refining aberrations", len(steps)) as done:
+        for step in steps:
+            if step == "noise":
+                match = match_particles(particles, reference, half_set, device=device, batch_size=_BATCH)
+                found = _Found(match)
+            assert found is not None
+            match = found.match
+            if step == "beam tilt":
+                tilts = estimate_beam_tilt(
+                    match,
+                    trefoil=config.trefoil,
+                    lowest_resolution_in_angstroms=config.lowest_resolution_in_angstroms,
+                )
+                found = dataclasses.replace(
+                    found, tilts=tilts, match=match.with_particles(with_beam_tilt(match.particles, tilts))
+                )
+            elif step == "defocus":
+                defocus = refine_defocus(match, search_in_angstroms=config.search_in_angstroms)
+                moved = match.with_particles(with_defocus(match.particles, defocus, match))
+                found = dataclasses.replace(found, defocus=defocus, match=moved)
+            elif step == "astigmatism":
+                astigmatism = refine_micrograph_defocus(match)
+                moved = match.with_particles(with_defocus(match.particles, astigmatism, match))
+                found = dataclasses.replace(found, astigmatism=astigmatism, match=moved)
+            elif step == "signal":
+                found = dataclasses.replace(found, signal=micrograph_signal(match, shape=config.drift_shape))
+            done(step)
+    assert found is not None
+    return found
+
+
+def _sentences(found: _Found) -> tuple[str, ...]:
+    lines = []
+    for tilt in found.tilts:
+        (x, y), (sx, sy) = tilt.beam_tilt_in_milliradians, tilt.standard_deviation_in_milliradians
+        lines.append(
+            f"Optics group {tilt.group}: beam tilt {x:.3f} ± {sx:.3f}, {y:.3f} ± {sy:.3f} mrad "
+            f"({tilt.significance:.1f} standard deviations)"
+            + ("." if tilt.determined else "; not determined, the table keeps its value.")
+        )
+    if found.defocus is not None:
+        d = found.defocus
+        if d.spread_in_angstroms > 0:
+            share = float(d.determined.double().mean())
+            lines.append(
+                f"Defocus: particles spread by {d.spread_in_angstroms:.0f} Å about their micrographs; {share:.0%} "
+                f"determine their own, to ± {float(d.standard_deviation_in_angstroms.median()):.0f} Å."
+            )
+        else:
+            lines.append("Defocus: these particles show no differences of height, none got a defocus of its own.")
+        if d.micrograph_spread_in_angstroms > 0:
+            lines.append(
+                f"Micrographs: defocus was off by {d.micrograph_spread_in_angstroms:.0f} Å; "
+                f"{int(d.micrograph_determined.sum())} of {len(d.micrograph_determined)} were corrected."
+            )
+    if found.astigmatism is not None:
+        determined = found.astigmatism.determined[:, 1:].any(1)
+        lines.append(f"Astigmatism: {int(determined.sum())} of {len(determined)} micrographs were corrected.")
+    if found.signal is not None:
+        s = found.signal
+        lines.append(
+            f"Signal: {int(s.drift_determined.sum())} of {len(s.names)} micrographs lost it along one direction; "
+            f"B-factors relative to the map from {float(s.b_factor_in_square_angstroms.min()):.0f} to "
+            f"{float(s.b_factor_in_square_angstroms.max()):.0f} Å²."
+        )
+    return tuple(lines)
+
+
+def _warnings(found: _Found) -> list[str]:
+    out = []
+    if found.defocus is not None and found.defocus.at_limit > 0.02 * len(found.match.particles):
+        out.append(
+            f"{found.defocus.at_limit} particles would move further than --search allows; widen it if the defocus of "
+            "the micrographs is that uncertain."
+        )
+    for tilt in found.tilts:
+        if tilt.scatter > 2:
+            out.append(
+                f"Optics group {tilt.group}: phases scatter {tilt.scatter:.1f} times as much as noise makes them; "
+                "another aberration, or optics groups that should be split."
+            )
+    return out
+
+
+def _write(job: Job, found: _Found, sentences: tuple[str, ...], seconds: float) -> list[Path]:
+    particles = found.match.particles
+    extra: dict[str, list[float]] = {}
+    if found.defocus is not None:
+        deviation = found.defocus.standard_deviation_in_angstroms
+        extra["cryoprismDefocusDeviation"] = [round(v, 2) for v in deviation.tolist()]
+    outputs = [job.path / "particles.star", job.path / "aberrations.json"]
+    write_particles(outputs[0], particles, extra_columns=extra)
+    write_json(outputs[1], _document(found, sentences, seconds))
+    if found.signal is not None:
+        folder = job.folder("weights")
+        for number, name in enumerate(found.signal.names):
+            path = folder / f"{PurePosixPath(name).stem}.star"
+            write_star(path, [directional_weights_block(found.signal.table(number))])
+            outputs.append(path)
+    job.write_relion_output_nodes({"particles.star": 3})
+    return outputs
+
+
+def _document(found: _Found, sentences: tuple[str, ...], seconds: float) -> dict[str, Any]:
+    match = found.match
+    reference = match.reference
+    document: dict[str, Any] = {
+        "schema": "cryoprism-aberrations-1",
+        "sentences": list(sentences),
+        "particles": len(match.particles),
+        "finest_frequencies_in_angstroms": reference.box * reference.pixel_size_in_angstroms / reference.radius,
+        "scale_of_images_over_maps": match.noise.scale,
+        "optics_groups": [_optics_group(tilt) for tilt in found.tilts],
+        "micrographs": _micrographs(found),
+        "seconds": round(seconds, 2),
+    }
+    if found.defocus is not None:
+        d = found.defocus
+        document["defocus"] = {
+            "spread_in_angstroms": d.spread_in_angstroms,
+            "micrograph_spread_in_angstroms": d.micrograph_spread_in_angstroms,
+            "particles_determined": int(d.determined.sum()),
+            "median_standard_deviation_in_angstroms": float(d.standard_deviation_in_angstroms.median()),
+            "particles_at_limit": d.at_limit,
+        }
+    if found.astigmatism is not None:
+        document["astigmatism"] = {"spread_in_angstroms": found.astigmatism.prior_in_angstroms.tolist()}
+    return document
+
+
+def _optics_group(tilt: BeamTilt) -> dict[str, Any]:
+    parameters = beam_tilt_causes(tilt)
+    cause: dict[str, Any] = {
+        "identifiable": tilt.determined,
+        "parameters": {
+            p.name: {
+                "mean": p.value,
+                "standard_deviation": p.standard_deviation,
+                "unit": p.unit,
+                "identifiable": p.identifiable,
+            }
+            for p in parameters
+        },
+    }
+    if not tilt.determined:
+        cause["reason"] = parameters[0].reason
+    return {
+        "optics_group": tilt.group,
+        "particles": tilt.particles,
+        "significance": tilt.significance,
+        "scatter": tilt.scatter,
+        "shift_in_angstroms": list(tilt.shift_in_angstroms),
+        "causes": {"beam_tilt": cause},
+    }
+
+
+def _micrographs(found: _Found) -> list[dict[str, Any]]:
+    out: list[dict[str, Any]] = []
+    for i, name in enumerate(found.match.noise.names):
+        row: dict[str, Any] = {"name": name}
+        if found.defocus is not None:
+            d = found.defocus
+            row["defocus_change"] = {
+                "mean": float(d.micrograph_offset_in_angstroms[i]),
+                "standard_deviation": float(d.micrograph_standard_deviation_in_angstroms[i]),
+                "unit": "Å",
+                "identifiable": bool(d.micrograph_determined[i]),
+            }
+        if found.astigmatism is not None:
+            a = found.astigmatism
+            for part, label in enumerate(("mean_defocus_change", "astigmatism_along_0", "astigmatism_along_45")):
+                row[label] = {
+                    "mean": float(a.change_in_angstroms[i, part]),
+                    "standard_deviation": float(a.standard_deviation_in_angstroms[i, part]),
+                    "unit": "Å",
+                    "identifiable": bool(a.determined[i, part]),
+                }
+        if found.signal is not None:
+            s = found.signal
+            row["signal"] = {
+                "scale": float(s.scale[i]),
+                "scale_deviation": float(s.scale_deviation[i]),
+                "b_factor": float(s.b_factor_in_square_angstroms[i]),
+                "b_factor_deviation": float(s.b_factor_deviation[i]),
+                "drift": float(s.drift_in_angstroms[i].norm()),
+                "drift_deviation": float(s.drift_deviation[i]),
+                "drift_axis_in_degrees": float(s.axis_in_degrees[i]) if bool(s.drift_determined[i]) else None,
+                "drift_identifiable": bool(s.drift_determined[i]),
+            }
+        out.append(row)
+    return out

@@ -1,0 +1,395 @@
+"""``cryoprism extract``: particles out of every micrograph of a session, and one table of them all."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cryoprism.core import CryoPrismWarning, InputError, generator_for
+from cryoprism.formats import (
+    Catalogue,
+    Coordinates,
+    MicrographRecord,
+    OpticsGroup,
+    Particles,
+    StarBlock,
+    portable_name,
+    read_catalogue,
+    read_image,
+    read_image_info,
+    write_particles,
+    write_stack,
+)
+from cryoprism.particles import (
+    extract_particles,
+    find_duplicates,
+    junk_features,
+    junk_probability,
+    local_defocus,
+    masked_fraction,
+)
+from cryoprism.restoration import find_defects, replace_defects
+
+from ._coordinates import session_coordinates
+from ._jobs import Job, open_job
+from ._memory import plan_memory
+from ._parallel import Failure, close_workers, map_items
+from ._particle_configs import ExtractConfig
+from ._progress import progress
+
+__all__ = ["ExtractSummary", "extract_session"]
+
+log = logging.getLogger("cryoprism")
+
+_CLEANED = "cryoprismCleanedMicrographName"
+_RESTORED = "cryoprismFlags"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractSummary:
+    """What ``extract_session`` returns.
+
+    Attributes
+    ----------
+    output
+        The job folder.
+    micrographs, particles
+        How many micrographs have coordinates, and how many particles are in ``particles.star``.
+    at_edge, duplicates, without_contrast
+        How many coordinates were left out, and why.
+    without_coordinates
+        Names of micrographs for which no coordinates were given.
+    skipped
+        How many micrographs were done before.
+    failed
+        (name, reason) of micrographs that could not be read.
+    pixel_size_in_angstroms
+        Of the images (of the first particle).
+    seconds
+        Wall time.
+    """
+
+    output: Path
+    micrographs: int
+    particles: int
+    at_edge: int = 0
+    duplicates: int = 0
+    without_contrast: int = 0
+    without_coordinates: tuple[str, ...] = ()
+    skipped: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+    pixel_size_in_angstroms: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def star(self) -> Path:
+        """The table of the particles."""
+        return self.output / "particles.star"
+
+
+@dataclass(frozen=True)
+class _Task:
+    record: MicrographRecord
+    optics: OpticsGroup
+    coordinates: Coordinates
+    config: ExtractConfig
+    folder: Path
+    image: Path
+    mask: Path | None
+
+    @property
+    def stack(self) -> Path:
+        return self.folder / "particles" / f"{self.record.name}.mrcs"
+
+    def stamp(self) -> str:
+        """Hash of what decides the result beside the configuration and the image."""
+        digest = hashlib.sha256(self.coordinates.xy_in_pixels.numpy().tobytes())
+        if self.coordinates.score is not None:
+            digest.update(self.coordinates.score.numpy().tobytes())
+        mask = None if self.mask is None else (str(self.mask), self.mask.stat().st_mtime_ns)
+        digest.update(
+            repr((self.record.ctf, dict(self.record.extra), self.optics.pixel_size_in_angstroms, mask)).encode()
+        )
+        return digest.hexdigest()[:16]
+
+
+def extract_session(config: ExtractConfig) -> ExtractSummary:
+    """Run ``cryoprism extract``: from micrographs and coordinates to ``particles/*.mrcs`` and ``particles.star``.
+
+    The defocus of a particle is that of its micrograph, plus the tilt of the field where ``cryoprism restore`` found
+    one. Bad pixels are mended, unless the input comes from ``cryoprism restore``, whose cleaned images are used.
+
+    Raises
+    ------
+    InputError
+        The input, the coordinates, a setting or the output folder cannot be used, or no particle is left. A micrograph
+        that cannot be read does not stop the others.
+    """
+    started = time.monotonic()
+    inputs: str | list[str] = config.inputs[0] if len(config.inputs) == 1 else list(config.inputs)
+    catalogue = read_catalogue(
+        inputs,
+        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
+        voltage_in_kilovolts=config.voltage_in_kilovolts,
+        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
+        amplitude_contrast=config.amplitude_contrast,
+    )
+    coordinates = session_coordinates(config.coordinates, catalogue.micrographs)
+    try:
+        with open_job("Extract", config) as job:
+            return _run(config, catalogue, coordinates, job, started)
+    finally:
+        close_workers()
+
+
+def _run(
+    config: ExtractConfig, catalogue: Catalogue, coordinates: Mapping[str, Coordinates], job: Job, started: float
+) -> ExtractSummary:
+    job.record_inputs(record.path for record in catalogue)
+    records = [record for record in catalogue if record.name in coordinates]
+    without = tuple(record.name for record in catalogue if record.name not in coordinates)
+    if without:
+        log.info("No coordinates for %d of %d micrographs, such as %s", len(without), len(catalogue), without[0])
+    if not all(record.ctf for record in records):
+        warnings.warn(
+            f"{catalogue.source}: gives no defocus, so the particles get none and cannot be refined. "
+            "Run 'cryoprism restore' first and give its micrographs.star",
+            CryoPrismWarning,
+            stacklevel=2,
+        )
+    limit = None if config.max_memory_in_gigabytes is None else int(config.max_memory_in_gigabytes * 1e9)
+    plan = plan_memory(_largest(records), workers=config.workers, views=False, limit_in_bytes=limit)
+    log.info("%s", plan)
+    folder = job.folder("particles").parent
+    beside = Path(config.inputs[0]).parent / "masks"
+    tasks = [
+        _Task(
+            record,
+            catalogue.optics_of(record),
+            coordinates[record.name],
+            config,
+            folder,
+            _image_of(record, catalogue),
+            mask if (mask := beside / f"{record.name}.mrc").is_file() else None,
+        )
+        for record in records
+    ]
+    stamps = {task.record.name: task.stamp() for task in tasks}
+    todo = [
+        task
+        for task in tasks
+        if not (
+            config.only_do_unfinished
+            and job.is_done(task.record.name, stage="extract", source=task.image, depends_on=stamps[task.record.name])
+        )
+    ]
+    failed: list[tuple[str, str]] = []
+    names = [task.record.name for task in todo]
+    with progress("Extracting particles", len(todo)) as step:
+        outcomes = map_items(_extract, todo, plan.workers, names=names, keep_going=True, on_result=step)
+        for task, result in zip(todo, outcomes, strict=True):
+            name = task.record.name
+            if isinstance(result, Failure):
+                failed.append((name, str(result.error)))
+                log.error("%s: left out: %s", name, result.error)
+                continue
+            outputs = [task.stack] if result["x"] else []
+            job.mark_done(
+                name, stage="extract", source=task.image, outputs=outputs, depends_on=stamps[name], result=result
+            )
+    done = [task for task in tasks if task.record.name not in dict(failed)]
+    results = [job.done_result(task.record.name, stage="extract") for task in done]
+    if not any(result["x"] for result in results):
+        counts = {key: sum(result[key] for result in results) for key in ("at_edge", "duplicates", "without_contrast")}
+        raise InputError(
+            config.coordinates if results else config.inputs[0],
+            f"no particle is left ({counts['at_edge']} at edges, {counts['duplicates']} duplicates, "
+            f"{counts['without_contrast']} without contrast, {len(failed)} micrographs not read)",
+            failed[0][1] if failed else "Take a smaller --box or --edge, and check that coordinates are in pixels.",
+        )
+    particles, columns = _table(catalogue, config, done, results)
+    write_particles(job.path / "particles.star", particles, extra_columns=columns)
+    job.write_relion_output_nodes({"particles.star": 3})
+    summary = ExtractSummary(
+        output=job.path,
+        micrographs=len(records),
+        particles=len(particles),
+        at_edge=sum(result["at_edge"] for result in results),
+        duplicates=sum(result["duplicates"] for result in results),
+        without_contrast=sum(result["without_contrast"] for result in results),
+        without_coordinates=without,
+        skipped=len(tasks) - len(todo),
+        failed=tuple(failed),
+        pixel_size_in_angstroms=float(particles.pixel_size_in_angstroms[0]),
+        seconds=time.monotonic() - started,
+    )
+    job.note("particles", summary.particles)
+    return summary
+
+
+def _largest(records: Sequence[MicrographRecord]) -> tuple[int, int]:
+    largest = (1024, 1024)
+    for record in records:
+        try:
+            shape = read_image_info(record.path).shape
+        except InputError:  # said by the extraction, with the micrograph's name
+            continue
+        if shape[0] * shape[1] > largest[0] * largest[1]:
+            largest = (int(shape[0]), int(shape[1]))
+    return largest
+
+
+def _image_of(record: MicrographRecord, catalogue: Catalogue) -> Path:
+    """Return the micrograph whose bad pixels are mended, where a restoration wrote one."""
+    name = record.extra.get(_CLEANED, "None")
+    if name == "None":
+        return record.path
+    path = Path(name)
+    beside = Path(catalogue.source).parent / path
+    return beside if not path.is_absolute() and beside.is_file() else path
+
+
+def _extract(task: _Task) -> dict[str, Any]:
+    """Cut the particles of one micrograph, write their stack, and return what the table says of them."""
+    config, record, pixel = task.config, task.record, task.optics.pixel_size_in_angstroms
+    if record.is_movie:
+        raise InputError(record.path, "is a movie", "Sum it first: 'cryoprism restore' writes averages/.")
+    image = read_image(task.image).data
+    if _RESTORED not in record.extra:
+        defects = find_defects(image)
+        if bool(defects.mask.any()):
+            image = replace_defects(image, defects.mask, generator_for(config.seed, "defects", record.name))
+    xy, score = task.coordinates.xy_in_pixels, task.coordinates.score
+    twice = find_duplicates(xy * pixel, config.min_distance_in_angstroms, figure_of_merit=score)
+    xy = xy[~twice]
+    cut = extract_particles(
+        image,
+        xy,
+        box_in_pixels=config.box_in_pixels,
+        pixel_size_in_angstroms=pixel,
+        output_box=config.scaled_box_in_pixels,
+        edge_in_pixels=config.edge_in_pixels,
+        background_diameter_in_angstroms=config.diameter_in_angstroms,
+        invert=config.invert,
+        normalise=config.normalise,
+        dust_in_deviations=config.dust_in_deviations,
+        generator=generator_for(config.seed, "dust", record.name),
+    )
+    shape = (int(image.shape[0]), int(image.shape[1]))
+    result: dict[str, Any] = {
+        "at_edge": cut.at_edge,
+        "without_contrast": cut.without_contrast,
+        "duplicates": int(twice.sum()),
+        "pixel_size_in_angstroms": cut.pixel_size_in_angstroms,
+    }
+    for key, column in zip("xy", cut.centres_in_pixels.T.tolist(), strict=True):
+        result[key] = column
+    # A JSON number keeps a double, but -0 would look like a mistake in the table.
+    result["origin_x"], result["origin_y"] = (cut.origins_in_angstroms + 0.0).T.tolist()
+    result["score"] = None if score is None else score[~twice][cut.kept].tolist()
+    kept = xy[cut.kept]
+    if record.ctf is not None:
+        base = torch.tensor(
+            [record.ctf.defocus_u_in_angstroms, record.ctf.defocus_v_in_angstroms, record.ctf.defocus_angle_in_degrees],
+            dtype=torch.float64,
+        )
+        result["defocus"] = local_defocus(base, _gradient(record), kept, shape, pixel).tolist()
+    if task.mask is not None:
+        diameter = (config.diameter_in_angstroms or 0.75 * config.box_in_pixels * pixel) / pixel
+        result["masked"] = masked_fraction(read_image(task.mask).data, kept, shape, diameter).tolist()
+    if len(cut):
+        result["features"] = junk_features(cut.images).tolist()
+        write_stack(task.stack, cut.images, cut.pixel_size_in_angstroms)
+    else:
+        task.stack.unlink(missing_ok=True)
+    return result
+
+
+def _gradient(record: MicrographRecord) -> tuple[float, float]:
+    """Change of the defocus over the field [Å per Å] as (y, x); zero where no tilt was found."""
+    y, x = (record.extra.get(f"cryoprismDefocusGradient{axis}", "0") for axis in "YX")
+    try:
+        return float(y), float(x)
+    except ValueError:
+        raise InputError(record.path, f"cryoprismDefocusGradient is '{y}', '{x}'", "Write numbers there.") from None
+
+
+def _table(
+    catalogue: Catalogue, config: ExtractConfig, tasks: Sequence[_Task], results: Sequence[Mapping[str, Any]]
+) -> tuple[Particles, dict[str, list[object]]]:
+    """All particles of the session, in the order of its micrographs, and columns that are not fields."""
+    pairs = [(task, result) for task, result in zip(tasks, results, strict=True) if result["x"]]
+    counts = torch.tensor([len(result["x"]) for _, result in pairs])
+
+    def each(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64).repeat_interleave(counts)
+
+    def joined(key: str) -> list[Any]:
+        return [value for _, result in pairs for value in result[key]]
+
+    def pair(one: str, other: str) -> Tensor:
+        return torch.tensor([joined(one), joined(other)], dtype=torch.float64).T
+
+    numbers = {name: number for number, name in enumerate(catalogue.optics, 1)}
+    ctfs = [task.record.ctf for task, _ in pairs]
+    has_ctf = all(ctf is not None for ctf in ctfs)
+    known = [ctf for ctf in ctfs if ctf is not None] if has_ctf else []
+    stacks = [portable_name(task.stack) for task, _ in pairs]
+    side = config.scaled_box_in_pixels or config.box_in_pixels
+    particles = Particles(
+        image_names=tuple(
+            f"{i + 1:06d}@{stack}" for stack, count in zip(stacks, counts.tolist(), strict=True) for i in range(count)
+        ),
+        micrograph_names=tuple(
+            portable_name(task.record.path)
+            for (task, _), count in zip(pairs, counts.tolist(), strict=True)
+            for _ in range(count)
+        ),
+        pixel_size_in_angstroms=each([result["pixel_size_in_angstroms"] for _, result in pairs]),
+        voltage_in_kilovolts=each([task.optics.voltage_in_kilovolts for task, _ in pairs]),
+        spherical_aberration_in_millimeters=each(
+            [task.optics.spherical_aberration_in_millimeters for task, _ in pairs]
+        ),
+        amplitude_contrast=each([task.optics.amplitude_contrast for task, _ in pairs]),
+        origins_in_angstroms=pair("origin_x", "origin_y"),
+        coordinates_in_pixels=pair("x", "y"),
+        defocus=torch.tensor(joined("defocus"), dtype=torch.float64) if has_ctf else None,
+        phase_shift_in_degrees=each([ctf.phase_shift_in_degrees for ctf in known]) if has_ctf else None,
+        optics_table=_optics_table(catalogue, numbers),
+        optics_group=each([numbers[task.record.optics_group] for task, _ in pairs]).long(),
+        image_size=torch.full((int(counts.sum()),), side),
+        micrograph_pixel_size_in_angstroms=each([task.optics.pixel_size_in_angstroms for task, _ in pairs]),
+        ctf_b_factor_in_square_angstroms=each([ctf.b_factor_in_square_angstroms for ctf in known]) if has_ctf else None,
+        ctf_scale=each([ctf.scale_factor for ctf in known]) if has_ctf else None,
+    )
+    columns: dict[str, list[object]] = {}
+    if all(result["score"] is not None for _, result in pairs):
+        columns["rlnAutopickFigureOfMerit"] = joined("score")
+    if all(ctf.max_resolution_in_angstroms is not None for ctf in known) and known:
+        columns["rlnCtfMaxResolution"] = list(each([ctf.max_resolution_in_angstroms or 0.0 for ctf in known]).tolist())
+    if all("masked" in result for _, result in pairs):
+        columns["cryoprismMaskedFraction"] = joined("masked")
+    junk = junk_probability(torch.tensor(joined("features"), dtype=torch.float64))
+    columns["cryoprismJunkProbability"] = [round(value, 6) for value in junk.tolist()]
+    return particles, columns
+
+
+def _optics_table(catalogue: Catalogue, numbers: Mapping[str, int]) -> StarBlock:
+    """Columns of the micrographs' optics that particles keep (MTF, names), by the new numbers."""
+    # The pixel size of micrographs is the particles' original one from now on.
+    gone = {"rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize", "rlnOpticsGroup", "rlnOpticsGroupName"}
+    labels = dict.fromkeys(label for group in catalogue.optics.values() for label in group.extra if label not in gone)
+    rows = [
+        (str(numbers[name]), name, *(group.extra.get(label, "None") for label in labels))
+        for name, group in catalogue.optics.items()
+    ]
+    return StarBlock("optics", ("rlnOpticsGroup", "rlnOpticsGroupName", *labels), tuple(rows))

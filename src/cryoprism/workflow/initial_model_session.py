@@ -1,0 +1,212 @@
+"""``cryoprism initial-model``: a first map from particles alone."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryoprism.core import InputError
+from cryoprism.formats import Particles, Volume, write_map, write_particles
+from cryoprism.structure.abinitio import InitialModel, ab_initio
+from cryoprism.structure.refinement import RefinementSettings
+
+from ._files import write_json
+from ._jobs import Job, open_job
+from ._map_configs import InitialModelConfig
+from ._particle_data import ParticleData, checked_particles, even_fast_size, load_particles
+from ._progress import progress
+from ._refinement import posed_particles, poses_against
+from .report._model_page import model_report
+
+__all__ = ["InitialModelSummary", "initial_model_session"]
+
+log = logging.getLogger("cryoprism")
+
+_OUTPUTS = ("initial_model.mrc", "particles.star", "initial_model.json", "report.html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialModelSummary:
+    """What ``initial_model_session`` returns.
+
+    Attributes
+    ----------
+    output
+        The job folder.
+    particles
+        Used.
+    duplicates
+        Left out because they lie on others.
+    log_evidence
+        Mean over the particles, of every start.
+    chosen
+        Which start was kept, from 0.
+    sentence
+        The outcome in words.
+    seconds
+        Wall time.
+    skipped
+        Everything was there already.
+    """
+
+    output: Path
+    particles: int
+    duplicates: int
+    log_evidence: tuple[float, ...]
+    chosen: int
+    sentence: str
+    seconds: float = 0.0
+    skipped: bool = False
+
+    @property
+    def map(self) -> Path:
+        """The model."""
+        return self.output / "initial_model.mrc"
+
+    @property
+    def report(self) -> Path:
+        """The page to open."""
+        return self.output / "report.html"
+
+
+def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
+    """Run ``cryoprism initial-model``.
+
+    Raises
+    ------
+    InputError
+        The table cannot be used, or memory does not suffice.
+    """
+    started = time.monotonic()
+    if config.device != "cpu":
+        raise InputError("--device", f"'{config.device}' was asked for", "Poses are searched on the cpu for now.")
+    particles, box, pixel = checked_particles(
+        config.particles_file,
+        diameter_in_angstroms=config.diameter_in_angstroms,
+        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
+    )
+    # Half a shell beyond the finest detail, so that its own edge stays out of the map.
+    side = min(box, even_fast_size(2.4 * box * pixel / config.maximum_resolution_in_angstroms))
+    with open_job("InitialModel", config) as job:
+        if config.only_do_unfinished and job.is_done("model", stage="initial-model", source=config.particles_file):
+            kept = job.done_result("model", stage="initial-model")
+            kept["log_evidence"] = tuple(kept["log_evidence"])
+            return InitialModelSummary(output=job.path, skipped=True, seconds=time.monotonic() - started, **kept)
+        job.record_inputs([config.particles_file])
+        with progress("Reading particles", math.ceil(len(particles) / 256)) as step:
+            data = load_particles(
+                particles,
+                box,
+                pixel,
+                diameter_in_angstroms=config.diameter_in_angstroms,
+                scaled_box=side if side < box else None,
+                min_distance_in_angstroms=config.min_distance_in_angstroms,
+                seed=config.seed,
+                max_memory_in_gigabytes=config.max_memory_in_gigabytes,
+                on_batch=step,
+            )
+        log.info("%d particles of %d pixels of %.3g Å", len(data.particles), data.box, data.pixel_size_in_angstroms)
+        settings = RefinementSettings(
+            symmetry=config.symmetry,
+            diameter_in_angstroms=config.diameter_in_angstroms,
+            pixel_size_in_angstroms=data.pixel_size_in_angstroms,
+            initial_resolution_in_angstroms=config.maximum_resolution_in_angstroms,
+            shift_range_in_angstroms=config.shift_range_in_angstroms,
+            max_radius=data.radius,
+            seed=config.seed,
+        )
+        model = _model(data, settings, config.starts)
+        rotations, shifts = poses_against(
+            data, model.map, replace(settings, initial_resolution_in_angstroms=model.resolution_in_angstroms)
+        )
+        return _finish(config, job, data, model, posed_particles(data, rotations, shifts), started)
+
+
+def _model(data: ParticleData, settings: RefinementSettings, starts: int) -> InitialModel:
+    with ExitStack() as stack:
+        steps: list[Callable[[str], None]] = []
+
+        def on_progress(done: int, total: int) -> None:
+            if not steps:
+                steps.append(stack.enter_context(progress("Initial model", total)))
+            steps[0](f"batch {done}")
+
+        return ab_initio(
+            data.images, data.transfer, data.group, settings, box=data.box, starts=starts, on_progress=on_progress
+        )
+
+
+def _finish(
+    config: InitialModelConfig, job: Job, data: ParticleData, model: InitialModel, posed: Particles, started: float
+) -> InitialModelSummary:
+    pixel = data.pixel_size_in_angstroms
+    volume = Volume(model.map.cpu(), pixel)
+    write_map(job.path / "initial_model.mrc", volume)
+    write_particles(job.path / "particles.star", posed)
+    scores = [float(value) for value in model.log_evidence]
+    chosen = int(model.chosen)
+    sentence = _sentence(len(posed), scores, chosen)
+    write_json(
+        job.path / "initial_model.json",
+        {
+            "schema": "cryoprism-initial-model-1",
+            "particles": len(posed),
+            "duplicates_left_out": data.duplicates,
+            "symmetry": config.symmetry,
+            "resolution_in_angstroms": model.resolution_in_angstroms,
+            "voxel_size_in_angstroms": pixel,
+            "box_in_voxels": data.box,
+            "log_evidence_of_starts": scores,
+            "chosen_start": chosen,
+            "seconds": round(time.monotonic() - started, 2),
+        },
+    )
+    facts = {
+        "particles": f"{len(posed)}",
+        "symmetry": config.symmetry.upper(),
+        "finest detail": f"{model.resolution_in_angstroms:.1f} Å",
+        "voxel": f"{pixel:.3g} Å",
+    }
+    model_report(
+        job.path,
+        volume,
+        title=f"Initial model of {config.particles_file.name}",
+        verdict=sentence,
+        diameter_in_angstroms=config.diameter_in_angstroms,
+        facts=facts,
+        scores=scores,
+        chosen=chosen,
+    )
+    job.write_relion_output_nodes({"particles.star": 3, "initial_model.mrc": 6})
+    result: dict[str, Any] = {
+        "particles": len(posed),
+        "duplicates": data.duplicates,
+        "log_evidence": scores,
+        "chosen": chosen,
+        "sentence": sentence,
+    }
+    job.mark_done(
+        "model",
+        stage="initial-model",
+        source=config.particles_file,
+        outputs=[job.path / name for name in _OUTPUTS],
+        result=result,
+    )
+    return InitialModelSummary(
+        output=job.path, seconds=time.monotonic() - started, **(result | {"log_evidence": tuple(scores)})
+    )
+
+
+def _sentence(count: int, scores: list[float], chosen: int) -> str:
+    kept = f"Model from {count} particles: start {chosen + 1} of {len(scores)} explains them best"
+    if len(scores) < 2:
+        return f"Model from {count} particles, one start: nothing says whether another would have found the same."
+    spread = max(scores) - min(scores)
+    near = sum(score > max(scores) - 0.2 * max(abs(max(scores)), 1e-9) for score in scores)
+    return f"{kept}; {near} of {len(scores)} starts end within a fifth of it (log evidence spread {spread:.3g})."

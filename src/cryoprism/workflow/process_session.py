@@ -1,0 +1,356 @@
+"""``cryoprism process``: from micrographs to a map, one stage after the other, each of them a job of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryoprism.core import InputError
+from cryoprism.formats import read_catalogue, read_map, read_star, write_star
+from cryoprism.particles import select_micrographs
+
+from ._config import JobConfig, RestoreConfig
+from ._files import atomic_path, write_json
+from ._jobs import Job, open_job
+from ._map_configs import InitialModelConfig, ProcessConfig, RefineConfig
+from ._particle_configs import ClassifyConfig, ExtractConfig, PickConfig
+from ._particle_data import even_fast_size
+from ._resolution import ResolutionSummary, summarise_resolution
+from .classify_session import classify_session
+from .extract_session import extract_session
+from .initial_model_session import initial_model_session
+from .pick_session import pick_session
+from .refine_session import RefineSummary, refine_session
+from .report import map_report
+from .report._passes import passes_section
+from .report._stages import StageRow, stages_section
+from .session import restore_session
+
+__all__ = ["ProcessSummary", "process_session"]
+
+log = logging.getLogger("cryoprism")
+
+_RESTORED = "cryoprismFlags"
+_RESULTS = (
+    "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "local_resolution.mrc", "particles.star",
+    "resolution.json",
+)  # fmt: skip
+_COARSEST_RINGS = 25.0
+# The molecule reaches a little beyond what is called its diameter, and picks are not exactly in its middle.
+_ROOM = 1.1
+_BOX_IN_DIAMETERS = 1.4
+_WORTH_SCALING = 0.87
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSummary:
+    """What ``process_session`` returns.
+
+    Attributes
+    ----------
+    output
+        The job folder.
+    stages
+        Name, outcome, folder and seconds of every stage.
+    refinement
+        What the last stage found.
+    seconds
+        Wall time.
+    """
+
+    output: Path
+    stages: tuple[StageRow, ...]
+    refinement: RefineSummary
+    seconds: float = 0.0
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The verdict in words, the resolution first."""
+        return self.refinement.sentences
+
+    @property
+    def report(self) -> Path:
+        """The page to open."""
+        return self.output / "report.html"
+
+
+class _Run:
+    """The stages that are done, and how the next one is called."""
+
+    def __init__(self, config: ProcessConfig, job: Job, total: int) -> None:
+        self.config, self.job, self.total = config, job, total
+        self.rows: list[StageRow] = []
+
+    def common(self, folder: str, kind: type[JobConfig]) -> dict[str, Any]:
+        """Fields that all stages share; a stage goes on where it stopped unless it is to start over."""
+        config = self.config
+        return {
+            "output": self.job.path / folder,
+            "only_do_unfinished": not config.overwrite,
+            "overwrite": config.overwrite,
+            "workers": config.workers,
+            "device": config.device if kind in (RestoreConfig, ClassifyConfig) else "cpu",
+            "seed": config.seed,
+            "max_memory_in_gigabytes": config.max_memory_in_gigabytes,
+        }
+
+    def stage(self, folder: str, work: Callable[[], Any], words: Callable[[Any], str]) -> Any:
+        """Do one stage and keep what came of it."""
+        started = time.monotonic()
+        log.info("Stage %d of %d: %s", len(self.rows) + 1, self.total, folder)
+        result = work()
+        sentence = words(result)
+        log.info("%s: %s", folder, sentence)
+        self.rows.append(StageRow(folder, sentence, time.monotonic() - started))
+        return result
+
+
+def process_session(config: ProcessConfig) -> ProcessSummary:
+    """Run ``cryoprism process``: restore, pick, extract, (classify,) initial model, refine.
+
+    Every stage is a job in a folder of the output that its own command could have written, and resumes by itself. An
+    input that ``cryoprism restore`` wrote is not restored again.
+
+    Raises
+    ------
+    InputError
+        As the stages; picks too few to go on.
+    """
+    started = time.monotonic()
+    source = config.inputs[0] if len(config.inputs) == 1 else list(config.inputs)
+    catalogue = read_catalogue(
+        source,
+        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
+        voltage_in_kilovolts=config.voltage_in_kilovolts,
+        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
+        amplitude_contrast=config.amplitude_contrast,
+    )
+    pixel = catalogue.optics_of(catalogue.micrographs[0]).pixel_size_in_angstroms
+    done_before = all(_RESTORED in record.extra for record in catalogue) and len(config.inputs) == 1
+    with open_job("Process", config) as job:
+        job.record_inputs(record.path for record in catalogue)
+        total = 3 + (not done_before) + bool(config.classes) + (config.reference is None)
+        run = _Run(config, job, total)
+        restored = Path(config.inputs[0]) if done_before else _restore(run)
+        micrographs = _selected(job, restored)
+        picks = _pick(run, micrographs)
+        particles = _extract(run, micrographs, picks, pixel, _finest(restored))
+        if config.classes:
+            particles = _classify(run, particles)
+        reference = config.reference or _initial_model(run, particles)
+        refinement = _refine(run, particles, reference, restored)
+        _collect(config, job, run.rows, refinement, time.monotonic() - started)
+        return ProcessSummary(
+            output=job.path, stages=tuple(run.rows), refinement=refinement, seconds=time.monotonic() - started
+        )
+
+
+def _restore(run: _Run) -> Path:
+    config = run.config
+    settings = RestoreConfig(
+        inputs=config.inputs,
+        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
+        voltage_in_kilovolts=config.voltage_in_kilovolts,
+        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
+        amplitude_contrast=config.amplitude_contrast,
+        views=False,
+        **run.common("Restore", RestoreConfig),
+    )
+    summary = run.stage(
+        "Restore",
+        lambda: restore_session(settings),
+        lambda s: f"{s.restored} of {s.micrographs} micrographs" + (f"; {s.sentences[0]}" if s.sentences else "."),
+    )
+    return Path(summary.star)
+
+
+def _causes(restored: Path) -> dict[str, Any] | None:
+    try:
+        document: dict[str, Any] = json.loads((restored.parent / "causes.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document
+
+
+def _selected(job: Job, restored: Path) -> Path:
+    """Table without micrographs whose spectrum shows no rings: their defocus means nothing."""
+    causes = _causes(restored)
+    if causes is None:
+        return restored
+    choice = select_micrographs(causes, max_resolution_in_angstroms=_COARSEST_RINGS)
+    if not choice.rejected or not choice.kept:
+        return restored
+    for name, why in choice.rejected.items():
+        log.info("%s is left out: %s", name, why)
+    job.note("micrographs_left_out", dict(choice.rejected))
+    out = restored.parent / "selected.star"
+    stems = {Path(name).stem for name in choice.rejected}
+    blocks = []
+    for block in read_star(restored):
+        if "rlnMicrographName" in block:
+            names = block.column("rlnMicrographName")
+            block = replace(
+                block,
+                rows=tuple(row for row, name in zip(block.rows, names, strict=True) if Path(name).stem not in stems),
+            )
+        blocks.append(block)
+    write_star(out, blocks)
+    return out
+
+
+def _finest(restored: Path) -> float | None:
+    """Resolution to which the better micrographs show rings [Å]: no particle carries more."""
+    causes = _causes(restored)
+    limits = sorted(
+        float(entry["fit_limit_in_angstroms"])
+        for entry in (causes or {}).get("micrographs", [])
+        if entry.get("fit_limit_in_angstroms") is not None
+    )
+    return limits[len(limits) // 10] if limits else None
+
+
+def _pick(run: _Run, micrographs: Path) -> Path:
+    config = run.config
+    method = config.pick_method or ("blob" if config.reference is None else "template")
+    settings = PickConfig(
+        inputs=(str(micrographs),),
+        method=method,
+        diameter_in_angstroms=config.diameter_in_angstroms,
+        reference=config.reference if method == "template" else None,
+        symmetry=config.symmetry,
+        **run.common("Pick", PickConfig),
+    )
+    summary = run.stage(
+        "Pick",
+        lambda: pick_session(settings),
+        lambda s: f"{s.particles} particles on {s.micrographs} micrographs. {s.how}",
+    )
+    if summary.particles < 2:
+        raise InputError("Pick", f"{summary.particles} particles", "Check --diameter, or try another --pick-method.")
+    return Path(summary.output)
+
+
+def box_for(diameter_in_angstroms: float, pixel_size_in_angstroms: float) -> int:
+    """Side of a box [pixels] with room for what defocus carries out of the particle; even, of small factors."""
+    return even_fast_size(_BOX_IN_DIAMETERS * diameter_in_angstroms / pixel_size_in_angstroms)
+
+
+def scaled_box_for(box: int, pixel_size_in_angstroms: float, finest_in_angstroms: float | None) -> int | None:
+    """Smaller side whose Nyquist limit still is a quarter finer than the data; None where it would save little."""
+    if finest_in_angstroms is None:
+        return None
+    side = even_fast_size(2 * box * pixel_size_in_angstroms / (0.75 * finest_in_angstroms))
+    return side if side <= _WORTH_SCALING * box else None
+
+
+def _extract(run: _Run, micrographs: Path, picks: Path, pixel: float, finest: float | None) -> Path:
+    config = run.config
+    box = config.box_in_pixels or box_for(config.diameter_in_angstroms, pixel)
+    side = config.scaled_box_in_pixels or scaled_box_for(box, pixel, finest)
+    settings = ExtractConfig(
+        inputs=(str(micrographs),),
+        coordinates=picks,
+        box_in_pixels=box,
+        scaled_box_in_pixels=side,
+        diameter_in_angstroms=min(_ROOM * config.diameter_in_angstroms, 0.97 * box * pixel),
+        **run.common("Extract", ExtractConfig),
+    )
+    summary = run.stage(
+        "Extract",
+        lambda: extract_session(settings),
+        lambda s: (
+            f"{s.particles} particles in boxes of {box} pixels"
+            + ("" if side is None else f", scaled down to {side}")
+            + f" ({s.pixel_size_in_angstroms:.3g} Å per pixel), "
+            f"without {s.at_edge} at edges and {s.duplicates} duplicates."
+        ),
+    )
+    return Path(summary.star)
+
+
+def _classify(run: _Run, particles: Path) -> Path:
+    config = run.config
+    settings = ClassifyConfig(
+        particles_file=particles,
+        classes=config.classes,
+        diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
+        **run.common("Classify", ClassifyConfig),
+    )
+    summary = run.stage("Classify", lambda: classify_session(settings), lambda s: s.sentence())
+    if not summary.selected_particles:
+        log.info("No class stands out: all particles are kept")
+        return particles
+    return Path(summary.output) / "selected.star"
+
+
+def _initial_model(run: _Run, particles: Path) -> Path:
+    config = run.config
+    settings = InitialModelConfig(
+        particles_file=particles,
+        symmetry=config.symmetry,
+        diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
+        starts=config.starts,
+        **run.common("InitialModel", InitialModelConfig),
+    )
+    summary = run.stage("InitialModel", lambda: initial_model_session(settings), lambda s: s.sentence)
+    return Path(summary.map)
+
+
+def _refine(run: _Run, particles: Path, reference: Path, restored: Path) -> RefineSummary:
+    config = run.config
+    weights = restored.parent / "weights"
+    settings = RefineConfig(
+        particles_file=particles,
+        reference=str(reference),
+        symmetry=config.symmetry,
+        diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
+        initial_lowpass_in_angstroms=config.initial_lowpass_in_angstroms,
+        weights_folder=weights if config.weights else None,
+        iterations=config.iterations,
+        **run.common("Refine", RefineConfig),
+    )
+    summary: RefineSummary = run.stage("Refine", lambda: refine_session(settings), lambda s: s.sentences[0])
+    return summary
+
+
+def _collect(config: ProcessConfig, job: Job, rows: list[StageRow], refinement: RefineSummary, seconds: float) -> None:
+    """Put the results at the top, and one report that says how they came about."""
+    for name in _RESULTS:
+        source, target = refinement.output / name, job.path / name
+        if source.is_file():
+            with atomic_path(target) as temporary:
+                shutil.copyfile(source, temporary)
+        else:
+            target.unlink(missing_ok=True)
+    document = json.loads((job.path / "resolution.json").read_text(encoding="utf-8"))
+    resolution = refinement.resolution or _measured_again(config, job.path, document)
+    write_json(job.path / "resolution.json", document | {"seconds": seconds})
+    history = [
+        {key: math.nan if value is None else value for key, value in row.items()}
+        for row in document["refinement"]["passes"]
+    ]
+    map_report(
+        job.path,
+        replace(resolution, particles_count=refinement.particles),
+        title=f"From {Path(config.inputs[0]).name} to a map",
+        extra=stages_section(rows) + passes_section(history),
+    )
+    job.write_relion_output_nodes({"particles.star": 3, "map.mrc": 6, "half1.mrc": 10, "half2.mrc": 10, "mask.mrc": 7})
+
+
+def _measured_again(config: ProcessConfig, folder: Path, document: dict[str, Any]) -> ResolutionSummary:
+    """Summary of the half maps of an earlier run, for the report."""
+    return summarise_resolution(
+        read_map(folder / "half1.mrc"),
+        read_map(folder / "half2.mrc"),
+        symmetry=config.symmetry,
+        particles_count=document["particles"],
+        seed=config.seed,
+    )

@@ -1,0 +1,218 @@
+"""Particles with poses to a map and two half maps: ``cryoprism reconstruct``."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryoprism.core import InputError, point_group_matrices, resolve_device
+from cryoprism.formats import Particles, Volume, read_particle_images, read_particles, write_map
+from cryoprism.particles import leaked_halves
+from cryoprism.structure import (
+    HelicalCopies,
+    HelicalSymmetry,
+    ParticleBatch,
+    Reconstruction,
+    first_crossing,
+    memory_of_reconstruction_in_bytes,
+    particle_batches,
+    reconstruct,
+    shell_frequencies,
+    split_half_sets,
+    weights_for_particles,
+)
+
+from ._files import write_json
+from ._jobs import Job, open_job
+from ._memory import GIGABYTE, available_memory_in_bytes
+from ._particle_configs import ReconstructConfig
+from ._progress import Step, progress
+
+__all__ = ["ReconstructSummary", "reconstruct_session"]
+
+log = logging.getLogger("cryoprism")
+
+_BATCH = 128
+_OUTPUTS = ("map.mrc", "half1.mrc", "half2.mrc", "reconstruction.json")
+
+
+@dataclass(frozen=True)
+class ReconstructSummary:
+    """What came out.
+
+    Attributes
+    ----------
+    output
+        The job's folder.
+    particles
+        In the map.
+    resolution_in_angstroms
+        Where the half maps' correlation without a mask falls below 0.143; None where it never rises above.
+    seconds
+        Wall clock.
+    skipped
+        Whether everything was there already.
+    """
+
+    output: Path
+    particles: int
+    resolution_in_angstroms: float | None
+    seconds: float
+    skipped: bool
+
+    def sentence(self) -> str:
+        """One line for the console."""
+        if self.skipped:
+            return f"Nothing to do: {self.output / 'map.mrc'} is there."
+        found = (
+            "the halves do not agree at any frequency"
+            if self.resolution_in_angstroms is None
+            else f"halves agree to {self.resolution_in_angstroms:.2f} Å (FSC 0.143, no mask)"
+        )
+        return f"{self.particles} particles in {self.seconds:.1f} s: {found}. Map: {self.output / 'map.mrc'}"
+
+
+def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
+    """Run ``cryoprism reconstruct``.
+
+    Raises
+    ------
+    InputError
+        No poses, particles that stand in both halves, mixed pixel sizes, a limit beyond Nyquist, weights that are
+        missing, too little memory.
+    """
+    started = time.monotonic()
+    device = resolve_device(config.device)
+    symmetry = _known(config.symmetry)
+    particles = read_particles(config.particles_file, pixel_size_in_angstroms=config.pixel_size_in_angstroms)
+    pixel = _common_pixel(particles)
+    box = int(read_particle_images(particles, [0]).shape[-1])
+    radius = _radius(config, box, pixel)
+    _check_memory(config, box, radius)
+    half_set = split_half_sets(particles, config.seed)
+    leaked_halves(particles, contents=False)
+    with open_job("Reconstruct", config) as job:
+        if config.only_do_unfinished and job.is_done("map", stage="reconstruct", source=config.particles_file):
+            result = job.done_result("map", stage="reconstruct")
+            return ReconstructSummary(job.path, len(particles), result, time.monotonic() - started, True)
+        job.record_inputs([config.particles_file])
+        weights = (
+            None
+            if config.weights_folder is None
+            else weights_for_particles(config.weights_folder, particles, box, radius)
+        )
+        batches = particle_batches(
+            particles, radius, half_set=half_set, ctf=config.ctf, weights=weights, batch_size=_BATCH, device=device
+        )
+        count = math.ceil(len(particles) / _BATCH)
+        with progress("Reconstructing", count) as step:
+            result = reconstruct(
+                _counted(batches, step),
+                box,
+                symmetry=symmetry,
+                helix=_helix(config, pixel),
+                padding=config.padding,
+                max_radius=radius,
+                wiener=config.wiener,
+                iterations=config.iterations if config.padding >= 2 else 0,
+                device=device,
+            )
+        seconds = time.monotonic() - started
+        resolution = _write(job, result, config, box, pixel, seconds)
+    return ReconstructSummary(job.path, len(particles), resolution, seconds, False)
+
+
+def _known(symmetry: str) -> str:
+    try:
+        point_group_matrices(symmetry)
+    except ValueError as error:
+        raise InputError("--symmetry", str(error), "Use C1, Cn, Dn, T, O, I1 or I2.") from error
+    return symmetry
+
+
+def _helix(config: ReconstructConfig, pixel: float) -> HelicalCopies | None:
+    rise, twist = config.helical_rise_in_angstroms, config.helical_twist_in_degrees
+    if rise is None or twist is None:
+        return None
+    return HelicalCopies(HelicalSymmetry(rise, twist), config.helical_units, pixel)
+
+
+def _common_pixel(particles: Particles) -> float:
+    sizes = sorted(set(particles.pixel_size_in_angstroms.tolist()))
+    if len(sizes) > 1:
+        raise InputError(
+            particles.source,
+            f"holds images of {len(sizes)} pixel sizes ({sizes[0]:g} to {sizes[-1]:g} Å)",
+            "Extract them at one pixel size, or reconstruct each optics group on its own.",
+        )
+    return float(sizes[0])
+
+
+def _radius(config: ReconstructConfig, box: int, pixel: float) -> int:
+    most = (box - 1) // 2
+    limit = config.maximum_resolution_in_angstroms
+    if limit is None:
+        return most
+    radius = round(box * pixel / limit)
+    if radius < 1:
+        raise InputError("--maximum-resolution", f"{limit:g} Å is more than the box of {box * pixel:g} Å", "Lower it.")
+    return min(radius, most)
+
+
+def _check_memory(config: ReconstructConfig, box: int, radius: int) -> None:
+    need = memory_of_reconstruction_in_bytes(box, config.padding, radius, iterations=config.iterations)
+    available = (
+        available_memory_in_bytes()
+        if config.max_memory_in_gigabytes is None
+        else int(config.max_memory_in_gigabytes * GIGABYTE)
+    )
+    log.info("Memory: about %.1f GB, %.1f GB available", need / GIGABYTE, available / GIGABYTE)
+    if need > available and config.device == "cpu":
+        raise InputError(
+            "memory",
+            f"a box of {box} pixels needs about {need / GIGABYTE:.1f} GB, {available / GIGABYTE:.1f} GB may be used",
+            "Give --maximum-resolution, --iterations 0 or smaller images.",
+        )
+
+
+def _counted(batches: Iterator[ParticleBatch], step: Step) -> Iterator[ParticleBatch]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += int(batch.images.shape[0])
+        step(f"{done} particles")
+
+
+def _write(
+    job: Job, result: Reconstruction, config: ReconstructConfig, box: int, pixel: float, seconds: float
+) -> float | None:
+    for name, data in (("map", result.map), ("half1", result.half1), ("half2", result.half2)):
+        write_map(job.path / f"{name}.mrc", Volume(data.cpu(), pixel))
+    frequency = shell_frequencies((box, box, box), pixel)
+    crossing = first_crossing(frequency, result.fsc, 0.143)
+    document: dict[str, Any] = {
+        "schema": "cryoprism-reconstruction-1",
+        "particles_in_halves": list(result.counts),
+        "symmetry": config.symmetry,
+        "pixel_size_in_angstroms": pixel,
+        "box_in_pixels": box,
+        "frequency_in_inverse_angstroms": [round(f, 7) for f in frequency.tolist()],
+        "fsc_unmasked": [round(f, 5) for f in result.fsc.tolist()],
+        "resolution_in_angstroms": {"unmasked": crossing.resolution_in_angstroms},
+        "seconds": round(seconds, 2),
+    }
+    write_json(job.path / "reconstruction.json", document)
+    job.write_relion_output_nodes({"map.mrc": 6, "half1.mrc": 10, "half2.mrc": 10})
+    job.mark_done(
+        "map",
+        stage="reconstruct",
+        source=config.particles_file,
+        outputs=[job.path / name for name in _OUTPUTS],
+        result=crossing.resolution_in_angstroms,
+    )
+    return crossing.resolution_in_angstroms

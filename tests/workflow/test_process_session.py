@@ -1,0 +1,161 @@
+"""``cryoprism process`` and ``initial-model`` from files to files, on a small simulated session."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cryoprism.core import InputError, generator_for
+from cryoprism.formats import Volume, read_map, read_particles, read_star, write_map
+from cryoprism.microscope.potential import Solvent, potential_from_atoms
+from cryoprism.structure import fourier_shell_correlation, low_pass
+from cryoprism.synthesis import Scene, SessionConfig, phantom, simulate_session, specimen_from_phantom
+from cryoprism.workflow import InitialModelConfig, ProcessConfig, initial_model_session, process_session
+from cryoprism.workflow._particle_data import even_fast_size
+from cryoprism.workflow.process_session import box_for, scaled_box_for
+
+PIXEL, DIAMETER, SIDE = 3.0, 120.0, 60
+# What to be careful about is said as a warning; here it is no error.
+pytestmark = pytest.mark.filterwarnings("ignore::cryoprism.core.CryoPrismWarning")
+has_abinitio = importlib.util.find_spec("cryoprism.structure.abinitio") is not None
+
+
+def truth() -> torch.Tensor:
+    model = specimen_from_phantom(phantom("shell")).model
+    assert model is not None
+    return potential_from_atoms(model, PIXEL, shape=(SIDE, SIDE, SIDE), center=False, solvent=Solvent())
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four simulated micrographs, and a reference at 25 Å."""
+    folder = tmp_path_factory.mktemp("process")
+    simulate_session(
+        SessionConfig(
+            output=folder / "mics",
+            micrographs=4,
+            recipe="clean",
+            engine="projection",
+            particles=24,
+            ice_thickness_in_angstroms=250.0,
+            base=Scene(height_in_pixels=400, width_in_pixels=420, pixel_size_in_angstroms=PIXEL),
+        )
+    )
+    write_map(folder / "reference.mrc", Volume(low_pass(truth(), PIXEL, 25.0), PIXEL))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(session: Path) -> Path:
+    return process_session(config(session, session / "run")).output
+
+
+def config(session: Path, out: Path, **changes: object) -> ProcessConfig:
+    settings = {
+        "inputs": (str(session / "mics" / "micrographs.star"),),
+        "symmetry": "O",
+        "diameter_in_angstroms": DIAMETER,
+        "reference": session / "reference.mrc",
+        "iterations": 3,
+        "output": out,
+    }
+    return ProcessConfig(**(settings | changes))
+
+
+@pytest.mark.slow
+def test_micrographs_become_a_map_of_the_molecule(session: Path, finished: Path) -> None:
+    volume = read_map(finished / "map.mrc")
+    assert volume.voxel_size_in_angstroms == pytest.approx(PIXEL)
+    side = volume.data.shape[-1]
+    assert side == box_for(DIAMETER, PIXEL)
+    own = truth()
+    curve = fourier_shell_correlation(volume.data, own if side == SIDE else own[:side, :side, :side], PIXEL)
+    assert curve.crossing(0.5).resolution_in_angstroms < 15.0
+    document = json.loads((finished / "resolution.json").read_text())
+    assert document["resolution_in_angstroms"]["corrected"] < 15.0
+    for name in ("half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc"):
+        assert read_map(finished / name).data.shape == (side, side, side)
+    particles = read_particles(finished / "particles.star")
+    assert particles.angles_in_degrees is not None
+    assert 60 < len(particles) <= 96 + 5
+    page = (finished / "report.html").read_text()
+    assert page.index("The map is resolved to") < page.index("How it came about") < page.index("How it settled")
+    for stage in ("Restore", "Pick", "Extract", "Refine"):
+        assert (finished / stage / "job.json").exists()
+        assert stage in page
+
+
+@pytest.mark.slow
+def test_stages_that_are_done_are_not_done_again(session: Path, finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("*/particles.star")}
+    (finished / "map.mrc").unlink()
+    summary = process_session(config(session, finished, only_do_unfinished=True))
+    assert summary.refinement.skipped
+    assert read_map(finished / "map.mrc").data.std() > 0
+    after = {path: path.stat().st_mtime_ns for path in finished.glob("Refine/particles.star")}
+    assert after.items() <= before.items()
+    assert "The map is resolved to" in (finished / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_restored_session_is_not_restored_again(session: Path, finished: Path) -> None:
+    star = finished / "Restore" / "micrographs.star"
+    settings = config(session, session / "second", inputs=(str(star),), iterations=1)
+    output = process_session(settings).output
+    assert not (output / "Restore").exists()
+    assert (output / "map.mrc").exists()
+    assert next(b for b in read_star(star) if "rlnMicrographName" in b)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_abinitio, reason="this version has no structure.abinitio")
+def test_an_initial_model_from_particles_alone(session: Path, finished: Path, tmp_path: Path) -> None:
+    summary = initial_model_session(
+        InitialModelConfig(
+            particles_file=finished / "Extract" / "particles.star",
+            symmetry="O",
+            diameter_in_angstroms=1.1 * DIAMETER,
+            maximum_resolution_in_angstroms=20.0,
+            starts=1,
+            output=tmp_path / "model",
+        )
+    )
+    volume = read_map(summary.map)
+    assert volume.data.shape[-1] * volume.voxel_size_in_angstroms == pytest.approx(
+        box_for(DIAMETER, PIXEL) * PIXEL, rel=1e-3
+    )
+    posed = read_particles(summary.output / "particles.star")
+    assert posed.angles_in_degrees is not None
+    assert "What it looks like" in summary.report.read_text()
+
+
+def test_boxes_are_even_of_small_factors_and_hold_the_particle() -> None:
+    generator = generator_for(1, "boxes")
+    for least in (10 + 900 * torch.rand(50, generator=generator)).tolist():
+        size = even_fast_size(least)
+        assert size >= least
+        assert size % 2 == 0
+        rest = size
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        assert rest == 1
+    assert box_for(130.0, 1.5) == 128
+    assert scaled_box_for(128, 1.5, None) is None
+    assert scaled_box_for(128, 1.5, 4.0) is None
+    side = scaled_box_for(256, 0.8, 4.0)
+    assert side is not None
+    assert 2 * 256 * 0.8 / side <= 0.75 * 4.0
+
+
+def test_errors_come_before_work(session: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--reference"):
+        config(session, tmp_path, reference=None, pick_method="template")
+    with pytest.raises(InputError, match="--scale"):
+        config(session, tmp_path, box_in_pixels=64, scaled_box_in_pixels=80)
+    with pytest.raises(InputError, match="--symmetry"):
+        config(session, tmp_path, symmetry="X")

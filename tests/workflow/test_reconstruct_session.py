@@ -1,0 +1,148 @@
+"""``cryoprism reconstruct`` from a STAR file to maps: output contract, resume, weights, errors with a remedy."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cryoprism.core import InputError, frequency_grid, generator_for, irfft2, matrix_to_euler, random_rotations, rfft2
+from cryoprism.formats import Particles, read_map, read_particles, write_particles, write_stack, write_star
+from cryoprism.microscope import project_volume
+from cryoprism.particles import transfer_at
+from cryoprism.structure import (
+    DirectionalWeights,
+    directional_weights_block,
+    fourier_shell_correlation,
+    read_directional_weights,
+)
+from cryoprism.workflow import ReconstructConfig, reconstruct_session
+
+PIXEL, BOX, COUNT = 2.0, 32, 150
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with particles.star, its stack, the truth, and weights of its micrographs."""
+    folder = tmp_path_factory.mktemp("particles")
+    generator = generator_for(0, "reconstruct-session")
+    axis = (torch.arange(BOX) - BOX // 2).float()
+    truth = torch.zeros(BOX, BOX, BOX)
+    for z, y, x in ((torch.rand(30, 3, generator=generator) - 0.5) * 14).tolist():
+        truth += torch.exp(-((axis - z)[:, None, None] ** 2 + (axis - y)[:, None] ** 2 + (axis - x) ** 2) / 2.0)
+    rotations = random_rotations(COUNT, generator)
+    u = 8000 + 9000 * torch.rand(COUNT, generator=generator, dtype=torch.float64)
+
+    def same(value: float) -> torch.Tensor:
+        return torch.full((COUNT,), value, dtype=torch.float64)
+
+    particles = Particles(
+        image_names=tuple(f"{i + 1:06d}@{folder}/stack.mrcs" for i in range(COUNT)),
+        micrograph_names=tuple(f"mics/m{i % 5}.mrc" for i in range(COUNT)),
+        pixel_size_in_angstroms=same(PIXEL),
+        voltage_in_kilovolts=same(300.0),
+        spherical_aberration_in_millimeters=same(2.7),
+        amplitude_contrast=same(0.1),
+        angles_in_degrees=torch.stack(matrix_to_euler(rotations.double()), -1),
+        defocus=torch.stack([u, u, same(0.0)], -1),
+        source=str(folder / "particles.star"),
+        image_size=torch.full((COUNT,), BOX),
+    )
+    images = project_volume(truth, rotations, 1.0, padding=4)
+    ky, kx = frequency_grid((BOX, BOX), 1.0)
+    images = irfft2(rfft2(images) * transfer_at(particles, ky, kx), (BOX, BOX))
+    images = images + 0.5 * images.std() * torch.randn(images.shape, generator=generator)
+    write_stack(folder / "stack.mrcs", images, PIXEL)
+    write_particles(folder / "particles.star", particles)
+    torch.save(truth, folder / "truth.pt")
+    (folder / "weights").mkdir()
+    frequency, angle = torch.linspace(0, 0.25, 33), torch.arange(0.0, 180.0, 15.0)
+    flat = DirectionalWeights(frequency, angle, torch.ones(12, 33), torch.full((12, 33), 2.0))
+    for i in range(5):
+        write_star(folder / "weights" / f"m{i}.star", [directional_weights_block(flat)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(project: Path) -> Path:
+    """Folder of a finished run."""
+    summary = reconstruct_session(ReconstructConfig(particles_file=project / "particles.star", output=project / "run"))
+    assert summary.particles == COUNT
+    assert summary.resolution_in_angstroms is not None
+    assert "150 particles" in summary.sentence()
+    return summary.output
+
+
+def test_maps_are_written_with_their_voxel_size_and_agree_with_the_truth(project: Path, finished: Path) -> None:
+    truth = torch.load(project / "truth.pt")
+    for name in ("map", "half1", "half2"):
+        volume = read_map(finished / f"{name}.mrc")
+        assert volume.voxel_size_in_angstroms == pytest.approx(PIXEL)
+        assert float(fourier_shell_correlation(volume.data, truth, PIXEL).fsc[1:10].min()) > 0.9
+    document = json.loads((finished / "reconstruction.json").read_text())
+    assert sum(document["particles_in_halves"]) == COUNT
+    assert len(document["fsc_unmasked"]) == len(document["frequency_in_inverse_angstroms"]) == BOX // 2 + 1
+    job = json.loads((finished / "job.json").read_text())
+    assert job["status"] == "success"
+    assert (finished / "RELION_JOB_EXIT_SUCCESS").exists()
+    assert "map.mrc 6" in (finished / "RELION_OUTPUT_NODES.star").read_text()
+
+
+def test_a_finished_run_is_not_done_again(project: Path, finished: Path) -> None:
+    before = (finished / "map.mrc").stat().st_mtime_ns
+    config = ReconstructConfig(particles_file=project / "particles.star", output=finished, only_do_unfinished=True)
+    summary = reconstruct_session(config)
+    assert summary.skipped
+    assert (finished / "map.mrc").stat().st_mtime_ns == before
+    (finished / "half1.mrc").unlink()
+    assert not reconstruct_session(config).skipped
+    assert (finished / "half1.mrc").exists()
+
+
+def test_flat_weights_change_nothing(project: Path, finished: Path, tmp_path: Path) -> None:
+    config = ReconstructConfig(
+        particles_file=project / "particles.star", output=tmp_path / "w", weights_folder=project / "weights"
+    )
+    weighted = read_map(reconstruct_session(config).output / "map.mrc").data
+    plain = read_map(finished / "map.mrc").data
+    assert float((weighted - plain).norm()) < 1e-3 * float(plain.norm())
+
+
+def test_weights_files_keep_their_values(tmp_path: Path) -> None:
+    frequency, angle = torch.linspace(0, 0.4, 9), torch.arange(0.0, 180.0, 45.0)
+    envelope = torch.cos(torch.arange(36.0)).reshape(4, 9)
+    table = DirectionalWeights(frequency, angle, envelope, envelope.square() + 0.1)
+    write_star(tmp_path / "m.star", [directional_weights_block(table)])
+    again = read_directional_weights(tmp_path / "m.star")
+    assert torch.allclose(again.envelope, envelope, atol=1e-4)
+    assert torch.allclose(again.noise_power, table.noise_power, atol=1e-4)
+    # On the grid the table itself; across 180° the directions join up.
+    radians = math.radians(135.0)
+    ky, kx = torch.tensor([0.2 * math.sin(radians)]), torch.tensor([0.2 * math.cos(radians)])
+    assert float(again.at(ky, kx)[0]) == pytest.approx(float(envelope[3, 4]), abs=1e-3)
+    assert float(again.at(-ky, -kx)[0]) == pytest.approx(float(envelope[3, 4]), abs=1e-3)
+
+
+def test_errors_come_before_work_and_name_the_remedy(project: Path, tmp_path: Path) -> None:
+    star = project / "particles.star"
+    with pytest.raises(InputError, match="--symmetry"):
+        reconstruct_session(ReconstructConfig(particles_file=star, output=tmp_path / "a", symmetry="Q5"))
+    with pytest.raises(InputError, match="memory"):
+        reconstruct_session(
+            ReconstructConfig(particles_file=star, output=tmp_path / "b", max_memory_in_gigabytes=0.0001)
+        )
+    with pytest.raises(InputError, match="weights"):
+        reconstruct_session(
+            ReconstructConfig(particles_file=star, output=tmp_path / "c", weights_folder=tmp_path / "none")
+        )
+    with pytest.raises(InputError, match="Give both"):
+        ReconstructConfig(particles_file=star, helical_rise_in_angstroms=4.0)
+    particles = read_particles(star)
+    twice = particles.subset([*range(20), 0])
+    halves = torch.ones(21, dtype=torch.long)
+    halves[10:] = 2
+    write_particles(project / "leaked.star", replace(twice, half_set=halves))
+    with pytest.raises(InputError, match="half"):
+        reconstruct_session(ReconstructConfig(particles_file=project / "leaked.star", output=tmp_path / "d"))
