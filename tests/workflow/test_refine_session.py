@@ -143,6 +143,7 @@ def test_a_finished_run_is_not_done_again_and_a_changed_reference_is(project: Pa
     assert (finished / "map.mrc").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_after_its_last_pass(project: Path, finished: Path, tmp_path: Path) -> None:
     arguments = [
         sys.executable, "-c", "from cryoprism.cli import main; main()", "refine", str(project / "input.star"),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 import torch
 from torch import Tensor
 
@@ -212,4 +211,7 @@ class MatchedFilter:
 
 
 def _convolved(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    return np.asarray(scipy.signal.fftconvolve(image, kernel, mode="same"), dtype=np.float32)
+    # Imported here: scipy.signal takes most of a second, and few commands come this way.
+    from scipy.signal import fftconvolve
+
+    return np.asarray(fftconvolve(image, kernel, mode="same"), dtype=np.float32)

@@ -30,6 +30,7 @@ _SHARED_IN_ANGSTROMS = 40.0
 _SETTLED_IN_ANGSTROMS = 18.0
 # Finer cells pay when the posterior gathers in a few of them.
 _GATHERED = 0.2
+_STALLED = 3
 
 
 @dataclass(frozen=True)
@@ -238,22 +239,27 @@ def refine(
     halves = [torch.nonzero(half_set == h)[:, 0] for h in (1, 2)]
     if not all(len(h) for h in halves):
         raise InputError("half sets", f"{len(halves[0])} and {len(halves[1])} particles", "Both halves need particles.")
-    stalled, local = 0, 0
-    best = max((row["log_evidence"] for row in state.history), default=-math.inf)
     while state.iteration < settings.iterations:
+        local = _local_passes_begun(state.history)
+        if local > settings.local_passes:
+            break
         state = _pass(images, transfer, group, halves, state, settings, mask, local=local > 0)
-        now = state.history[-1]["log_evidence"]
-        stalled = 0 if now > best + max(0.05, 2e-3 * abs(best)) else stalled + 1
-        best = max(best, now)
-        if local or stalled >= 3:
-            local += 1
-        done = local > settings.local_passes or state.iteration >= settings.iterations
-        state = replace(state, settled=done)
+        settled = _local_passes_begun(state.history) > settings.local_passes
+        state = replace(state, settled=settled or state.iteration >= settings.iterations)
         if on_pass is not None:
             on_pass(state)
-        if done:
-            break
     return state
+
+
+def _local_passes_begun(history: tuple[dict[str, float], ...]) -> int:
+    """How many local passes were due: one for each pass since the evidence stalled for three; read from the history."""
+    best, stalled, local = -math.inf, 0, 0
+    for row in history:
+        now = row["log_evidence"]
+        stalled = 0 if now > best + max(0.05, 2e-3 * abs(now)) else stalled + 1
+        best = max(best, now)
+        local += bool(local or stalled >= _STALLED)
+    return local
 
 
 def _pass(
