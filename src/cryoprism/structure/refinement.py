@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cryoprism.core import InputError, euler_to_matrix, generator_for, point_group_matrices, random_rotations
 
-from .fsc import first_crossing, fourier_shell_correlation, radial_filter
+from .fsc import first_crossing, half_map_fsc, radial_filter
 from .likelihood import AlignmentData, Posterior, SearchPlan, packed_count, search, search_around
 from .masks import soft_sphere
 from .maximisation import insert_posterior, micrograph_scales, noise_from_power, noise_from_residuals
@@ -307,10 +307,13 @@ def _pass(
         probability[chosen], evidence[chosen] = posterior.probability(), posterior.log_evidence
         del posterior, accumulator
     support = _sphere(box, settings) if mask is None else mask
-    curve = fourier_shell_correlation(maps[0], maps[1], settings.pixel_size_in_angstroms, mask=support)
-    fsc = curve.fsc.float().clone()
+    curves = half_map_fsc(
+        maps[0], maps[1], settings.pixel_size_in_angstroms, mask=support, seed=settings.seed + state.iteration
+    )
+    fsc, corrected = curves.masked.float().clone(), curves.corrected.float().clone()
+    corrected[insert + 1 :] = 0
     fsc[insert + 1 :] = 0
-    crossing = first_crossing(curve.frequency, fsc, 0.143)
+    crossing = first_crossing(curves.frequency, corrected, 0.143)
     resolution = crossing.resolution_in_angstroms or 2 * settings.initial_resolution_in_angstroms
     ahead = maps
     if state.iteration >= 2 and settings.momentum > 0 and not local:
