@@ -17,9 +17,11 @@ The annotation is not complete: faint and overlapping particles are missing, and
 every picker loses a few percent to that. CryoPrism's template, RELION's template: the 24-mer of 4OYN, 20 Å low-pass,
 octahedral. RELION's result depends on the grey scale of the reference against the noise, so four scales and two
 angular samplings are run and the one with the highest AP is shown, a choice made in RELION's favour on the test data;
-so is Topaz's shrinking factor. Of CryoPrism's defaults one was set after a look at these annotations: contamination
-no larger than four particles is not masked; the rows without masks show what masks cost (annotators marked particles in
-dark clumps). CPU seconds count the whole program, start and CTF estimation included, per micrograph.
+so is Topaz's shrinking factor. Three of CryoPrism's defaults were set after a look at these annotations: contamination
+no larger than four particles is not masked, a pick is dropped where masks cover half of its disc (not a quarter), and
+the blob picker's kernel (an even ball rather than a Laplacian of Gaussian); the rows without masks show what masks cost
+(annotators marked particles in dark clumps). No second annotated set was there to confirm them. CPU seconds
+count the whole program, start and CTF estimation included, per micrograph.
 """
 
 from __future__ import annotations
