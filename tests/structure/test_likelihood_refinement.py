@@ -30,6 +30,7 @@ from cryoprism.structure import (
 )
 from cryoprism.structure.likelihood import shift_phases
 from cryoprism.structure.maximisation import _systematic
+from cryoprism.structure.refinement import _local_passes_begun
 from cryoprism.synthesis.phantom import phantom
 
 BOX, PIXEL, RADIUS = 40, 2.75, 17
@@ -224,3 +225,19 @@ def test_a_first_map_from_noise_resembles_the_molecule(molecule):
     ball = soft_sphere((BOX,) * 3, PIXEL, 30) * made.map.max() * 0.3
     empty = search(data, FourierVolume.from_map(ball, max_radius=RADIUS), PLAN)
     assert posterior.log_evidence.mean() > empty.log_evidence.mean()
+
+
+def rows(evidence, change=5.0, order=4.0):
+    return tuple({"log_evidence": value, "change_in_degrees": change, "order": order} for value in evidence)
+
+
+def test_a_refinement_goes_on_while_the_evidence_rises():
+    assert _local_passes_begun(rows([1.0, 10.0, 20.0, 21.0, 22.0, 23.0])) == 0
+    assert _local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01])) == 0
+    assert _local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01, 19.0])) == 1
+    assert _local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01, 19.0, 25.0])) == 2
+
+
+def test_a_refinement_ends_where_poses_rest():
+    assert _local_passes_begun(rows([1.0, 10.0, 20.0], change=1.0)) == 2
+    assert _local_passes_begun(rows([1.0, 10.0, 20.0], change=math.nan)) == 0

@@ -31,6 +31,7 @@ _SETTLED_IN_ANGSTROMS = 18.0
 # Finer cells pay when the posterior gathers in a few of them.
 _GATHERED = 0.2
 _STALLED = 3
+_CALM = 0.7
 
 
 @dataclass(frozen=True)
@@ -252,13 +253,17 @@ def refine(
 
 
 def _local_passes_begun(history: tuple[dict[str, float], ...]) -> int:
-    """How many local passes were due: one for each pass since the evidence stalled for three; read from the history."""
-    best, stalled, local = -math.inf, 0, 0
+    """How many local passes were due: one for each pass since the refinement settled; read from the history.
+
+    It has settled when the evidence has not risen for three passes, or poses moved by clearly less than a cell in two.
+    """
+    best, stalled, calm, local = -math.inf, 0, 0, 0
     for row in history:
         now = row["log_evidence"]
         stalled = 0 if now > best + max(0.05, 2e-3 * abs(now)) else stalled + 1
         best = max(best, now)
-        local += bool(local or stalled >= _STALLED)
+        calm = calm + 1 if row["change_in_degrees"] < _CALM * 60.0 / 2 ** row["order"] else 0
+        local += bool(local or stalled >= _STALLED or calm >= 2)
     return local
 
 
