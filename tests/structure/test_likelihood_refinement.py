@@ -30,7 +30,7 @@ from cryoprism.structure import (
 )
 from cryoprism.structure.likelihood import shift_phases
 from cryoprism.structure.maximisation import _systematic
-from cryoprism.structure.refinement import _local_passes_begun
+from cryoprism.structure.schedule import local_passes_begun
 from cryoprism.synthesis.phantom import phantom
 
 BOX, PIXEL, RADIUS = 40, 2.75, 17
@@ -232,12 +232,12 @@ def rows(evidence, change=5.0, order=4.0):
 
 
 def test_a_refinement_goes_on_while_the_evidence_rises():
-    assert _local_passes_begun(rows([1.0, 10.0, 20.0, 21.0, 22.0, 23.0])) == 0
-    assert _local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01])) == 0
-    assert _local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01, 19.0])) == 1
-    assert _local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01, 19.0, 25.0])) == 2
+    assert local_passes_begun(rows([1.0, 10.0, 20.0, 21.0, 22.0, 23.0])) == 0
+    assert local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01])) == 0
+    assert local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01, 19.0])) == 1
+    assert local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01, 19.0, 25.0])) == 2
 
 
 def test_a_refinement_ends_where_poses_rest():
-    assert _local_passes_begun(rows([1.0, 10.0, 20.0], change=1.0)) == 2
-    assert _local_passes_begun(rows([1.0, 10.0, 20.0], change=math.nan)) == 0
+    assert local_passes_begun(rows([1.0, 10.0, 20.0], change=1.0)) == 2
+    assert local_passes_begun(rows([1.0, 10.0, 20.0], change=math.nan)) == 0

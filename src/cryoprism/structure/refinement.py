@@ -18,66 +18,17 @@ from torch import Tensor
 from cryoprism.core import InputError, euler_to_matrix, generator_for, point_group_matrices, random_rotations
 
 from .fsc import first_crossing, half_map_fsc, radial_filter
-from .likelihood import AlignmentData, Posterior, SearchPlan, packed_count, search, search_around
+from .likelihood import AlignmentData, Posterior, packed_count, search, search_around
 from .masks import soft_sphere
 from .maximisation import insert_posterior, micrograph_scales, noise_from_power, noise_from_residuals
 from .orientations import angular_distance
+from .schedule import RefinementSettings, local_passes_begun, next_settings, order_of_next_pass, plan_for
 from .slices import FourierVolume, SliceAccumulator, split_point_group
 
-__all__ = ["RefinementSettings", "RefinementState", "plan_for", "radius_of", "refine", "start_state"]
+__all__ = ["RefinementSettings", "RefinementState", "radius_of", "refine", "start_state"]
 
 _SHARED_IN_ANGSTROMS = 40.0
 _SETTLED_IN_ANGSTROMS = 18.0
-# Finer cells pay when the posterior gathers in a few of them.
-_GATHERED = 0.2
-_STALLED = 3
-_CALM = 0.7
-
-
-@dataclass(frozen=True)
-class RefinementSettings:
-    """How a refinement runs.
-
-    Attributes
-    ----------
-    symmetry
-        Point group.
-    diameter_in_angstroms
-        Of the particle: the support of the map is a soft sphere of it.
-    pixel_size_in_angstroms
-        Of images and map.
-    initial_resolution_in_angstroms
-        Low-pass of the starting map.
-    shift_range_in_angstroms
-        Radius of the first search.
-    iterations
-        Most passes.
-    max_radius
-        Shells that are ever used.
-    finest_order
-        HEALPix order at which the global search ends.
-    keep
-        Most cells that a level of the search divides further.
-    momentum
-        How far a pass goes beyond its new map, as a share of the map's change.
-    local_passes
-        Passes of local refinement after the global search has settled.
-    seed
-        Of grid offsets.
-    """
-
-    symmetry: str
-    diameter_in_angstroms: float
-    pixel_size_in_angstroms: float
-    initial_resolution_in_angstroms: float = 30.0
-    shift_range_in_angstroms: float = 12.0
-    iterations: int = 15
-    max_radius: int | None = None
-    finest_order: int = 5
-    keep: int = 32
-    local_passes: int = 0
-    momentum: float = 0.5
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,33 +72,6 @@ class RefinementState:
     iteration: int = 0
     settled: bool = False
     history: tuple[dict[str, float], ...] = field(default=())
-
-
-def plan_for(radius: int, settings: RefinementSettings, box: int, *, first: bool = False) -> SearchPlan:
-    """Levels of a global search up to ``radius`` shells.
-
-    A cell should turn the rim of the particle by less than about half of the finest detail: width < ½ d / (D / 2). The
-    first level uses the detail that its own cells can tell apart.
-    """
-    pixel, diameter = settings.pixel_size_in_angstroms, settings.diameter_in_angstroms
-    detail = box * pixel / radius
-    wanted = math.degrees(0.5 * detail / (0.5 * diameter))
-    last = 3
-    while last < settings.finest_order and 60.0 / 2**last > wanted:
-        last += 1
-    order = 3 if len(point_group_matrices(settings.symmetry)) >= 12 else 2
-    orders = tuple(range(order, max(last, order + 1) + 1))
-    coarse = math.radians(60.0 / 2**order) * 0.5 * diameter
-    start = min(radius, max(5, round(box * pixel / max(coarse, 2 * pixel))))
-    radii = [round(start + (radius - start) * i / (len(orders) - 1)) for i in range(len(orders))]
-    step = max(1.0, min(2.0 if len(orders) > 2 else 1.5, 0.25 * box / start))
-    return SearchPlan(
-        orders=orders,
-        radii=tuple(radii),
-        shift_range=settings.shift_range_in_angstroms / pixel,
-        shift_step=step,
-        keep=settings.keep,
-    )
 
 
 def start_state(
@@ -241,30 +165,15 @@ def refine(
     if not all(len(h) for h in halves):
         raise InputError("half sets", f"{len(halves[0])} and {len(halves[1])} particles", "Both halves need particles.")
     while state.iteration < settings.iterations:
-        local = _local_passes_begun(state.history)
+        local = local_passes_begun(state.history)
         if local > settings.local_passes:
             break
         state = _pass(images, transfer, group, halves, state, settings, mask, local=local > 0)
-        settled = _local_passes_begun(state.history) > settings.local_passes
+        settled = local_passes_begun(state.history) > settings.local_passes
         state = replace(state, settled=settled or state.iteration >= settings.iterations)
         if on_pass is not None:
             on_pass(state)
     return state
-
-
-def _local_passes_begun(history: tuple[dict[str, float], ...]) -> int:
-    """How many local passes were due: one for each pass since the refinement settled; read from the history.
-
-    It has settled when the evidence has not risen for three passes, or poses moved by clearly less than a cell in two.
-    """
-    best, stalled, calm, local = -math.inf, 0, 0, 0
-    for row in history:
-        now = row["log_evidence"]
-        stalled = 0 if now > best + max(0.05, 2e-3 * abs(now)) else stalled + 1
-        best = max(best, now)
-        calm = calm + 1 if row["change_in_degrees"] < _CALM * 60.0 / 2 ** row["order"] else 0
-        local += bool(local or stalled >= _STALLED or calm >= 2)
-    return local
 
 
 def _pass(
@@ -339,7 +248,7 @@ def _pass(
         "change_in_degrees": change,
         "log_evidence": float(evidence.mean()),
         "probability": float(probability.mean()),
-        "order": float(_order_after(state, settings)),
+        "order": float(order_of_next_pass(state.history, settings)),
         "cpu_seconds": time.process_time() - started,
     }
     new = RefinementState(
@@ -369,7 +278,7 @@ def _posterior(
     local: bool,
 ) -> Posterior:
     if not local:
-        plan = plan_for(state.radius, replace(settings, finest_order=_order_after(state, settings)), data.box)
+        plan = plan_for(state.radius, next_settings(state.history, settings), data.box)
         return search(data, volume, plan, symmetry=settings.symmetry, offset=offset)
     detail = data.box * settings.pixel_size_in_angstroms / state.radius
     step = math.degrees(0.25 * detail / (0.5 * settings.diameter_in_angstroms))
@@ -384,14 +293,6 @@ def _posterior(
         shift_reach=2,
         radius=state.radius,
     )
-
-
-def _order_after(state: RefinementState, settings: RefinementSettings) -> int:
-    """Finest order of the next pass: one above the last whose cells gathered the posterior, never going back."""
-    order = settings.finest_order - 1
-    for row in state.history:
-        order = min(settings.finest_order, max(order, int(row["order"]) + (row["probability"] > _GATHERED)))
-    return order
 
 
 def _references(

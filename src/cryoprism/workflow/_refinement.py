@@ -19,7 +19,8 @@ from cryoprism.formats import Particles
 from cryoprism.structure import FourierVolume, SliceAccumulator, split_point_group
 from cryoprism.structure.likelihood import AlignmentData, Posterior, search, search_around
 from cryoprism.structure.maximisation import insert_posterior, noise_from_power
-from cryoprism.structure.refinement import RefinementSettings, RefinementState, plan_for, start_state
+from cryoprism.structure.refinement import RefinementSettings, RefinementState, start_state
+from cryoprism.structure.schedule import next_settings, plan_for
 
 from ._files import atomic_path
 from ._particle_data import ParticleData
@@ -225,7 +226,8 @@ def _posterior(
 ) -> Posterior:
     went_local = settings.local_passes > 0 and state.settled and state.iteration < settings.iterations
     if not went_local:
-        return search(part, volume, plan_for(state.radius, settings, part.box), symmetry=settings.symmetry)
+        plan = plan_for(state.radius, next_settings(state.history, settings), part.box)
+        return search(part, volume, plan, symmetry=settings.symmetry)
     detail = part.box * settings.pixel_size_in_angstroms / state.radius
     return search_around(
         part,

@@ -1,0 +1,121 @@
+"""How a refinement runs: its settings, which cells a pass searches, when it goes finer, when it ends."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from cryoprism.core import point_group_matrices
+
+from .likelihood import SearchPlan
+
+__all__ = ["RefinementSettings", "local_passes_begun", "next_settings", "order_of_next_pass", "plan_for"]
+
+# Finer cells pay when the posterior gathers in a few of them.
+_GATHERED = 0.2
+_SHARP = 0.6
+_STALLED = 3
+_CALM = 0.7
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """How a refinement runs.
+
+    Attributes
+    ----------
+    symmetry
+        Point group.
+    diameter_in_angstroms
+        Of the particle: the support of the map is a soft sphere of it.
+    pixel_size_in_angstroms
+        Of images and map.
+    initial_resolution_in_angstroms
+        Low-pass of the starting map.
+    shift_range_in_angstroms
+        Radius of the first search.
+    iterations
+        Most passes.
+    max_radius
+        Shells that are ever used.
+    finest_order
+        HEALPix order at which the global search ends.
+    keep
+        Most cells that a level of the search divides further.
+    momentum
+        How far a pass goes beyond its new map, as a share of the map's change.
+    local_passes
+        Passes of local refinement after the global search has settled.
+    seed
+        Of grid offsets.
+    """
+
+    symmetry: str
+    diameter_in_angstroms: float
+    pixel_size_in_angstroms: float
+    initial_resolution_in_angstroms: float = 30.0
+    shift_range_in_angstroms: float = 12.0
+    iterations: int = 15
+    max_radius: int | None = None
+    finest_order: int = 5
+    keep: int = 32
+    local_passes: int = 0
+    momentum: float = 0.5
+    seed: int = 0
+
+
+def plan_for(radius: int, settings: RefinementSettings, box: int, *, first: bool = False) -> SearchPlan:
+    """Levels of a global search up to ``radius`` shells.
+
+    A cell should turn the rim of the particle by less than about half of the finest detail: width < ½ d / (D / 2). The
+    first level uses the detail that its own cells can tell apart.
+    """
+    pixel, diameter = settings.pixel_size_in_angstroms, settings.diameter_in_angstroms
+    detail = box * pixel / radius
+    wanted = math.degrees(0.5 * detail / (0.5 * diameter))
+    last = 3
+    while last < settings.finest_order and 60.0 / 2**last > wanted:
+        last += 1
+    order = 3 if len(point_group_matrices(settings.symmetry)) >= 12 else 2
+    orders = tuple(range(order, max(last, order + 1) + 1))
+    coarse = math.radians(60.0 / 2**order) * 0.5 * diameter
+    start = min(radius, max(5, round(box * pixel / max(coarse, 2 * pixel))))
+    radii = [round(start + (radius - start) * i / (len(orders) - 1)) for i in range(len(orders))]
+    step = max(1.0, min(2.0 if len(orders) > 2 else 1.5, 0.25 * box / start))
+    return SearchPlan(
+        orders=orders,
+        radii=tuple(radii),
+        shift_range=settings.shift_range_in_angstroms / pixel,
+        shift_step=step,
+        keep=settings.keep,
+    )
+
+
+def order_of_next_pass(history: tuple[dict[str, float], ...], settings: RefinementSettings) -> int:
+    """Finest order of the next pass: one above the last whose cells gathered the posterior, never going back."""
+    order = settings.finest_order - 1
+    for row in history:
+        order = min(settings.finest_order, max(order, int(row["order"]) + (row["probability"] > _GATHERED)))
+    return order
+
+
+def next_settings(history: tuple[dict[str, float], ...], settings: RefinementSettings) -> RefinementSettings:
+    """Return the settings of the next search: its finest order, and fewer cells where posteriors are sharp."""
+    sharp = history[-1]["probability"] if history else 0.0
+    keep = settings.keep if sharp < 0.3 else settings.keep // 2 if sharp < _SHARP else settings.keep // 4
+    return replace(settings, finest_order=order_of_next_pass(history, settings), keep=max(4, keep))
+
+
+def local_passes_begun(history: tuple[dict[str, float], ...]) -> int:
+    """How many local passes were due: one for each pass since the refinement settled; read from the history.
+
+    It has settled when the evidence has not risen for three passes, or poses moved by clearly less than a cell in two.
+    """
+    best, stalled, calm, local = -math.inf, 0, 0, 0
+    for row in history:
+        now = row["log_evidence"]
+        stalled = 0 if now > best + max(0.05, 2e-3 * abs(now)) else stalled + 1
+        best = max(best, now)
+        calm = calm + 1 if row["change_in_degrees"] < _CALM * 60.0 / 2 ** row["order"] else 0
+        local += bool(local or stalled >= _STALLED or calm >= 2)
+    return local
