@@ -133,7 +133,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         signal.signal(signal.SIGTERM, terminate)
     if result == EXIT_INTERRUPTED:  # typer gives this number for Ctrl-C
         _say(
-            "\nStopped. Finished micrographs are kept; the same command with the same --out and --only-do-unfinished "
+            "\nStopped. What was finished is kept; the same command with the same --out and --only-do-unfinished "
             "continues."
         )
     return result if isinstance(result, int) else 0

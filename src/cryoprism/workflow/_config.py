@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cryoprism import __version__
-from cryoprism.core import InputError, resolve_device
+from cryoprism.core import InputError, point_group_matrices, resolve_device
 
 __all__ = ["JobConfig", "RestoreConfig", "SimulateConfig"]
 
@@ -23,6 +23,20 @@ def _as_paths(value: Any) -> Any:
 
 
 Inputs = Annotated[tuple[str, ...], BeforeValidator(_as_paths)]
+
+
+def _point_group(symbol: str) -> str:
+    try:
+        point_group_matrices(symbol)
+    except ValueError:
+        raise InputError(
+            "--symmetry", f"'{symbol}' is no point group", "Use C1, Cn, Dn, T, O, I1 or I2 (I is I2, as in RELION)."
+        ) from None
+    return symbol
+
+
+#: Point group in RELION's orientation; anything else is refused before a job begins.
+PointGroup = Annotated[str, AfterValidator(_point_group)]
 
 
 class JobConfig(BaseModel):

@@ -7,21 +7,14 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cryoprism.core import InputError, point_group_matrices
+from cryoprism.core import InputError
 
-from ._config import Inputs, JobConfig
+from ._config import Inputs, JobConfig, PointGroup
 
 __all__ = ["InitialModelConfig", "ProcessConfig", "RefineConfig"]
 
 _PARTICLES = "A STAR or .cs file of particles."
 _SYMMETRY = "Point group: C1, Cn, Dn, T, O, I1 or I2, in RELION's orientation."
-
-
-def _known(symmetry: str) -> None:
-    try:
-        point_group_matrices(symmetry)
-    except ValueError as error:
-        raise InputError("--symmetry", str(error), "Use C1, Cn, Dn, T, O, I1 or I2.") from error
 
 
 class RefineConfig(JobConfig):
@@ -43,7 +36,7 @@ class RefineConfig(JobConfig):
 
     particles_file: Path = Field(description=_PARTICLES)
     reference: str = Field("none", description="Map to start from; 'none' starts from poses that the table holds.")
-    symmetry: str = Field("C1", description=_SYMMETRY)
+    symmetry: PointGroup = Field("C1", description=_SYMMETRY)
     diameter_in_angstroms: float = Field(gt=0, le=1e5, description="Diameter of the particle [Å].")
     initial_lowpass_in_angstroms: float = Field(30.0, gt=1, le=1000, description="Low-pass of the starting map [Å].")
     mask_file: Path | None = Field(None, description="Mask from 0 to 1; a soft sphere of the diameter if absent.")
@@ -62,11 +55,6 @@ class RefineConfig(JobConfig):
     local: bool = Field(True, description="Measure the resolution by place too.")
     pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size of the images [Å].")
 
-    @model_validator(mode="after")
-    def _group_exists(self) -> Self:
-        _known(self.symmetry)
-        return self
-
 
 class InitialModelConfig(JobConfig):
     """Everything that decides what ``cryoprism initial-model`` does."""
@@ -82,7 +70,7 @@ class InitialModelConfig(JobConfig):
     }
 
     particles_file: Path = Field(description=_PARTICLES)
-    symmetry: str = Field("C1", description=_SYMMETRY)
+    symmetry: PointGroup = Field("C1", description=_SYMMETRY)
     diameter_in_angstroms: float = Field(gt=0, le=1e5, description="Diameter of the particle [Å].")
     starts: int = Field(3, ge=1, le=100, description="Independent starts from noise; the best is kept.")
     maximum_resolution_in_angstroms: float = Field(12.0, gt=1, le=1000, description="Finest frequencies used [Å].")
@@ -91,11 +79,6 @@ class InitialModelConfig(JobConfig):
         20.0, ge=0, le=1e5, description="Particles of a micrograph nearer than this are duplicates [Å]."
     )
     pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size of the images [Å].")
-
-    @model_validator(mode="after")
-    def _group_exists(self) -> Self:
-        _known(self.symmetry)
-        return self
 
 
 class ProcessConfig(JobConfig):
@@ -114,7 +97,7 @@ class ProcessConfig(JobConfig):
     }
 
     inputs: Inputs = Field(min_length=1, description="A STAR or .cs file of micrographs, folders, globs or images.")
-    symmetry: str = Field("C1", description=_SYMMETRY)
+    symmetry: PointGroup = Field("C1", description=_SYMMETRY)
     diameter_in_angstroms: float = Field(gt=0, le=1e5, description="Longest diameter of the particle [Å].")
     reference: Path | None = Field(None, description="Map to pick with and start from; made from the data if absent.")
     pick_method: Literal["blob", "template", "learned"] | None = Field(
@@ -142,7 +125,6 @@ class ProcessConfig(JobConfig):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        _known(self.symmetry)
         if self.pick_method == "template" and self.reference is None:
             raise InputError("--reference", "nothing was given", "The template picker needs a map.")
         if self.scaled_box_in_pixels and self.box_in_pixels and self.scaled_box_in_pixels > self.box_in_pixels:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from cryoprism.core import InputError
 
-from ._config import Inputs, JobConfig
+from ._config import Inputs, JobConfig, PointGroup
 
 __all__ = ["ClassifyConfig", "CtfRefineConfig", "ExtractConfig", "PickConfig", "ReconstructConfig", "ResolutionConfig"]
 
@@ -103,7 +103,7 @@ class ResolutionConfig(JobConfig):
     assembly: str | None = Field(None, description="Biological assembly of the model.")
     fit_model: bool = Field(False, description="Fit the model to the map as a rigid body first.")
     particles_file: Path | None = Field(None, description="STAR or .cs with poses, for the viewing directions.")
-    symmetry: str = Field("C1", description="Point group of the map.")
+    symmetry: PointGroup = Field("C1", description="Point group of the map.")
     voxel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Voxel size [Å].")
     b_factor_in_square_angstroms: float | None = Field(
         None, ge=-5000, le=0, description="B-factor for sharpening, negative; fitted if absent."
@@ -128,7 +128,7 @@ class ReconstructConfig(JobConfig):
     }
 
     particles_file: Path = Field(description="A STAR or .cs file of particles with poses.")
-    symmetry: str = Field("C1", description="Point group: C1, Cn, Dn, T, O, I1 or I2, in RELION's orientation.")
+    symmetry: PointGroup = Field("C1", description="Point group: C1, Cn, Dn, T, O, I1 or I2, in RELION's orientation.")
     padding: int = Field(2, ge=1, le=4, description="Times the box is padded for the transform.")
     maximum_resolution_in_angstroms: float | None = Field(
         None, gt=0, le=1e4, description="Finest frequencies used [Å]; Nyquist if absent."
@@ -191,7 +191,7 @@ class PickConfig(JobConfig):
         None, gt=0, le=1e5, description="Largest diameter of a blob [Å]; 115 % of the diameter if absent."
     )
     reference: Path | None = Field(None, description="Map, or stack of class averages, for the template picker.")
-    symmetry: str = Field("C1", description="Point group of the map: C1, Cn, Dn, T, O, I1 or I2, as in RELION.")
+    symmetry: PointGroup = Field("C1", description="Point group of the map: C1, Cn, Dn, T, O, I1 or I2, as in RELION.")
     lowpass_in_angstroms: float = Field(20.0, gt=1, le=1000, description="Finest detail used by blobs, templates [Å].")
     healpix_order: int = Field(2, ge=0, le=4, description="Steps between views: 0 = 60°, 1 = 30°, 2 = 15°, 3 = 7.5°.")
     weights: Path | None = Field(None, description="Weights of the learned picker; those that ship if absent.")

@@ -328,6 +328,9 @@ def reference_in_box(path: Path, box: int, pixel_size_in_angstroms: float, coars
     data, voxel = volume.data.float(), volume.voxel_size_in_angstroms
     if not bool(torch.isfinite(data).all()) or float(data.std()) == 0:
         raise InputError(path, "holds values that are not finite, or one value only", "Give another map.")
+    if len(set(data.shape)) != 1:
+        size = " x ".join(str(n) for n in reversed(data.shape))
+        raise InputError(path, f"{size} voxels are no cube", "Pad the map to a cube about the particle's centre.")
     factor = pixel_size_in_angstroms / voxel
     if data.shape == (box, box, box) and abs(factor - 1) < 1e-3:
         return data

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryoprism.core import InputError, point_group_matrices, resolve_device
+from cryoprism.core import InputError, resolve_device
 from cryoprism.formats import Particles, Volume, read_particle_images, read_particles, write_map
 from cryoprism.particles import leaked_halves
 from cryoprism.structure import (
@@ -88,7 +88,7 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
     """
     started = time.monotonic()
     device = resolve_device(config.device)
-    symmetry = _known(config.symmetry)
+    symmetry = config.symmetry
     particles = read_particles(config.particles_file, pixel_size_in_angstroms=config.pixel_size_in_angstroms)
     pixel = _common_pixel(particles)
     box = int(read_particle_images(particles, [0]).shape[-1])
@@ -125,14 +125,6 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
         seconds = time.monotonic() - started
         resolution = _write(job, result, config, box, pixel, seconds)
     return ReconstructSummary(job.path, len(particles), resolution, seconds, False)
-
-
-def _known(symmetry: str) -> str:
-    try:
-        point_group_matrices(symmetry)
-    except ValueError as error:
-        raise InputError("--symmetry", str(error), "Use C1, Cn, Dn, T, O, I1 or I2.") from error
-    return symmetry
 
 
 def _helix(config: ReconstructConfig, pixel: float) -> HelicalCopies | None:
