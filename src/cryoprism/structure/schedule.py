@@ -64,7 +64,7 @@ class RefinementSettings:
     seed: int = 0
 
 
-def plan_for(radius: int, settings: RefinementSettings, box: int, *, first: bool = False) -> SearchPlan:
+def plan_for(radius: int, settings: RefinementSettings, box: int) -> SearchPlan:
     """Levels of a global search up to ``radius`` shells.
 
     A cell should turn the rim of the particle by less than about half of the finest detail: width < ½ d / (D / 2). The

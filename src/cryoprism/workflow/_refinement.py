@@ -19,7 +19,7 @@ from cryoprism.formats import Particles
 from cryoprism.structure import FourierVolume, SliceAccumulator, split_point_group
 from cryoprism.structure.likelihood import AlignmentData, Posterior, search, search_around
 from cryoprism.structure.maximisation import insert_posterior, noise_from_power
-from cryoprism.structure.refinement import RefinementSettings, RefinementState, start_state
+from cryoprism.structure.refinement import RefinementSettings, RefinementState
 from cryoprism.structure.schedule import next_settings, plan_for
 
 from ._files import atomic_path
@@ -31,7 +31,6 @@ __all__ = [
     "map_of_poses",
     "pose_columns",
     "posed_particles",
-    "poses_against",
     "read_state",
     "write_state",
 ]
@@ -131,22 +130,6 @@ def map_of_poses(data: ParticleData, symmetry: str, finest_in_angstroms: float) 
     if len(exact) > 1:
         accumulator = accumulator.symmetrised(exact)
     return accumulator.reconstruct(0.01 * accumulator.shell_weights(), iterations=0)
-
-
-def poses_against(data: ParticleData, reference: Tensor, settings: RefinementSettings) -> tuple[Tensor, Tensor]:
-    """Most probable rotations (n, 3, 3) and shifts (n, 2) [pixels] of all particles against one map."""
-    state = start_state(data.images, data.transfer, data.group, reference, settings, data.radius)
-    volume = FourierVolume.from_map(state.references[0], max_radius=state.radius)
-    part = AlignmentData(data.images, data.transfer, state.noise_variance, data.group, data.box)
-    plan = plan_for(state.radius, settings, data.box)
-    found = [
-        search(
-            part.subset(torch.arange(start, min(start + _BATCH, len(part)))), volume, plan, symmetry=settings.symmetry
-        )
-        for start in range(0, len(part), _BATCH)
-    ]
-    rotations, shifts = zip(*(posterior.best() for posterior in found), strict=True)
-    return torch.cat(rotations), torch.cat(shifts)
 
 
 def posed_particles(data: ParticleData, rotations: Tensor, shifts: Tensor) -> Particles:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ._jobs import Job, open_job
 from ._map_configs import InitialModelConfig
 from ._particle_data import ParticleData, checked_particles, even_fast_size, load_particles
 from ._progress import progress
-from ._refinement import posed_particles, poses_against
+from ._refinement import posed_particles
 from .report._model_page import model_report
 
 __all__ = ["InitialModelSummary", "initial_model_session"]
@@ -122,10 +122,7 @@ def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
             seed=config.seed,
         )
         model = _model(data, settings, config.starts)
-        rotations, shifts = poses_against(
-            data, model.map, replace(settings, initial_resolution_in_angstroms=model.resolution_in_angstroms)
-        )
-        return _finish(config, job, data, model, posed_particles(data, rotations, shifts), started)
+        return _finish(config, job, data, model, posed_particles(data, model.rotations, model.shifts), started)
 
 
 def _model(data: ParticleData, settings: RefinementSettings, starts: int) -> InitialModel:
@@ -138,7 +135,14 @@ def _model(data: ParticleData, settings: RefinementSettings, starts: int) -> Ini
             steps[0](f"batch {done}")
 
         return ab_initio(
-            data.images, data.transfer, data.group, settings, box=data.box, starts=starts, on_progress=on_progress
+            data.images,
+            data.transfer,
+            data.group,
+            settings,
+            box=data.box,
+            starts=starts,
+            seed=settings.seed,
+            on_progress=on_progress,
         )
 
 
