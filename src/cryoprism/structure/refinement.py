@@ -25,7 +25,7 @@ from .orientations import angular_distance
 from .schedule import RefinementSettings, local_passes_begun, next_settings, order_of_next_pass, plan_for
 from .slices import FourierVolume, SliceAccumulator, split_point_group
 
-__all__ = ["RefinementSettings", "RefinementState", "radius_of", "refine", "start_state"]
+__all__ = ["RefinementSettings", "RefinementState", "posterior_of", "radius_of", "refine", "start_state"]
 
 _SHARED_IN_ANGSTROMS = 40.0
 _SETTLED_IN_ANGSTROMS = 18.0
@@ -205,7 +205,7 @@ def _pass(
         data = AlignmentData(
             images[chosen], transfer[chosen] * strength[chosen], state.noise_variance, group[chosen], box
         )
-        posterior = _posterior(data, volume, state, chosen, settings, offset, local)
+        posterior = posterior_of(data, volume, state, chosen, settings, offset=offset, local=local)
         accumulator = SliceAccumulator(box, max_radius=insert)
         insert_posterior(accumulator, data, posterior, insert, copies=copies if len(copies) > 1 else None)
         if len(exact) > 1:
@@ -268,15 +268,29 @@ def _pass(
     return new
 
 
-def _posterior(
+def posterior_of(
     data: AlignmentData,
     volume: FourierVolume,
     state: RefinementState,
     chosen: Tensor,
     settings: RefinementSettings,
-    offset: Tensor,
-    local: bool,
+    *,
+    offset: Tensor | None = None,
+    local: bool = False,
 ) -> Posterior:
+    """Posterior of particles as the next pass finds it.
+
+    Parameters
+    ----------
+    data
+        The particles ``chosen`` (m,) of the state.
+    volume
+        Transform of their half's reference, at ``state.radius`` at least.
+    offset
+        (3, 3) rotation of the grid.
+    local
+        About the state's poses instead of everywhere.
+    """
     if not local:
         plan = plan_for(state.radius, next_settings(state.history, settings), data.box)
         return search(data, volume, plan, symmetry=settings.symmetry, offset=offset)

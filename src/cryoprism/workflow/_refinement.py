@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -17,10 +16,9 @@ from torch import Tensor
 from cryoprism.core import euler_to_matrix, matrix_to_euler, point_group_matrices
 from cryoprism.formats import Particles
 from cryoprism.structure import FourierVolume, SliceAccumulator, split_point_group
-from cryoprism.structure.likelihood import AlignmentData, Posterior, search, search_around
+from cryoprism.structure.likelihood import AlignmentData, Posterior
 from cryoprism.structure.maximisation import insert_posterior, noise_from_power
-from cryoprism.structure.refinement import RefinementSettings, RefinementState
-from cryoprism.structure.schedule import next_settings, plan_for
+from cryoprism.structure.refinement import RefinementSettings, RefinementState, posterior_of
 
 from ._files import atomic_path
 from ._particle_data import ParticleData
@@ -177,6 +175,7 @@ def final_maps(
         # Shells that no pass has used hold noise alone, as far as anybody knows.
         noise = torch.cat([noise, noise_from_power(data.images, data.group, data.radius)[:, noise.shape[1] :]], 1)
     maps = []
+    went_local = settings.local_passes > 0 and state.settled and state.iteration < settings.iterations
     for half in (1, 2):
         volume = FourierVolume.from_map(state.references[half - 1], max_radius=state.radius)
         accumulator = SliceAccumulator(data.box, max_radius=data.radius)
@@ -191,7 +190,7 @@ def final_maps(
                 data.group[chosen],
                 data.box,
             )
-            posterior = _posterior(part, volume, state, chosen, settings)
+            posterior = posterior_of(part, volume, state, chosen, settings, local=went_local)
             insert_posterior(accumulator, part, posterior, data.radius, copies=copies if len(copies) > 1 else None)
             rotations[chosen], shifts[chosen] = posterior.best()
             probability[chosen], evidence[chosen] = posterior.probability(), posterior.log_evidence
@@ -202,24 +201,3 @@ def final_maps(
         maps.append(accumulator.reconstruct())
         del accumulator, volume
     return FinalMaps(maps[0], maps[1], rotations, shifts, probability, evidence, significant)
-
-
-def _posterior(
-    part: AlignmentData, volume: FourierVolume, state: RefinementState, chosen: Tensor, settings: RefinementSettings
-) -> Posterior:
-    went_local = settings.local_passes > 0 and state.settled and state.iteration < settings.iterations
-    if not went_local:
-        plan = plan_for(state.radius, next_settings(state.history, settings), part.box)
-        return search(part, volume, plan, symmetry=settings.symmetry)
-    detail = part.box * settings.pixel_size_in_angstroms / state.radius
-    return search_around(
-        part,
-        volume,
-        state.rotations[chosen],
-        state.shifts[chosen],
-        step_in_degrees=math.degrees(0.25 * detail / (0.5 * settings.diameter_in_angstroms)),
-        reach=2,
-        shift_step=0.12 * detail / settings.pixel_size_in_angstroms,
-        shift_reach=2,
-        radius=state.radius,
-    )
