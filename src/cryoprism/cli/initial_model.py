@@ -44,8 +44,14 @@ def initial_model(
     ] = None,
     starts: Annotated[int, typer.Option(metavar="N", help="Independent starts from noise; the best is kept.")] = 3,
     maximum_resolution: Annotated[
-        float, typer.Option("--maximum-resolution", "--maxres", metavar="Å", help="Finest frequencies used.")
-    ] = 12.0,
+        float | None,
+        typer.Option(
+            "--maximum-resolution",
+            "--maxres",
+            metavar="Å",
+            help="Finest frequencies used. Default: 12, or about 0.065 diameters where T, O or I make a particle round.",
+        ),
+    ] = None,
     shift_range: Annotated[float, typer.Option(metavar="Å", help="How far off centre particles may be.")] = 12.0,
     min_distance: Annotated[
         float, typer.Option(metavar="Å", help="Particles nearer than this to another one are left out; 0 keeps all.")

@@ -4,7 +4,8 @@ Each start begins with a smooth ball of random lumps. Small random batches of pa
 search as in refinement, and the sums that make the map forget older batches exponentially, so that early wrong views
 fade (stochastic gradient descent with momentum in the space of Fourier sums: Punjani et al. 2017, Nat. Methods 14, 290,
 in the form of variable-metric steps of Kimanius et al. 2021, Biochem. J. 478, 4169). Resolution grows from coarse to
-fine. The hand of the map is not determined by images of projections.
+fine. Particles of high symmetry (T, O, I) are nearly round and take another way (:mod:`.spherical_start`). The hand of
+the map is not determined by images of projections.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from .maximisation import insert_posterior, noise_from_power
 from .orientations import OrientationCells
 from .refinement import RefinementSettings, radius_of
 from .slices import FourierVolume, SliceAccumulator, split_point_group
+from .spherical_start import finest_of_round_start, is_round_group, start_about_sphere
 
-__all__ = ["InitialModel", "ab_initio"]
+__all__ = ["InitialModel", "ab_initio", "finest_of_start"]
 
 _FINEST_IN_ANGSTROMS = 12.0
 _COARSEST_IN_ANGSTROMS = 35.0
@@ -65,6 +67,11 @@ class _Start:
     evidence: float = -math.inf
 
 
+def finest_of_start(symmetry: str, diameter_in_angstroms: float) -> float:
+    """Detail [Å] down to which a first map is sought: 12, or finer where the particle is nearly round."""
+    return finest_of_round_start(diameter_in_angstroms) if is_round_group(symmetry) else _FINEST_IN_ANGSTROMS
+
+
 def ab_initio(
     images: Tensor,
     transfer: Tensor,
@@ -75,6 +82,7 @@ def ab_initio(
     starts: int = 3,
     batches: int = 40,
     batch_size: int | None = None,
+    finest_in_angstroms: float | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> InitialModel:
@@ -96,6 +104,8 @@ def ab_initio(
         Batches of the start that is kept.
     batch_size
         Particles in a batch; from 100 to 300, by the number of particles, if absent.
+    finest_in_angstroms
+        Detail down to which it is sought; :func:`finest_of_start` if absent.
     seed
         Of starts and batches.
     on_progress
@@ -103,9 +113,17 @@ def ab_initio(
     """
     pixel = settings.pixel_size_in_angstroms
     extent = box * pixel
+    finest = finest_in_angstroms or finest_of_start(settings.symmetry, settings.diameter_in_angstroms)
+    if is_round_group(settings.symmetry):
+        radius = min(radius_of(images), round(extent / finest))
+        found = start_about_sphere(
+            images, transfer, group, settings, box=box, radius=radius, starts=starts, seed=seed, on_progress=on_progress
+        )
+        noise = noise_from_power(images, group, radius_of(images))
+        return _with_poses(found.map, images, transfer, group, noise, settings, radius, found.log_evidence, found.chosen)
     coarse = max(3, round(extent / _COARSEST_IN_ANGSTROMS))
     most = radius_of(images)
-    fine = min(most, max(coarse + 2, round(extent / max(_FINEST_IN_ANGSTROMS, 2.5 * pixel))))
+    fine = min(most, max(coarse + 2, round(extent / max(finest, 2.5 * pixel))))
     size = batch_size or int(min(len(images), max(100, min(300, len(images) // 10))))
     noise = noise_from_power(images, group, most)
     trial = max(4, batches // 2)
@@ -139,15 +157,31 @@ def ab_initio(
     best = candidates[chosen]
     for number in range(trial, batches):
         step(best, number, chosen)
-    everyone = AlignmentData(images, transfer, noise, group, box)
+    return _with_poses(best.map, images, transfer, group, noise, settings, fine, evidence, chosen)
+
+
+def _with_poses(
+    volume: Tensor,
+    images: Tensor,
+    transfer: Tensor,
+    group: Tensor,
+    noise: Tensor,
+    settings: RefinementSettings,
+    radius: int,
+    evidence: Tensor,
+    chosen: int,
+) -> InitialModel:
+    """Search the poses of all particles against the map that was kept."""
+    box = int(volume.shape[-1])
     posterior = search(
-        everyone,
-        FourierVolume.from_map(best.map, max_radius=fine),
-        _plan(settings, fine, 1.0),
+        AlignmentData(images, transfer, noise, group, box),
+        FourierVolume.from_map(volume, max_radius=radius),
+        _plan(settings, radius, 1.0),
         symmetry=settings.symmetry,
     )
     rotations, shifts = posterior.best()
-    return InitialModel(best.map, extent / fine, evidence, chosen, rotations, shifts)
+    detail = box * settings.pixel_size_in_angstroms / radius
+    return InitialModel(volume, detail, evidence, chosen, rotations, shifts)
 
 
 def _random_map(

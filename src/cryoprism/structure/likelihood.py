@@ -28,7 +28,15 @@ from ._packing import packed_frequencies
 from .orientations import OrientationCells, shift_disc
 from .slices import FourierVolume
 
-__all__ = ["AlignmentData", "Posterior", "SearchPlan", "packed_count", "search", "search_around"]
+__all__ = [
+    "AlignmentData",
+    "Posterior",
+    "SearchPlan",
+    "packed_count",
+    "real_and_imaginary",
+    "search",
+    "search_around",
+]
 
 _CACHE_IN_BYTES = 1_200_000_000
 
@@ -169,7 +177,7 @@ def packed_count(radius: int) -> int:
     return int(packed_frequencies(radius).shape[0])
 
 
-def _flat(values: Tensor) -> Tensor:
+def real_and_imaginary(values: Tensor) -> Tensor:
     """Real and imaginary parts side by side, (..., 2 N): products of these are Re(a* b)."""
     return torch.cat([values.real, values.imag], -1)
 
@@ -193,7 +201,7 @@ def _coarse(
     radius = plan.radii[0]
     count = packed_count(radius)
     slices = volume.slices(cells.matrices(ids), radius)
-    columns, power = _flat(slices).T.contiguous(), (slices.abs() ** 2).T.contiguous()
+    columns, power = real_and_imaginary(slices).T.contiguous(), (slices.abs() ** 2).T.contiguous()
     disc = shift_disc(plan.shift_range, plan.shift_step)
     ramps = shift_phases(disc, radius, data.box)
     size = max(1, min(64, int(4e7 / max(1, len(disc) * len(ids)))))
@@ -201,7 +209,7 @@ def _coarse(
     cells_out, shifts_out = [], []
     for run in _batches(len(data), size):
         values, weights = data.weighted(run, count)
-        moved = _flat(values[:, None] * ramps)
+        moved = real_and_imaginary(values[:, None] * ramps)
         scores = 2 * (moved.reshape(-1, 2 * count) @ columns).reshape(len(values), len(disc), -1)
         scores = scores - (weights @ power)[:, None] + _shift_prior(disc[None] - prior[run, None], plan.shift_range)
         # The sum over shifts ranks orientations; its maximum alone would favour sharp noise peaks.
@@ -301,7 +309,7 @@ def _scores(data: AlignmentData, run: slice, slices: Tensor, shifts: Tensor, rad
     """Log likelihoods (b, s, m) of slices (b, m, N) and shifts (b, s, 2)."""
     values, weights = data.weighted(run, slices.shape[-1])
     moved = values[:, None] * shift_phases(shifts, radius, data.box)
-    cross = torch.bmm(_flat(moved), _flat(slices).transpose(1, 2))
+    cross = torch.bmm(real_and_imaginary(moved), real_and_imaginary(slices).transpose(1, 2))
     power = torch.bmm(slices.real.square() + slices.imag.square(), weights[..., None]).transpose(1, 2)
     return 2 * cross - power
 

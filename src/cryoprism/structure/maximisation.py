@@ -9,7 +9,7 @@ from ._packing import packed_shells
 from .likelihood import AlignmentData, Posterior, packed_count, shift_phases
 from .slices import FourierVolume, SliceAccumulator
 
-__all__ = ["insert_posterior", "micrograph_scales", "noise_from_power", "noise_from_residuals"]
+__all__ = ["insert_posterior", "micrograph_scales", "noise_from_power", "noise_from_residuals", "shell_noise"]
 
 _MOST_VIEWS = 16
 
@@ -102,6 +102,20 @@ def _smooth(groups: Tensor, counts: Tensor) -> Tensor:
     # Groups differ most by one factor; their shape is known from few particles only.
     factor = (groups / overall.clamp_min(1e-30)).median(1, keepdim=True).values
     return share * groups + (1 - share) * overall * factor
+
+
+def shell_noise(power: Tensor, group: Tensor, groups: int, radius: int) -> Tensor:
+    """Variance (groups, N) of each micrograph from the power (n, N) of what no signal explains, smooth by shells.
+
+    Groups without particles get the mean of the others.
+    """
+    counts = torch.bincount(group, minlength=groups).float()
+    spectra = torch.zeros(groups, radius + 1, device=power.device)
+    spectra.index_add_(0, group, _by_shell(power, radius))
+    present = counts > 0
+    spectra[present] /= counts[present, None]
+    spectra[~present] = spectra[present].mean(0)
+    return _smooth(spectra, counts)[:, packed_shells(radius, power.device).clamp_max(radius)]
 
 
 def noise_from_power(images: Tensor, group: Tensor, radius: int) -> Tensor:

@@ -73,7 +73,12 @@ class InitialModelConfig(JobConfig):
     symmetry: PointGroup = Field("C1", description=_SYMMETRY)
     diameter_in_angstroms: float = Field(gt=0, le=1e5, description="Diameter of the particle [Å].")
     starts: int = Field(3, ge=1, le=100, description="Independent starts from noise; the best is kept.")
-    maximum_resolution_in_angstroms: float = Field(12.0, gt=1, le=1000, description="Finest frequencies used [Å].")
+    maximum_resolution_in_angstroms: float | None = Field(
+        None,
+        gt=1,
+        le=1000,
+        description="Finest frequencies used [Å]; 12 if absent, finer for the nearly round particles of T, O and I.",
+    )
     shift_range_in_angstroms: float = Field(12.0, gt=0, le=1000, description="How far off centre particles may be [Å].")
     min_distance_in_angstroms: float = Field(
         20.0, ge=0, le=1e5, description="Particles of a micrograph nearer than this are duplicates [Å]."

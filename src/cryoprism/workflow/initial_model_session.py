@@ -13,7 +13,7 @@ from typing import Any
 
 from cryoprism.core import InputError
 from cryoprism.formats import Particles, Volume, write_map, write_particles
-from cryoprism.structure.abinitio import InitialModel, ab_initio
+from cryoprism.structure.abinitio import InitialModel, ab_initio, finest_of_start
 from cryoprism.structure.refinement import RefinementSettings
 
 from ._files import write_json
@@ -92,7 +92,8 @@ def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
         pixel_size_in_angstroms=config.pixel_size_in_angstroms,
     )
     # Half a shell beyond the finest detail, so that its own edge stays out of the map.
-    side = min(box, even_fast_size(2.4 * box * pixel / config.maximum_resolution_in_angstroms))
+    finest = config.maximum_resolution_in_angstroms or finest_of_start(config.symmetry, config.diameter_in_angstroms)
+    side = min(box, even_fast_size(2.4 * box * pixel / finest))
     with open_job("InitialModel", config) as job:
         if config.only_do_unfinished and job.is_done("model", stage="initial-model", source=config.particles_file):
             kept = job.done_result("model", stage="initial-model")
@@ -116,16 +117,15 @@ def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
             symmetry=config.symmetry,
             diameter_in_angstroms=config.diameter_in_angstroms,
             pixel_size_in_angstroms=data.pixel_size_in_angstroms,
-            initial_resolution_in_angstroms=config.maximum_resolution_in_angstroms,
             shift_range_in_angstroms=config.shift_range_in_angstroms,
             max_radius=data.radius,
             seed=config.seed,
         )
-        model = _model(data, settings, config.starts)
+        model = _model(data, settings, config.starts, finest)
         return _finish(config, job, data, model, posed_particles(data, model.rotations, model.shifts), started)
 
 
-def _model(data: ParticleData, settings: RefinementSettings, starts: int) -> InitialModel:
+def _model(data: ParticleData, settings: RefinementSettings, starts: int, finest: float) -> InitialModel:
     with ExitStack() as stack:
         steps: list[Callable[[str], None]] = []
 
@@ -141,6 +141,7 @@ def _model(data: ParticleData, settings: RefinementSettings, starts: int) -> Ini
             settings,
             box=data.box,
             starts=starts,
+            finest_in_angstroms=finest,
             seed=settings.seed,
             on_progress=on_progress,
         )

@@ -1,0 +1,292 @@
+"""A first map of a particle that is nearly round: its spherical average first, then what is not round about it.
+
+Shells of high symmetry (ferritin, capsids, cages) look alike from everywhere until detail of about 12 Å takes part, so a
+search that goes from coarse to fine freezes whatever a random start happened to hold. Here the coarse part is measured
+without any orientation: the spherical average, and with it the centre of every particle and the noise. What is left is
+small, and its posterior over all orientations is wide, so expectation maximisation over the whole asymmetric unit
+starts from weak random detail at full resolution, without pruning, and finds the few harmonics that the symmetry
+allows one after the other. Each pass goes further than its own step (over-relaxation: Salakhutdinov & Roweis 2003,
+ICML), because expectation maximisation creeps where posteriors are wide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cryoprism.core import generator_for, point_group_matrices, random_rotations
+
+from .fsc import fourier_shell_correlation, radial_filter
+from .likelihood import AlignmentData, packed_count, real_and_imaginary, shift_phases
+from .masks import soft_sphere
+from .maximisation import noise_from_power, shell_noise
+from .orientations import OrientationCells, shift_disc
+from .schedule import RefinementSettings
+from .slices import FourierVolume, SliceAccumulator, split_point_group
+
+__all__ = ["SphericalStart", "finest_of_round_start", "is_round_group", "spherical_average", "start_about_sphere"]
+
+_ORDER = 3
+_BATCH = 128
+_MOST_PARTICLES = 4000
+_OVERSHOOT = 0.8
+_LEAST_GROUP = 12
+
+
+@dataclass(frozen=True)
+class SphericalStart:
+    """Map of the best start.
+
+    Attributes
+    ----------
+    map
+        (box, box, box) in the units of the images.
+    log_evidence
+        (starts,) mean log evidence per particle over the last three trial passes, against an empty image.
+    chosen
+        Which start was continued.
+    """
+
+    map: Tensor
+    log_evidence: Tensor
+    chosen: int
+
+
+def is_round_group(symmetry: str) -> bool:
+    """Whether a point group (T, O, I) makes a particle so round that low resolution shows no orientation."""
+    return symmetry.upper()[0] in "TOI" and len(point_group_matrices(symmetry)) >= _LEAST_GROUP
+
+
+def finest_of_round_start(diameter_in_angstroms: float) -> float:
+    """Detail [Å] that cells of 7.5° can still tell apart at the rim of a particle, 9 Å at least."""
+    return max(9.0, 0.065 * diameter_in_angstroms)
+
+
+def spherical_average(volume: Tensor) -> Tensor:
+    """Average of a cubic map (box, box, box) over all rotations about voxel box // 2, as a map."""
+    box = int(volume.shape[-1])
+    axis = torch.arange(box, device=volume.device) - box // 2
+    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).float().sqrt()
+    lower = distance.floor().long()
+    part = distance - lower
+    size = int(lower.max()) + 2
+    total, count = torch.zeros(2, size, device=volume.device)
+    for index, share in ((lower, 1 - part), (lower + 1, part)):
+        total.index_add_(0, index.flatten(), (share * volume).flatten())
+        count.index_add_(0, index.flatten(), share.flatten())
+    profile = total / count.clamp_min(1e-6)
+    return (1 - part) * profile[lower] + part * profile[lower + 1]
+
+
+def start_about_sphere(
+    images: Tensor,
+    transfer: Tensor,
+    group: Tensor,
+    settings: RefinementSettings,
+    *,
+    box: int,
+    radius: int,
+    starts: int = 3,
+    trial_passes: int = 12,
+    passes: int = 30,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SphericalStart:
+    """Find a map of a nearly round particle from noise.
+
+    Parameters
+    ----------
+    images, transfer
+        (n, N) packed coefficients of the unmasked images, and what multiplies the signal.
+    group
+        (n,) micrograph of each particle.
+    settings
+        Symmetry, diameter, pixel size, range of shifts.
+    box
+        Side of the images [pixels].
+    radius
+        Shells that are used.
+    starts, trial_passes, passes
+        Random starts, the passes after which the best is chosen, and the passes that this one gets in all.
+    seed
+        Of starts, grids and the choice of particles.
+    on_progress
+        Called with passes done and passes in all.
+    """
+    chosen = torch.randperm(len(images), generator=generator_for(seed, "round-particles"))[:_MOST_PARTICLES]
+    chosen = chosen.sort().values.to(images.device)
+    count = packed_count(radius)
+    data = AlignmentData(
+        images[chosen, :count],
+        transfer[chosen, :count],
+        noise_from_power(images[chosen, :count], group[chosen], radius),
+        group[chosen],
+        box,
+    )
+    data, ball = _centred(data, settings, radius, seed)
+    search = _Search(data, ball, settings, radius)
+    total = starts * trial_passes + passes - trial_passes
+    done = 0
+
+    def run(angular: Tensor, numbers: range) -> Iterator[tuple[Tensor, float]]:
+        nonlocal done
+        ahead = angular
+        for number in numbers:
+            new, evidence = search.step(ahead, random_rotations(1, generator_for(seed, "round-grid", number))[0])
+            ahead = new + _OVERSHOOT * (new - angular)
+            angular = new
+            done += 1
+            if on_progress is not None:
+                on_progress(done, total)
+            yield new, evidence
+
+    candidates, scores = [], []
+    for index in range(starts):
+        trail = list(run(search.random(generator_for(seed, "round-start", index)), range(trial_passes)))
+        candidates.append(trail[-1][0])
+        # Passes of one number share their grid, so that starts can be compared.
+        scores.append(sum(evidence for _, evidence in trail[-3:]) / len(trail[-3:]))
+    evidence = torch.tensor(scores)
+    best = int(evidence.argmax())
+    angular = candidates[best]
+    for angular, _ in run(angular, range(trial_passes, passes)):  # noqa: B007
+        pass
+    return SphericalStart(ball + angular, evidence, best)
+
+
+def _centred(
+    data: AlignmentData, settings: RefinementSettings, radius: int, seed: int, rounds: int = 6
+) -> tuple[AlignmentData, Tensor]:
+    """Particles moved to their centres, with noise measured from what a round particle leaves, and the round map."""
+    box, pixel = data.box, settings.pixel_size_in_angstroms
+    support = _support(box, settings, data.images.device)
+    reach = settings.shift_range_in_angstroms / pixel
+    shifts = torch.zeros(len(data), 2, device=data.images.device)
+    ball = support
+    for number in range(rounds):
+        coarse = number < rounds // 2
+        moved = data.images * shift_phases(shifts[:, None], radius, box)[:, 0]
+        over_noise = data.transfer / data.noise_variance[data.group]
+        accumulator = SliceAccumulator(box, max_radius=radius, device=data.images.device)
+        turns = random_rotations(len(data), generator_for(seed, "round-centre", number)).to(data.images.device)
+        accumulator.add(moved * over_noise, data.transfer * over_noise, turns)
+        weights = accumulator.shell_weights()
+        plain = accumulator.reconstruct((0.01 * weights[1:].mean()).expand(len(weights)), iterations=0)
+        ball = spherical_average(plain) * support
+        view = FourierVolume.from_map(ball, max_radius=radius).slices(torch.eye(3, device=ball.device)[None], radius)[0]
+        disc = (shift_disc(max(reach, 1.0), 1.0) if coarse else shift_disc(1.5, 0.5)).to(ball.device)
+        origin = torch.zeros_like(shifts) if coarse else shifts
+        image = data.images * shift_phases(origin[:, None], radius, box)[:, 0]
+        scores = 2 * (
+            real_and_imaginary(image * over_noise * view.conj())
+            @ real_and_imaginary(shift_phases(disc, radius, box).conj()).T
+        )
+        # The nearest step first, the posterior mean once it is close.
+        shifts = disc[scores.argmax(1)] if coarse else origin + torch.softmax(scores, 1) @ disc
+        rest = data.images * shift_phases(shifts[:, None], radius, box)[:, 0] - view * data.transfer
+        noise = shell_noise(rest.abs() ** 2, data.group, int(data.noise_variance.shape[0]), radius)
+        data = AlignmentData(data.images, data.transfer, noise, data.group, box)
+    moved = data.images * shift_phases(shifts[:, None], radius, box)[:, 0]
+    return AlignmentData(moved, data.transfer, data.noise_variance, data.group, box), ball
+
+
+def _support(box: int, settings: RefinementSettings, device: torch.device) -> Tensor:
+    pixel = settings.pixel_size_in_angstroms
+    sphere = soft_sphere(
+        (box, box, box), pixel, 0.5 * settings.diameter_in_angstroms, soft_edge_in_angstroms=max(6.0, 2 * pixel)
+    )
+    return sphere.to(device)
+
+
+def _gain(half1: Tensor, half2: Tensor) -> Tensor:
+    """Wiener gain (box // 2 + 1,) of the mean of two halves, their correlation averaged over three shells."""
+    fsc = fourier_shell_correlation(half1, half2, 1.0).fsc.float()
+    padded = torch.nn.functional.pad(fsc[None, None], (1, 1), mode="replicate")
+    smooth = torch.nn.functional.avg_pool1d(padded, 3, 1)[0, 0].clamp(0, 1)
+    return 2 * smooth / (1 + smooth)
+
+
+class _Search:
+    """Expectation maximisation over all orientations of one order, about a round map that stays as it is."""
+
+    def __init__(self, data: AlignmentData, ball: Tensor, settings: RefinementSettings, radius: int) -> None:
+        self.data = data
+        self.ball = ball
+        self.radius = radius
+        self.symmetry = settings.symmetry
+        self.support = _support(data.box, settings, ball.device)
+        exact, copies = split_point_group(point_group_matrices(settings.symmetry))
+        self.exact, self.copies = exact.to(ball.device), copies.to(ball.device)
+        # The centres are known to a fraction of a pixel.
+        self.disc = shift_disc(1.01, 1.0).to(ball.device)
+        self.over_noise = data.transfer / data.noise_variance[data.group]
+
+    def random(self, generator: torch.Generator) -> Tensor:
+        """Weak random detail with the symmetry, where the round map has mass, none of it round."""
+        box, radius = self.data.box, self.radius
+        white = torch.randn(box, box, box, generator=generator).to(self.ball.device)
+        shells = torch.arange(box // 2 + 1, device=white.device).float()
+        smooth = radial_filter(white, torch.exp(-0.5 * (shells / (0.8 * radius)) ** 2)) * self.support
+        turns = random_rotations(500, generator).to(white.device)
+        accumulator = SliceAccumulator(box, max_radius=radius, device=white.device)
+        views = FourierVolume.from_map(smooth, max_radius=radius).slices(turns, radius)
+        self._insert(accumulator, views, torch.ones_like(views.real), turns)
+        detail = self._symmetrised(accumulator).reconstruct(iterations=0) * self.support
+        detail = detail * (self.ball > 0.3 * self.ball.max())
+        detail = detail - spherical_average(detail)
+        return detail * (0.13 * self.ball.norm() / detail.norm().clamp_min(1e-30))
+
+    def step(self, angular: Tensor, offset: Tensor) -> tuple[Tensor, float]:
+        """One pass from the part that is not round to the next one, and the mean log evidence per particle before."""
+        data, radius = self.data, self.radius
+        cells = OrientationCells(_ORDER, offset)
+        turns = cells.matrices(cells.asymmetric_unit(self.symmetry)).to(self.ball.device)
+        views = FourierVolume.from_map(self.ball + angular, max_radius=radius).slices(turns, radius)
+        columns = real_and_imaginary(views).T.contiguous()
+        power = (views.real.square() + views.imag.square()).T.contiguous()
+        ramps = shift_phases(self.disc, radius, data.box)
+        size, count = len(turns), views.shape[1]
+        sums = torch.zeros(2, size, 2 * count, device=columns.device)
+        weights = torch.zeros(2, size, count, device=columns.device)
+        evidence = 0.0
+        for number, start in enumerate(range(0, len(data), _BATCH)):
+            run = slice(start, start + _BATCH)
+            values = (data.images[run] * self.over_noise[run])[:, None] * ramps
+            squares = data.transfer[run] * self.over_noise[run]
+            flat = real_and_imaginary(values).reshape(-1, 2 * count)
+            scores = (2 * (flat @ columns)).reshape(len(values), len(self.disc), size)
+            scores -= (squares @ power)[:, None]
+            total = torch.logsumexp(scores.flatten(1), 1)
+            evidence += float((total - math.log(scores[0].numel())).sum())
+            share = torch.exp(scores - total[:, None, None])
+            # Two halves only to see how much of each shell is noise.
+            sums[number % 2] += share.reshape(-1, size).T @ flat
+            weights[number % 2] += share.sum(1).T @ squares
+        halves = [self._map(s, w, turns) for s, w in zip(sums, weights, strict=True)]
+        gain = _gain(halves[0], halves[1])
+        return radial_filter(0.5 * (halves[0] + halves[1]), gain) * self.support, evidence / len(data)
+
+    def _map(self, sums: Tensor, weights: Tensor, turns: Tensor) -> Tensor:
+        count = weights.shape[1]
+        accumulator = SliceAccumulator(self.data.box, max_radius=self.radius, device=sums.device)
+        self._insert(accumulator, torch.complex(sums[:, :count], sums[:, count:]), weights, turns)
+        accumulator = self._symmetrised(accumulator)
+        shells = accumulator.shell_weights()
+        prior = (0.02 * shells[1:].mean()).expand(len(shells))
+        plain = accumulator.reconstruct(prior, iterations=0) * self.support
+        # The last shells are faded out: a sharp edge would ring.
+        index = torch.arange(self.data.box // 2 + 1, device=plain.device).float()
+        fade = 0.5 * (1 + torch.cos(math.pi * ((index - self.radius + 1) / 3).clamp(0, 1)))
+        plain = radial_filter(plain, fade) * self.support
+        return plain - spherical_average(plain)
+
+    def _insert(self, accumulator: SliceAccumulator, values: Tensor, weights: Tensor, turns: Tensor) -> None:
+        for copy in self.copies:
+            accumulator.add(values, weights, turns @ copy.T)
+
+    def _symmetrised(self, accumulator: SliceAccumulator) -> SliceAccumulator:
+        return accumulator.symmetrised(self.exact) if len(self.exact) > 1 else accumulator
