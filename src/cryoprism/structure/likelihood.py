@@ -33,6 +33,7 @@ __all__ = [
     "Posterior",
     "SearchPlan",
     "packed_count",
+    "radius_of",
     "real_and_imaginary",
     "search",
     "search_around",
@@ -177,9 +178,17 @@ def packed_count(radius: int) -> int:
     return int(packed_frequencies(radius).shape[0])
 
 
+def radius_of(images: Tensor) -> int:
+    """Return the radius at which images (n, N) were packed."""
+    radius = int(math.sqrt(2 * images.shape[1] / math.pi)) + 2
+    while packed_count(radius) > images.shape[1]:
+        radius -= 1
+    return radius
+
+
 def real_and_imaginary(values: Tensor) -> Tensor:
-    """Real and imaginary parts side by side, (..., 2 N): products of these are Re(a* b)."""
-    return torch.cat([values.real, values.imag], -1)
+    """Real and imaginary parts in turn, (..., 2 N), without a copy: products of these are Re(a* b)."""
+    return torch.view_as_real(values.resolve_conj()).flatten(-2)
 
 
 def shift_phases(shifts: Tensor, count_radius: int, box: int) -> Tensor:
@@ -309,8 +318,9 @@ def _scores(data: AlignmentData, run: slice, slices: Tensor, shifts: Tensor, rad
     """Log likelihoods (b, s, m) of slices (b, m, N) and shifts (b, s, 2)."""
     values, weights = data.weighted(run, slices.shape[-1])
     moved = values[:, None] * shift_phases(shifts, radius, data.box)
-    cross = torch.bmm(real_and_imaginary(moved), real_and_imaginary(slices).transpose(1, 2))
-    power = torch.bmm(slices.real.square() + slices.imag.square(), weights[..., None]).transpose(1, 2)
+    flat = real_and_imaginary(slices)
+    cross = torch.bmm(real_and_imaginary(moved), flat.transpose(1, 2))
+    power = torch.bmm(flat.square(), weights.repeat_interleave(2, -1)[..., None]).transpose(1, 2)
     return 2 * cross - power
 
 

@@ -17,15 +17,16 @@ from torch import Tensor
 
 from cryoprism.core import InputError, euler_to_matrix, generator_for, point_group_matrices, random_rotations
 
-from .fsc import first_crossing, half_map_fsc, radial_filter
-from .likelihood import AlignmentData, Posterior, packed_count, search, search_around
+from .fsc import first_crossing, fourier_shell_correlation, half_map_fsc, radial_filter
+from .likelihood import AlignmentData, Posterior, packed_count, radius_of, search, search_around
 from .masks import soft_sphere
 from .maximisation import insert_posterior, micrograph_scales, noise_from_power, noise_from_residuals
 from .orientations import angular_distance
 from .schedule import RefinementSettings, local_passes_begun, next_settings, order_of_next_pass, plan_for
 from .slices import FourierVolume, SliceAccumulator, split_point_group
+from .spherical_start import improve_about_sphere, is_round_group
 
-__all__ = ["RefinementSettings", "RefinementState", "posterior_of", "radius_of", "refine", "start_state"]
+__all__ = ["RefinementSettings", "RefinementState", "posterior_of", "refine", "start_state"]
 
 _SHARED_IN_ANGSTROMS = 40.0
 _SETTLED_IN_ANGSTROMS = 18.0
@@ -164,6 +165,8 @@ def refine(
     halves = [torch.nonzero(half_set == h)[:, 0] for h in (1, 2)]
     if not all(len(h) for h in halves):
         raise InputError("half sets", f"{len(halves[0])} and {len(halves[1])} particles", "Both halves need particles.")
+    if state.iteration == 0 and is_round_group(settings.symmetry):
+        state = _about_sphere(images, transfer, group, halves, state, settings)
     while state.iteration < settings.iterations:
         local = local_passes_begun(state.history)
         if local > settings.local_passes:
@@ -174,6 +177,29 @@ def refine(
         if on_pass is not None:
             on_pass(state)
     return state
+
+
+def _about_sphere(
+    images: Tensor, transfer: Tensor, group: Tensor, halves: list[Tensor], state: RefinementState,
+    settings: RefinementSettings,
+) -> RefinementState:  # fmt: skip
+    """State of a nearly round particle after cheap passes with coarse cells, each half on its own."""
+    maps, noise = [], state.noise_variance.clone()
+    radius = 0
+    for number, (chosen, reference) in enumerate(zip(halves, state.references, strict=True)):
+        made, variance, radius = improve_about_sphere(
+            images[chosen], transfer[chosen], group[chosen], reference, settings, seed=settings.seed + number
+        )
+        maps.append(made)
+        mine = torch.unique(group[chosen])
+        noise[mine, : variance.shape[1]] = variance[mine]
+    support = _sphere(int(maps[0].shape[-1]), settings)
+    fsc = fourier_shell_correlation(maps[0] * support, maps[1] * support, settings.pixel_size_in_angstroms).fsc.float()
+    fsc[radius + 1 :] = 0
+    references = _references(maps, fsc, support, radius, settings)
+    return replace(
+        state, references=references, maps=(maps[0], maps[1]), noise_variance=noise, fsc=fsc, radius=_reach_of(fsc) + 2
+    )
 
 
 def _pass(
@@ -354,11 +380,3 @@ def _offset(seed: int, iteration: int) -> Tensor:
 
 def _turned(new: Tensor, old: Tensor, symmetry: str) -> Tensor:
     return angular_distance(new, old, symmetry).median()
-
-
-def radius_of(images: Tensor) -> int:
-    """Return the radius at which images (n, N) were packed."""
-    radius = int(math.sqrt(2 * images.shape[1] / math.pi)) + 2
-    while packed_count(radius) > images.shape[1]:
-        radius -= 1
-    return radius
