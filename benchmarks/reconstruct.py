@@ -6,7 +6,7 @@ with the defaults of 3.1 (ten gridding iterations) and with ``--skip_gridding``,
 Where the two maps differ, the truth says which is nearer. In odd boxes RELION's images are also given with its wrong
 change of signs undone.
 
-python benchmarks/reconstruct.py [--particles 2000] [--boxes 96 95] [--symmetries C1 O]
+python benchmarks/reconstruct.py [--particles 2000] [--boxes 96 95] [--symmetries C1 O] [--setting="--pad 3"]
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Comparison:
     table: str = "particles.star"
 
 
-def comparisons(box: int, pixel: float) -> list[Comparison]:
+def comparisons(box: int, pixel: float, settings: list[str]) -> list[Comparison]:
     """Rows of the table for one set of particles.
 
     The last is the same estimator on both sides: the sums are divided by the weights and nothing else, and the
@@ -144,7 +144,7 @@ def comparisons(box: int, pixel: float) -> list[Comparison]:
     )
     if box % 2:
         rows.append(Comparison(default, ("--skip_gridding, sign undone", "--skip_gridding"), "undone.star"))
-    return rows
+    return rows + [Comparison(default, (options, options)) for options in settings]
 
 
 def undo_sign(folder: Path, pixel: float) -> None:
@@ -167,7 +167,7 @@ def undo_sign(folder: Path, pixel: float) -> None:
     (folder / "undone.star").write_text(text.replace("particles.mrcs", "undone.mrcs"))
 
 
-def rows(symmetry: str, box: int, count: int, ratio: float, seed: int) -> Iterator[list[str]]:
+def rows(symmetry: str, box: int, count: int, ratio: float, seed: int, settings: list[str]) -> Iterator[list[str]]:
     """Lines of the table for one set of particles."""
     truth, pixel = specimen(symmetry, box)
     program = [sys.executable, "-c", "from cryoprism.cli import main; main()", "reconstruct"]
@@ -184,7 +184,7 @@ def rows(symmetry: str, box: int, count: int, ratio: float, seed: int) -> Iterat
         if box % 2:
             undo_sign(folder, pixel)
         seconds: dict[tuple[str, str], float] = {}
-        for comparison in comparisons(box, pixel):
+        for comparison in comparisons(box, pixel, settings):
             maps = []
             for who, (_, options) in (("ours", comparison.ours), ("theirs", comparison.theirs)):
                 key = (who, options + comparison.table * (who == "theirs"))
@@ -224,6 +224,12 @@ def main() -> None:
     parser.add_argument("--symmetries", nargs="+", default=["C1", "O"], choices=sorted(SPECIMEN))
     parser.add_argument("--ratios", type=float, nargs="+", default=[100.0, 0.05])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        help='Further options of relion_reconstruct, such as --setting="--NN".',
+    )
     args = parser.parse_args()
     if shutil.which("relion_reconstruct") is None:
         raise SystemExit("relion_reconstruct is not on the PATH: there is nothing to compare with.")
@@ -238,7 +244,7 @@ def main() -> None:
     for symmetry in args.symmetries:
         for box in args.boxes:
             for ratio in args.ratios:
-                for row in rows(symmetry, box, args.particles, ratio, args.seed):
+                for row in rows(symmetry, box, args.particles, ratio, args.seed, args.setting):
                     print("| " + " | ".join(row) + " |", flush=True)
 
 
