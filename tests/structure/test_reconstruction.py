@@ -20,7 +20,14 @@ from cryoprism.core import (
     random_rotations,
     rfft2,
 )
-from cryoprism.formats import Particles, read_map, read_particles, write_particles, write_stack
+from cryoprism.formats import (
+    Particles,
+    read_map,
+    read_particle_images,
+    read_particles,
+    write_particles,
+    write_stack,
+)
 from cryoprism.microscope import Lens, odd_aberration_phase, project_volume, rotate_volume
 from cryoprism.particles import transfer_at
 from cryoprism.structure import (
@@ -38,6 +45,9 @@ from cryoprism.structure import (
     weights_for_particles,
     wiener_regularisation,
 )
+from cryoprism.structure._normal_equations import _density_kernel as density_kernel
+from cryoprism.structure._normal_equations import _filtered as filtered
+from cryoprism.structure._transforms import PaddedGrid
 
 PIXEL = 2.0
 
@@ -340,22 +350,81 @@ def test_errors_name_the_remedy(tmp_path: Path) -> None:
         weights_for_particles({}, particles, 16, 7)
 
 
-@pytest.mark.relion
-@pytest.mark.parametrize(("symbol", "box"), [("C1", 38), ("O", 40), ("I1", 32), ("C3", 32)])
-def test_relion_makes_the_same_map(symbol: str, box: int, tmp_path: Path) -> None:
-    """Even boxes only: RELION's transforms are centred by a change of signs, which is wrong for odd ones."""
-    truth = blobs(box, count=20)
-    particles = simulate(tmp_path, truth, 300)
+def relion_map(folder: Path, *options: str) -> Tensor:
     subprocess.run(
-        ["relion_reconstruct", "--i", "particles.star", "--o", "relion.mrc", "--ctf", "--sym", symbol],
-        cwd=tmp_path, check=True, capture_output=True,
+        ["relion_reconstruct", "--i", "particles.star", "--o", "relion.mrc", "--ctf", *options],
+        cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
-    theirs = read_map(tmp_path / "relion.mrc", PIXEL).data
-    ours = reconstruct(particle_batches(particles, (box - 1) // 2), box, symmetry=symbol, wiener=False).map
+    return read_map(folder / "relion.mrc", PIXEL).data
+
+
+@pytest.mark.relion
+@pytest.mark.parametrize(("symbol", "box"), [("C1", 38), ("O", 40), ("C4", 38), ("I1", 32), ("C3", 32)])
+def test_relion_makes_the_same_map(symbol: str, box: int, tmp_path: Path) -> None:
+    """The same estimator (sums over weights) and the same cut. Even boxes only, see the test of odd ones."""
+    particles = simulate(tmp_path, blobs(box, count=20), 300)
+    radius = (box - 1) // 2
+    # RELION rounds this up to our radius.
+    cut = box * PIXEL / (radius - 0.25)
+    theirs = relion_map(tmp_path, "--sym", symbol, "--skip_gridding", "--maxres", f"{cut:.5f}")
+    ours = reconstruct(particle_batches(particles, radius), box, symmetry=symbol, wiener=False, iterations=0).map
     mask = soft_sphere((box, box, box), 1.0, 0.4 * box, soft_edge_in_angstroms=0.08 * box)
     fsc = fourier_shell_correlation(ours, theirs, PIXEL, mask=mask).fsc
-    assert float(fsc[3 : int(0.9 * (box // 2))].min()) > (0.99 if symbol in ("C1", "O") else 0.97)
-    # Absolute units are the same too; off the grid RELION interpolates, which takes some.
+    # Off the grid RELION interpolates the sums, which takes some.
+    on_grid = symbol in ("C1", "C4", "O")
+    assert float(fsc[1 : radius - 2].min()) > (0.9999 if on_grid else 0.99)
     inner = mask > 0.99
-    tolerance = 0.1 if symbol in ("C1", "O") else 0.2
-    assert float((ours * theirs)[inner].sum() / ours[inner].square().sum()) == pytest.approx(1.0, abs=tolerance)
+    scale = float((ours * theirs)[inner].sum() / ours[inner].square().sum())
+    assert scale == pytest.approx(1.0, abs=0.001 if on_grid else 0.1)
+
+
+@pytest.mark.relion
+def test_relion_does_not_centre_odd_boxes(tmp_path: Path) -> None:
+    """Its change of signs is no shift there: its map is wrong, and right once the images make up for it."""
+    box = 39
+    truth = blobs(box, count=20)
+    particles = simulate(tmp_path, truth, 300)
+    mask = soft_sphere((box, box, box), 1.0, 0.4 * box, soft_edge_in_angstroms=0.08 * box)
+
+    def lowest(volume: Tensor) -> float:
+        return float(fourier_shell_correlation(volume, truth, PIXEL, mask=mask).fsc[1:17].min())
+
+    assert lowest(relion_map(tmp_path, "--skip_gridding")) < 0.5
+    ours = reconstruct(particle_batches(particles, box // 2), box, wiener=False).map
+    assert lowest(ours) > 0.99
+    images = read_particle_images(particles, torch.arange(len(particles)))
+    ky, kx = frequency_grid((box, box), 1.0)
+    sign = 1.0 - 2.0 * ((torch.arange(box)[:, None] + torch.arange(box // 2 + 1)) % 2)
+    shift = torch.polar(torch.ones_like(sign), 2 * math.pi * (box // 2) * (ky + kx))
+    write_stack(tmp_path / "particles.mrcs", irfft2(rfft2(images) * shift * sign, (box, box)), PIXEL)
+    # Half of one column of the spectra is lost.
+    assert lowest(relion_map(tmp_path, "--skip_gridding")) > 0.95
+
+
+@pytest.mark.parametrize("radius", [20, 14, 6])
+def test_filtering_in_blocks_leaves_out_nothing(radius: int) -> None:
+    """Against the padded transform as a whole; with the smallest radius whole blocks of rows are empty."""
+    grid = PaddedGrid.of(42, 2, radius)
+    generator = torch.Generator().manual_seed(radius)
+    volume = torch.randn(42, 42, 42, generator=generator)
+    side = grid.padded
+    k = torch.fft.fftfreq(side, 1 / side)
+    inside = k[:, None, None] ** 2 + k[:, None] ** 2 + k[: side // 2 + 1] ** 2 <= (grid.scale * radius) ** 2
+    spectrum = torch.rand(inside.shape, generator=generator) * inside
+    expected = torch.fft.irfftn(torch.fft.rfftn(volume, s=(side,) * 3) * spectrum, s=(side,) * 3)[:42, :42, :42]
+    torch.testing.assert_close(filtered(volume, spectrum, grid), expected, atol=2e-5, rtol=0)
+
+
+def test_density_kernel_is_that_of_every_lag() -> None:
+    """Against the attenuation of each lag by itself."""
+    grid = PaddedGrid.of(12)
+    weight = torch.rand(grid.shape, generator=torch.Generator().manual_seed(0))
+    weight[..., 0] += weight[..., 0].flip(0, 1)
+    side, lag = grid.padded, torch.fft.fftfreq(grid.padded)
+    table = torch.zeros(side, side, side // 2 + 1)
+    full = torch.arange(-grid.reach, grid.reach + 1) % side
+    table[full[:, None, None], full[:, None], full[grid.reach :]] = weight
+    radius = (lag[:, None, None] ** 2 + lag[:, None] ** 2 + lag**2).sqrt()
+    kernel = torch.fft.irfftn(table.to(torch.complex64), s=(side,) * 3) / torch.sinc(radius.clamp_max(0.5)) ** 2
+    expected = torch.fft.rfftn(kernel).real
+    torch.testing.assert_close(torch.from_numpy(density_kernel(weight, grid)), expected, atol=1e-4, rtol=1e-4)

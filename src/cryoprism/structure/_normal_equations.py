@@ -9,6 +9,9 @@ that convolution is exact. Known support (the sphere in the box) makes it well p
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 import scipy.fft
 import torch
@@ -19,6 +22,7 @@ from ._transforms import PaddedGrid, gridding_correction, inverse_half_transform
 __all__ = ["conjugate_gradients", "sphere"]
 
 _FLOOR = 0.1  # of the shell's mean weight, in the preconditioner
+_ROWS = 4  # of a spectrum, worked on together by each thread
 
 
 def sphere(grid: PaddedGrid, radius: float, device: torch.device | str = "cpu") -> Tensor:
@@ -27,11 +31,11 @@ def sphere(grid: PaddedGrid, radius: float, device: torch.device | str = "cpu") 
     return ((axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2) < radius * radius).float()
 
 
-def _in_fft_order(table: Tensor, grid: PaddedGrid) -> np.ndarray:
+def _in_fft_order(table: Tensor, grid: PaddedGrid, dtype: type[np.generic] = np.float32) -> np.ndarray:
     """Real table (z, y, x) as the half spectrum (padded, padded, padded // 2 + 1) of an FFT, zero elsewhere."""
     side, reach = grid.padded, min(grid.reach, (grid.padded - 1) // 2)
     inner = slice(grid.reach - reach, grid.reach + reach + 1)
-    out = np.zeros((side, side, side // 2 + 1), dtype=np.float32)
+    out = np.zeros((side, side, side // 2 + 1), dtype=dtype)
     cut = table[inner, inner, : reach + 1].cpu().numpy()
     for low, part in ((0, slice(reach, None)), (side - reach, slice(0, reach))):
         rows = cut[part]
@@ -43,17 +47,34 @@ def _in_fft_order(table: Tensor, grid: PaddedGrid) -> np.ndarray:
 def _density_kernel(weight: Tensor, grid: PaddedGrid) -> np.ndarray:
     """Spectrum of the sampling density's kernel, freed of the attenuation by trilinear insertion; in FFT order."""
     side, threads = grid.padded, _threads()
-    kernel = scipy.fft.irfftn(_in_fft_order(weight, grid).astype(np.complex64), s=(side,) * 3, workers=threads)
-    lag = np.fft.fftfreq(side).astype(np.float32)
+    table = _in_fft_order(weight, grid, np.complex64)
+    kernel = scipy.fft.irfftn(table, s=(side,) * 3, overwrite_x=True, workers=threads)
+    del table
+    # The attenuation of one octant serves all eight.
+    lag = np.arange(side // 2 + 1, dtype=np.float32) / side
     squared = lag[:, None] ** 2 + lag**2
-    for plane, z in zip(kernel, lag, strict=True):
-        plane /= np.sinc(np.minimum(np.sqrt(squared + z * z), np.float32(0.5))) ** 2
-    spectrum: np.ndarray = scipy.fft.rfftn(kernel, overwrite_x=True, workers=threads).real
-    return spectrum
+    mirrored = np.abs(np.fft.fftfreq(side, 1 / side)).round().astype(int)
+    for z, distance in enumerate(lag):
+        quarter = np.sinc(np.minimum(np.sqrt(squared + distance * distance), np.float32(0.5))) ** 2
+        plane = quarter[mirrored[:, None], mirrored]
+        for layer in {z, -z % side}:
+            kernel[layer] /= plane
+    # Contiguous, as it is read in every step.
+    return np.ascontiguousarray(scipy.fft.rfftn(kernel, overwrite_x=True, workers=threads).real)
 
 
 def _threads() -> int:
     return max(1, torch.get_num_threads())
+
+
+def _rows_in_sphere(grid: PaddedGrid, step: int) -> Iterator[tuple[slice, int]]:
+    """Rows along y of a half spectrum in FFT order, ``step`` at a time, and the columns x within the grid's reach."""
+    side = grid.padded
+    for start in range(0, side, step):
+        stop = min(side, start + step)
+        nearest = min(min(y, side - y) for y in range(start, stop))
+        inside = math.isqrt(max(0, grid.reach**2 - nearest**2))
+        yield slice(start, stop), 0 if nearest > grid.reach else min(side // 2, inside) + 1
 
 
 def _filtered(volume: Tensor, spectrum: Tensor, grid: PaddedGrid) -> Tensor:
@@ -63,13 +84,17 @@ def _filtered(volume: Tensor, spectrum: Tensor, grid: PaddedGrid) -> Tensor:
         transform = torch.fft.rfftn(volume, s=(side, side, side)) * spectrum
         result: Tensor = torch.fft.irfftn(transform, s=(side, side, side))[:box, :box, :box]
         return result
-    threads = _threads()
+    threads, wanted = _threads(), spectrum.numpy()
     # Axis by axis: what is zero before a transform or dropped after it is not transformed.
     out = scipy.fft.rfft(volume.numpy(), n=side, axis=2, workers=threads)
     out = scipy.fft.fft(out, n=side, axis=1, workers=threads)
-    out = scipy.fft.fft(out, n=side, axis=0, workers=threads)
-    out *= spectrum.numpy()
-    out = scipy.fft.ifft(out, axis=0, overwrite_x=True, workers=threads)[:box]
+    # A few rows at a time stay in the cache, and their corners outside the sphere of the spectrum are left out.
+    for rows, width in _rows_in_sphere(grid, _ROWS * threads):
+        out[:, rows, width:] = 0
+        if width:
+            part = scipy.fft.fft(out[:, rows, :width], n=side, axis=0, workers=threads)
+            part *= wanted[:, rows, :width]
+            out[:, rows, :width] = scipy.fft.ifft(part, axis=0, overwrite_x=True, workers=threads)[:box]
     out = scipy.fft.ifft(out, axis=1, overwrite_x=True, workers=threads)[:, :box]
     return torch.from_numpy(scipy.fft.irfft(out, n=side, axis=2, workers=threads)[:, :, :box])
 
@@ -125,13 +150,15 @@ def conjugate_gradients(
     preconditioned = filtered(residual, inverse)
     step = preconditioned
     product = (residual * preconditioned).sum()
-    for _ in range(iterations):
+    for done in range(1, iterations + 1):
         image = filtered(step, kernel)
         curvature = (step * image).sum()
         if not float(curvature) > 0 or not float(product) > 0:
             break  # the truncated kernel is indefinite by rounding only: nothing more can be gained
         length = product / curvature
         volume = volume + length * step
+        if done == iterations:
+            break
         residual = residual - length * image
         preconditioned = filtered(residual, inverse)
         previous, product = product, (residual * preconditioned).sum()

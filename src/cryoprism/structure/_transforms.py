@@ -97,7 +97,7 @@ def shells_of_grid(grid: PaddedGrid, device: torch.device | str = "cpu") -> Tens
     """Distance (z, y, x) float32 of the table's entries from the origin [pixels of the unpadded transform]."""
     full = torch.arange(-grid.reach, grid.reach + 1, device=device, dtype=torch.float32) / grid.scale
     half = full[grid.reach :]
-    return (full[:, None, None] ** 2 + full[:, None] ** 2 + half**2).sqrt()
+    return (full[:, None, None] ** 2 + (full[:, None] ** 2 + half**2)).sqrt_()
 
 
 def _phases(indices: np.ndarray, grid: PaddedGrid, sign: int) -> np.ndarray:
@@ -174,19 +174,18 @@ def inverse_half_transform(table: Tensor, grid: PaddedGrid) -> Tensor:
         volume: Tensor = torch.fft.irfft(cut * phase[keep:], n=padded, dim=2)[:, :, :box].contiguous()
         return volume
     array = cut.detach().resolve_conj().numpy()
-    wrapped = full % padded
     for axis in (0, 1):
         shape = list(array.shape)
         shape[axis] = padded
         padded_line = np.zeros(shape, dtype=np.complex64)
-        turned = array * _phases(full, grid, -1).reshape([-1 if d == axis else 1 for d in range(3)])
-        if axis == 0:
-            padded_line[wrapped] = turned
-        else:
-            padded_line[:, wrapped] = turned
+        phases = _phases(full, grid, -1).reshape([-1 if d == axis else 1 for d in range(3)])
+        # Negative frequencies to the end of the line.
+        for old, new in ((slice(keep, None), slice(0, keep + 1)), (slice(0, keep), slice(padded - keep, None))):
+            part, place = ((slice(None),) * axis + (which,) for which in (old, new))
+            np.multiply(array[part], phases[old] if axis == 0 else phases[:, old], out=padded_line[place])
         array = scipy.fft.ifft(padded_line, axis=axis, overwrite_x=True, workers=_threads())
         array = array[:box] if axis == 0 else array[:, :box]
-    array = array * _phases(np.arange(keep + 1), grid, -1)
+    array *= _phases(np.arange(keep + 1), grid, -1)
     array = scipy.fft.irfft(array, n=padded, axis=2, workers=_threads())[:, :, :box]
     return torch.from_numpy(np.ascontiguousarray(array.astype(np.float32, copy=False)))
 

@@ -98,20 +98,20 @@ class SliceAccumulator:
         rows = rows_of_packed(count, self.sums.device)
         points = frequencies[rows].float() * self.grid.scale
         offsets = corner_offsets(self.grid)
-        real, imaginary, weight = self.sums
         for run in runs(turns.shape[0], count, self.sums.device):
             corners = corners_of_slices(turns[run], points, self.grid)
             part = values[run].index_select(1, rows).reshape(-1)
-            a, b, c = (
+            sources = (
                 part.real.contiguous(),
                 part.imag * corners.sign,
                 weights[run].index_select(1, rows).reshape(-1).float(),
             )
-            for offset, share in zip(offsets, _shares(corners), strict=True):
-                index = corners.index + offset
-                real.index_add_(0, index, a * share)
-                imaginary.index_add_(0, index, b * share)
-                weight.index_add_(0, index, c * share)
+            shares = _shares(corners)
+            # One table at a time stays in the cache. On a CPU scatter_add_ is faster than index_add_, and a view that
+            # begins at the corner saves the sum of the index: together they halve the time.
+            for table, source in zip(self.sums, sources, strict=True):
+                for offset, share in zip(offsets, shares, strict=True):
+                    table[offset:].scatter_add_(0, corners.index, source * share)
 
     def merge(self, other: SliceAccumulator) -> SliceAccumulator:
         """Sum of two accumulators of the same geometry, as a new one.
@@ -131,7 +131,7 @@ class SliceAccumulator:
         Exact for rotations that map the grid onto itself. Others interpolate the sums, which blurs them slightly:
         insert the views at all equivalent rotations instead (:func:`split_point_group`).
         """
-        tables = self._folded().reshape(3, -1)
+        tables = torch.stack(self._folded()).reshape(3, -1)
         turns = matrices.to(tables.device, torch.float32)
         if bool(((turns - turns.round()).abs() < _EXACT).all()):
             for factor in _factors(turns.round()):
@@ -165,7 +165,7 @@ class SliceAccumulator:
 
     def shell_weights(self) -> Tensor:
         """Mean weight (max_radius + 1,) of the table's entries in each shell of the unpadded transform."""
-        return self._shell_means(self._folded()[2])
+        return _shell_means(_folded(self.sums[2].view(self.grid.shape)), self._shells())[:-1]
 
     def reconstruct(
         self,
@@ -199,17 +199,22 @@ class SliceAccumulator:
             raise InputError(
                 "iterations", f"{iterations} on a box padded to {self.grid.padded}", "Use padding 2, or iterations=0."
             )
-        folded = self._folded()
-        numerator, weight = torch.complex(folded[0], folded[1]), folded[2]
-        distance = shells_of_grid(self.grid, weight.device)
-        shell = distance.round().long().clamp_max(self.grid.max_radius)
-        inside = distance <= self.grid.max_radius
-        typical = torch.where(inside, self._shell_means(weight)[shell], 0.0)
-        prior = None if regularisation is None else regularisation.to(weight)[shell]
+        real, imaginary, weight = self._folded()
+        numerator = torch.complex(real, imaginary)
+        del real, imaginary
+        inside = shells_of_grid(self.grid, weight.device) <= self.grid.max_radius
+        shell = self._shells()
+        typical = torch.where(inside, _shell_means(weight, shell)[shell], 0.0)
+        prior = None
+        if regularisation is not None:
+            # Nothing is wanted beyond the last shell: any value does there.
+            prior = torch.cat([regularisation.to(weight), regularisation.to(weight)[-1:]])[shell]
         level = torch.maximum(weight, 1e-3 * typical)
         if prior is not None:
-            level = level + prior
-        table = torch.where(inside & (level > 0), numerator / level.clamp_min(1e-30), 0.0)
+            level += prior
+        # Nothing was inserted where the level is zero.
+        table = numerator / level.clamp_min_(1e-30)
+        table *= inside
         # Where the radius is far from Nyquist, larger voxels hold all there is.
         work = self.grid.coarser()
         volume = inverse_half_transform(table, work)
@@ -229,26 +234,36 @@ class SliceAccumulator:
         # The inverse transform has divided by the number of coarser voxels.
         return resample(volume, self.grid.box) * (work.box / self.grid.box) ** 3
 
-    def _shell_means(self, weight: Tensor) -> Tensor:
-        last = self.grid.max_radius
-        shell = shells_of_grid(self.grid, weight.device).round().long().clamp_max(last + 1).reshape(-1)
-        total = torch.zeros(last + 2, device=weight.device).index_add_(0, shell, weight.reshape(-1))
-        return (total / torch.bincount(shell, minlength=last + 2))[: last + 1]
+    def _shells(self) -> Tensor:
+        """Shell (z, y, x) of each entry of the table; max_radius + 1 for all that lies beyond."""
+        distance = shells_of_grid(self.grid, self.sums.device)
+        return distance.round_().clamp_max_(self.grid.max_radius + 1).int()
 
-    def _folded(self) -> Tensor:
-        """Tables (3, z, y, x) whose plane x = 0 holds the mirrored halves of the slices too."""
-        tables = self.sums.view(3, *self.grid.shape).clone()
-        plane = tables[..., 0]
-        mirror = plane.flip(1, 2)
-        mirror[1] *= -1
-        tables[..., 0] = plane + mirror
-        return tables
+    def _folded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Tables (z, y, x) whose plane x = 0 holds the mirrored halves of the slices too."""
+        real, imaginary, weight = self.sums.view(3, *self.grid.shape)
+        return _folded(real), _folded(imaginary, -1.0), _folded(weight)
 
     def _with(self, sums: Tensor) -> SliceAccumulator:
         new = SliceAccumulator.__new__(SliceAccumulator)
         object.__setattr__(new, "grid", self.grid)
         object.__setattr__(new, "sums", sums)
         return new
+
+
+def _folded(table: Tensor, sign: float = 1.0) -> Tensor:
+    """One real table (z, y, x) whose plane x = 0 holds its mirror image too, times ``sign``; a new tensor."""
+    folded = table.clone()
+    folded[..., 0] += sign * table[..., 0].flip(0, 1)
+    return folded
+
+
+def _shell_means(weight: Tensor, shell: Tensor) -> Tensor:
+    """Mean weight (max_radius + 2,) of the table's entries in each shell, the last of all that lies beyond."""
+    bins = shell.reshape(-1)
+    count = torch.bincount(bins)
+    total = torch.zeros(count.shape[0], device=weight.device).index_add_(0, bins, weight.reshape(-1))
+    return total / count
 
 
 def _shares(corners: Corners) -> tuple[Tensor, ...]:
