@@ -99,7 +99,9 @@ def refine(
         bool, typer.Option("--only-do-unfinished", help="Go on after the last pass of a run that was stopped.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu; others are refused, never replaced.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; never replaced by another one.")
+    ] = "cpu",
     seed: Annotated[
         int, typer.Option(metavar="N", help="Seed of the grids, and of the half sets where the table has none.")
     ] = 0,

@@ -31,6 +31,8 @@ from .slices import FourierVolume
 __all__ = ["AlignmentData", "Posterior", "SearchPlan", "packed_count", "search", "search_around"]
 
 _CACHE_IN_BYTES = 1_200_000_000
+# Times the batch of a CPU: 16 · 4e7 numbers are 2.6 GB, of which a few are alive together.
+_BATCHES_ON_GPU = 16
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class AlignmentData:
     Attributes
     ----------
     images
-        (n, N) complex64 packed transforms of the whole images.
+        (n, N) complex64 packed transforms of the whole images; they may stay in the host's memory while the search
+        works on another device.
     transfer
         (n, N) float32 CTF times the envelope that is modelled.
     noise_variance
@@ -67,11 +70,12 @@ class AlignmentData:
             self.images[chosen], self.transfer[chosen], self.noise_variance, self.group[chosen], self.box
         )
 
-    def weighted(self, chosen: slice, count: int) -> tuple[Tensor, Tensor]:
-        """C·X/σ² and C²/σ² (m, count) of some particles, for the first ``count`` coefficients."""
+    def weighted(self, chosen: slice, count: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """C·X/σ² and C²/σ² (m, count) of some particles, for the first ``count`` coefficients, on ``device``."""
         transfer = self.transfer[chosen, :count]
         over_noise = transfer / self.noise_variance[self.group[chosen], :count]
-        return self.images[chosen, :count] * over_noise, transfer * over_noise
+        pair = self.images[chosen, :count] * over_noise, transfer * over_noise
+        return pair if device is None else (pair[0].to(device), pair[1].to(device))
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Posterior:
         """Most probable rotation (n, 3, 3) and its most probable shift (n, 2)."""
         count = self.weights.shape[2]
         orientation = self.weights.sum(1).argmax(1)
-        rows = torch.arange(len(orientation))
+        rows = torch.arange(len(orientation), device=orientation.device)
         shift = self.weights[rows, :, orientation].argmax(1) if count else orientation
         return self.rotations[rows, orientation], self.shifts[rows, shift]
 
@@ -176,9 +180,15 @@ def _flat(values: Tensor) -> Tensor:
 
 def shift_phases(shifts: Tensor, count_radius: int, box: int) -> Tensor:
     """Phase ramps (..., N) complex that move images by shifts (..., 2) x, y [pixels]."""
-    k = packed_frequencies(count_radius).to(shifts)
+    k = packed_frequencies(count_radius, shifts.device).to(shifts)
     angle = (-2 * math.pi / box) * (shifts @ k.T)
     return torch.polar(torch.ones_like(angle), angle)
+
+
+def _batch_size(numbers: float, each: int, most: int, device: torch.device) -> int:
+    """Particles worked on together: ``numbers`` over what ``each`` takes fit a core's cache; a GPU wants many more."""
+    many = 1 if device.type == "cpu" else _BATCHES_ON_GPU
+    return max(1, min(most * many, int(numbers * many / max(1, each))))
 
 
 def _batches(total: int, size: int) -> Iterator[slice]:
@@ -192,15 +202,16 @@ def _coarse(
     """Best cells (n, keep) and best shift (n, 2) over all cells ``ids`` and the whole disc of shifts."""
     radius = plan.radii[0]
     count = packed_count(radius)
+    device = volume.table.device
     slices = volume.slices(cells.matrices(ids), radius)
     columns, power = _flat(slices).T.contiguous(), (slices.abs() ** 2).T.contiguous()
-    disc = shift_disc(plan.shift_range, plan.shift_step)
+    disc = shift_disc(plan.shift_range, plan.shift_step, device)
     ramps = shift_phases(disc, radius, data.box)
-    size = max(1, min(64, int(4e7 / max(1, len(disc) * len(ids)))))
+    size = _batch_size(4e7, len(disc) * len(ids), 64, device)
     kept = min(plan.keep, len(ids))
     cells_out, shifts_out = [], []
     for run in _batches(len(data), size):
-        values, weights = data.weighted(run, count)
+        values, weights = data.weighted(run, count, device)
         moved = _flat(values[:, None] * ramps)
         scores = 2 * (moved.reshape(-1, 2 * count) @ columns).reshape(len(values), len(disc), -1)
         scores = scores - (weights @ power)[:, None] + _shift_prior(disc[None] - prior[run, None], plan.shift_range)
@@ -248,9 +259,10 @@ def search(
     keep_last
         Most orientations that the posterior keeps for a particle.
     """
-    cells = OrientationCells(plan.orders[0], torch.eye(3) if offset is None else offset)
-    prior = torch.zeros(len(data), 2) if prior_shifts is None else prior_shifts
-    ids_all = cells.asymmetric_unit(symmetry)
+    device = volume.table.device
+    cells = OrientationCells(plan.orders[0], torch.eye(3, device=device) if offset is None else offset.to(device))
+    prior = torch.zeros(len(data), 2, device=device) if prior_shifts is None else prior_shifts.to(device)
+    ids_all = cells.asymmetric_unit(symmetry).to(device)
     ids, centre = _coarse(data, volume, cells, ids_all, plan, prior)
     step = plan.shift_step
     if len(plan.orders) == 1:
@@ -266,13 +278,13 @@ def search(
         cells = cells.finer()
         step = step / 2
         count = packed_count(radius)
-        around = shift_disc(2 * step, step)
+        around = shift_disc(2 * step, step, device)
         unique, place = torch.unique(children, return_inverse=True)
         cached = None
         if len(unique) * count * 8 <= _CACHE_IN_BYTES:
             cached = torch.cat([volume.slices(cells.matrices(c), radius) for c in torch.split(unique, 4096)])
         next_ids, next_centre = [], []
-        size = max(1, min(32, int(3e7 / (children.shape[1] * count))))
+        size = _batch_size(3e7, children.shape[1] * count, 32, device)
         for run in _batches(len(data), size):
             if cached is not None:
                 slices = cached[place[run].reshape(-1)]
@@ -291,7 +303,7 @@ def search(
             top = marginal.topk(kept, 1).indices
             next_ids.append(children[run].gather(1, top))
             flat = scores.flatten(1).argmax(1) // scores.shape[2]
-            next_centre.append(shifts[torch.arange(len(flat)), flat])
+            next_centre.append(shifts[torch.arange(len(flat), device=device), flat])
         if not last:
             ids, centre = torch.cat(next_ids), torch.cat(next_centre)
     return parts.joined()
@@ -299,7 +311,7 @@ def search(
 
 def _scores(data: AlignmentData, run: slice, slices: Tensor, shifts: Tensor, radius: int) -> Tensor:
     """Log likelihoods (b, s, m) of slices (b, m, N) and shifts (b, s, 2)."""
-    values, weights = data.weighted(run, slices.shape[-1])
+    values, weights = data.weighted(run, slices.shape[-1], slices.device)
     moved = values[:, None] * shift_phases(shifts, radius, data.box)
     cross = torch.bmm(_flat(moved), _flat(slices).transpose(1, 2))
     power = torch.bmm(slices.real.square() + slices.imag.square(), weights[..., None]).transpose(1, 2)
@@ -346,10 +358,12 @@ def search_around(
         Shells used.
     """
     count = packed_count(radius)
-    ball = _ball_of_rotations(step_in_degrees, reach)
-    around = shift_disc(shift_step * shift_reach, shift_step)
+    device = volume.table.device
+    ball = _ball_of_rotations(step_in_degrees, reach).to(device)
+    around = shift_disc(shift_step * shift_reach, shift_step, device)
+    rotations, shifts = rotations.to(device), shifts.to(device)
     parts = _Parts()
-    size = max(1, min(32, int(3e7 / (len(ball) * count))))
+    size = _batch_size(3e7, len(ball) * count, 32, device)
     for run in _batches(len(data), size):
         candidates = ball[None] @ rotations[run, None]
         slices = volume.slices(candidates.reshape(-1, 3, 3), radius).reshape(*candidates.shape[:2], count)

@@ -35,6 +35,8 @@ _SETTLED_IN_ANGSTROMS = 18.0
 class RefinementState:
     """Everything that the next pass needs; a refinement resumes from it.
 
+    The maps decide on which device the work is done; what belongs to particles and micrographs stays with the images.
+
     Attributes
     ----------
     references
@@ -73,6 +75,11 @@ class RefinementState:
     settled: bool = False
     history: tuple[dict[str, float], ...] = field(default=())
 
+    def on(self, device: torch.device) -> RefinementState:
+        """Return the state with its maps on a device, so that the next pass works there."""
+        first, second = (m.to(device) for m in self.references)
+        return replace(self, references=(first, second), maps=(self.maps[0].to(device), self.maps[1].to(device)))
+
 
 def start_state(
     images: Tensor,
@@ -91,15 +98,16 @@ def start_state(
     group
         (n,) micrograph of each particle.
     reference
-        (box, box, box), any positive scale.
+        (box, box, box), any positive scale; on the device where the work is to be done.
     """
     box = int(reference.shape[-1])
+    here = images.device
     pixel = settings.pixel_size_in_angstroms
     first = max(4, min(radius, round(box * pixel / settings.initial_resolution_in_angstroms)))
     shells = torch.arange(box // 2 + 1, dtype=torch.float32)
     smooth = torch.exp(-math.log(2) * (shells / first) ** 2)
     filtered = radial_filter(reference, smooth)
-    filtered = filtered * _sphere(box, settings)
+    filtered = filtered * _sphere(box, settings).to(filtered)
     noise = noise_from_power(images, group, radius)
     count = packed_count(min(radius, first + 2))
     # Low shells hold signal and noise: the noise's level is read where the reference has died away.
@@ -107,7 +115,7 @@ def start_state(
     floor = power[packed_count(min(radius, 2 * first)) :].mean() if radius > 2 * first else power.min()
     volume = FourierVolume.from_map(filtered, max_radius=radius)
     turns = random_rotations(200, generator_for(settings.seed, "start-scale"))
-    view = (volume.slices(turns, min(radius, first + 2)).abs() ** 2).mean(0)
+    view = (volume.slices(turns, min(radius, first + 2)).abs() ** 2).mean(0).to(here)
     expected = view * (transfer[:, :count] ** 2).mean(0)
     excess = (power[:count] - floor).clamp_min(0)
     used = packed_count(1) if count > packed_count(2) else 0
@@ -118,11 +126,11 @@ def start_state(
         references=(filtered, filtered.clone()),
         maps=(filtered, filtered.clone()),
         noise_variance=noise,
-        scales=torch.ones(int(group.max()) + 1),
-        rotations=torch.eye(3).expand(n, 3, 3).clone(),
-        shifts=torch.zeros(n, 2),
-        probability=torch.zeros(n),
-        log_evidence=torch.zeros(n),
+        scales=torch.ones(int(group.max()) + 1, device=here),
+        rotations=torch.eye(3, device=here).expand(n, 3, 3).clone(),
+        shifts=torch.zeros(n, 2, device=here),
+        probability=torch.zeros(n, device=here),
+        log_evidence=torch.zeros(n, device=here),
         fsc=smooth,
         radius=min(radius, first + 2),
     )
@@ -189,6 +197,7 @@ def _pass(
 ) -> RefinementState:
     started = time.process_time()
     box = int(state.references[0].shape[-1])
+    here, device = images.device, state.references[0].device
     total = radius_of(images)
     insert = min(total, state.radius + max(6, state.radius // 3))
     exact, copies = split_point_group(point_group_matrices(settings.symmetry))
@@ -196,7 +205,7 @@ def _pass(
     noise = torch.zeros_like(state.noise_variance)
     scales = state.scales.clone()
     rotations, shifts = state.rotations.clone(), state.shifts.clone()
-    probability, evidence = torch.zeros(len(images)), torch.zeros(len(images))
+    probability, evidence = torch.zeros(len(images), device=here), torch.zeros(len(images), device=here)
     maps: list[Tensor] = []
     weights: list[Tensor] = []
     strength = state.scales[group][:, None]
@@ -206,7 +215,7 @@ def _pass(
             images[chosen], transfer[chosen] * strength[chosen], state.noise_variance, group[chosen], box
         )
         posterior = posterior_of(data, volume, state, chosen, settings, offset=offset, local=local)
-        accumulator = SliceAccumulator(box, max_radius=insert)
+        accumulator = SliceAccumulator(box, max_radius=insert, device=device)
         insert_posterior(accumulator, data, posterior, insert, copies=copies if len(copies) > 1 else None)
         if len(exact) > 1:
             accumulator = accumulator.symmetrised(exact)
@@ -217,10 +226,11 @@ def _pass(
         mine = torch.unique(group[chosen])
         noise[mine] = noise_from_residuals(data, volume, posterior, state.radius, total)[mine]
         scales[mine] *= micrograph_scales(data, volume, posterior, state.radius)[mine]
-        rotations[chosen], shifts[chosen] = posterior.best()
-        probability[chosen], evidence[chosen] = posterior.probability(), posterior.log_evidence
+        best = posterior.best()
+        rotations[chosen], shifts[chosen] = best[0].to(here), best[1].to(here)
+        probability[chosen], evidence[chosen] = posterior.probability().to(here), posterior.log_evidence.to(here)
         del posterior, accumulator
-    support = _sphere(box, settings) if mask is None else mask
+    support = (_sphere(box, settings) if mask is None else mask).to(device)
     curves = half_map_fsc(
         maps[0], maps[1], settings.pixel_size_in_angstroms, mask=support, seed=settings.seed + state.iteration
     )

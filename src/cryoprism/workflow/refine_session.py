@@ -24,7 +24,16 @@ from ._jobs import Job, open_job
 from ._map_configs import RefineConfig
 from ._particle_data import ParticleData, checked_particles, load_particles, reference_in_box
 from ._progress import progress
-from ._refinement import FinalMaps, final_maps, map_of_poses, pose_columns, posed_particles, read_state, write_state
+from ._refinement import (
+    FinalMaps,
+    final_maps,
+    map_of_poses,
+    pose_columns,
+    posed_particles,
+    read_state,
+    search_device,
+    write_state,
+)
 from ._resolution import ResolutionSummary, summarise_resolution
 from .report import map_report
 from .report._passes import passes_section, poses_section
@@ -94,8 +103,7 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         memory does not suffice.
     """
     started = time.monotonic()
-    if config.device != "cpu":
-        raise InputError("--device", f"'{config.device}' was asked for", "Poses are searched on the cpu for now.")
+    device = search_device(config.device)
     particles, box, pixel = checked_particles(
         config.particles_file,
         diameter_in_angstroms=config.diameter_in_angstroms,
@@ -122,8 +130,9 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         mask = _mask(config, data)
         state = read_state(job.path / _STATE, stamp) if config.only_do_unfinished else None
         if state is None:
-            state = _start(config, data, settings, named, _search_radius(config, data))
+            state = _start(config, data, settings, named, _search_radius(config, data), device)
         else:
+            state = state.on(device)
             log.info("Going on after pass %d", state.iteration)
         state = _refined(config, job, data, state, settings, mask, stamp)
         with progress("Final maps", 2 * math.ceil(len(data.particles) / 2048)) as step:
@@ -191,7 +200,12 @@ def _mask(config: RefineConfig, data: ParticleData) -> Tensor | None:
 
 
 def _start(
-    config: RefineConfig, data: ParticleData, settings: RefinementSettings, named: Path | None, radius: int
+    config: RefineConfig,
+    data: ParticleData,
+    settings: RefinementSettings,
+    named: Path | None,
+    radius: int,
+    device: torch.device,
 ) -> RefinementState:
     lowpass = config.initial_lowpass_in_angstroms
     if named is None:
@@ -200,7 +214,9 @@ def _start(
     else:
         reference = reference_in_box(named, data.box, data.pixel_size_in_angstroms, lowpass)
     count = packed_count(radius)
-    return start_state(data.images[:, :count], data.transfer[:, :count], data.group, reference, settings, radius)
+    return start_state(
+        data.images[:, :count], data.transfer[:, :count], data.group, reference.to(device), settings, radius
+    )
 
 
 def _refined(
