@@ -14,6 +14,7 @@ from cryoprism.formats import Particles, read_particle_images
 from cryoprism.particles import particle_transfer
 from cryoprism.structure import (
     AlignmentData,
+    Filament,
     FourierVolume,
     HelicalCopies,
     HelicalSymmetry,
@@ -100,14 +101,27 @@ def step(data: AlignmentData, device: torch.device) -> list[torch.Tensor]:
     local = search_around(
         data, volume, turns, moves, step_in_degrees=4.0, reach=1, shift_step=0.5, shift_reach=1, radius=RADIUS
     )
+    helix = HelicalSymmetry(12.0, 40.0)
+    prior = Filament(helix, 40.0, axis_spread_in_degrees=30.0).prior(torch.eye(3)[data.group.cpu() % 2], 2.0, PIXEL)
+    lying = search(data, volume, PLAN, prior=prior)
     sums = SliceAccumulator(BOX, max_radius=RADIUS, device=device)
-    insert_posterior(sums, data, local, RADIUS, copies=torch.eye(3)[None])
+    insert_posterior(sums, data, local, RADIUS, copies=torch.eye(3)[None], helix=HelicalCopies(helix, 2, PIXEL))
     made = sums.reconstruct(1e-3 * sums.shell_weights(), iterations=1)
     noise = noise_from_residuals(data, volume, local, RADIUS - 1, RADIUS)
     scales = micrograph_scales(data, volume, local, RADIUS)
     assert all(t.device.type == device.type for t in (turns, moves, local.weights, made, found.log_evidence))
     assert noise.device == scales.device == data.images.device
-    return [turns, moves, found.log_evidence, local.probability(), local.effective_orientations(), made, noise, scales]
+    return [
+        turns,
+        moves,
+        found.log_evidence,
+        lying.log_evidence,
+        local.probability(),
+        local.effective_orientations(),
+        made,
+        noise,
+        scales,
+    ]
 
 
 @pytest.mark.parametrize("images_too", [False, True])

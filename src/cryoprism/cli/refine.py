@@ -26,6 +26,13 @@ FIELDS = {
     "iterations": "iterations",
     "local": "local",
     "pixel_size": "pixel_size_in_angstroms",
+    "helical_rise": "helical_rise_in_angstroms",
+    "helical_twist": "helical_twist_in_degrees",
+    "helical_units": "helical_units",
+    "helical_diameter": "helical_diameter_in_angstroms",
+    "helical_central_fraction": "helical_central_fraction",
+    "helical_axis_spread": "helical_axis_spread_in_degrees",
+    "helical_search": "helical_search",
     "out": "output",
     "only_do_unfinished": "only_do_unfinished",
     "overwrite": "overwrite",
@@ -91,6 +98,61 @@ def refine(
         float | None,
         typer.Option("--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the table's."),
     ] = None,
+    helical_rise: Annotated[
+        float | None,
+        typer.Option("--helical-rise", "--helical_rise_initial", metavar="Å", help="Rise of a helix about z."),
+    ] = None,
+    helical_twist: Annotated[
+        float | None,
+        typer.Option(
+            "--helical-twist",
+            "--helical_twist_initial",
+            metavar="DEGREES",
+            help="Twist of the helix, positive for right-handed.",
+        ),
+    ] = None,
+    helical_units: Annotated[
+        int,
+        typer.Option(
+            "--helical-units",
+            "--helical_nr_asu",
+            metavar="N",
+            help="Units of the helix that each segment is inserted as.",
+        ),
+    ] = 1,
+    helical_diameter: Annotated[
+        float | None,
+        typer.Option(
+            "--helical-diameter",
+            "--helical_outer_diameter",
+            metavar="Å",
+            help="Outer diameter of the filament; --diameter is the length that is looked at. Default: the same.",
+        ),
+    ] = None,
+    helical_central_fraction: Annotated[
+        float,
+        typer.Option(
+            "--helical-central-fraction",
+            "--helical_z_percentage",
+            metavar="SHARE",
+            help="Part of the box along z from which the map is symmetrised.",
+        ),
+    ] = 0.3,
+    helical_axis_spread: Annotated[
+        float,
+        typer.Option(
+            metavar="DEGREES",
+            help="How far filaments lean out of the plane, or off rlnAngleTiltPrior and rlnAnglePsiPrior.",
+        ),
+    ] = 10.0,
+    helical_search: Annotated[
+        bool,
+        typer.Option(
+            "--helical-search/--no-helical-search",
+            "--helical_symmetry_search/--no-helical_symmetry_search",
+            help="Refine rise (within 5 %) and twist (within 2°) after each pass.",
+        ),
+    ] = False,
     out: Annotated[
         str | None,
         typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Refine/jobNNN."),
@@ -117,6 +179,9 @@ def refine(
 
     Duplicates are left out, then whole micrographs are drawn into two halves that share nothing finer than 40 Å
     from there on; rlnRandomSubset is kept where it is given.
+
+    Filaments (--helical-rise, --helical-twist) stay whole in one half (rlnHelicalTubeID), lie in the plane or where
+    the table's priors say, shift along their axis by half a rise at most, and give symmetrised maps.
 
     Writes map.mrc, half1.mrc, half2.mrc (unfiltered), map_sharpened.mrc, mask.mrc, local_resolution.mrc,
     particles.star with poses, resolution.json, report.html, passes.npz (to go on after a stop), job.json and run.log.

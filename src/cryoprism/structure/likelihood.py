@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ from ._packing import packed_frequencies
 from .orientations import OrientationCells, shift_disc
 from .slices import FourierVolume
 
-__all__ = ["AlignmentData", "Posterior", "SearchPlan", "packed_count", "search", "search_around"]
+__all__ = ["AlignmentData", "PosePrior", "Posterior", "SearchPlan", "packed_count", "search", "search_around"]
 
 _CACHE_IN_BYTES = 1_200_000_000
 # Times the batch of a CPU: 16 · 4e7 numbers are 2.6 GB, of which a few are alive together.
@@ -105,6 +106,22 @@ class SearchPlan:
             raise InputError("search plan", f"{len(self.orders)} orders, {len(self.radii)} radii", "Give pairs.")
 
 
+class PosePrior(Protocol):
+    """What is known of poses before the images; :class:`cryoprism.structure.FilamentPrior` is one."""
+
+    def possible(self, rotations: Tensor, margin_in_degrees: float) -> Tensor:
+        """Whether cells (m,) about rotations (m, 3, 3) are searched at all."""
+
+    def orientations(self, rotations: Tensor, rows: slice) -> Tensor:
+        """Log prior (b or 1, m) of rotations (b or 1, m, 3, 3) of some particles."""
+
+    def shifts(self, shifts: Tensor, rotations: Tensor, step: float) -> Tensor:
+        """Log prior (b, s, m) of shifts (b, s, 2) on a grid of ``step`` at rotations (b, m, 3, 3)."""
+
+    def log_volume(self, step: float) -> float:
+        """Log share of one shift."""
+
+
 @dataclass(frozen=True)
 class Posterior:
     """Posterior of n particles over their last candidates, padded to the same number.
@@ -151,7 +168,9 @@ class _Parts:
     weights: list[Tensor] = field(default_factory=list)
     evidence: list[Tensor] = field(default_factory=list)
 
-    def add(self, rotations: Tensor, shifts: Tensor, scores: Tensor, keep: int, log_prior: float = 0.0) -> None:
+    def add(
+        self, rotations: Tensor, shifts: Tensor, scores: Tensor, keep: int, log_prior: float | Tensor = 0.0
+    ) -> None:
         marginal = torch.logsumexp(scores, 1)
         kept = min(keep, marginal.shape[1])
         _, chosen = marginal.topk(kept, 1)
@@ -197,31 +216,45 @@ def _batches(total: int, size: int) -> Iterator[slice]:
 
 
 def _coarse(
-    data: AlignmentData, volume: FourierVolume, cells: OrientationCells, ids: Tensor, plan: SearchPlan, prior: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Best cells (n, keep) and best shift (n, 2) over all cells ``ids`` and the whole disc of shifts."""
+    data: AlignmentData,
+    volume: FourierVolume,
+    cells: OrientationCells,
+    ids: Tensor,
+    plan: SearchPlan,
+    prior: PosePrior | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Best cells (n, keep), best shift (n, 2) over all cells ``ids`` and the disc of shifts; log Σ prior (n,)."""
     radius = plan.radii[0]
     count = packed_count(radius)
     device = volume.table.device
-    slices = volume.slices(cells.matrices(ids), radius)
+    turns = cells.matrices(ids)
+    slices = volume.slices(turns, radius)
     columns, power = _flat(slices).T.contiguous(), (slices.abs() ** 2).T.contiguous()
     disc = shift_disc(plan.shift_range, plan.shift_step, device)
     ramps = shift_phases(disc, radius, data.box)
     size = _batch_size(4e7, len(disc) * len(ids), 64, device)
     kept = min(plan.keep, len(ids))
+    log_shifts = _shift_prior(disc[None], plan.shift_range)
+    if prior is not None:
+        log_shifts = prior.shifts(disc[None], turns[None], plan.shift_step)
+    total = torch.full((len(data),), math.log(len(ids)), device=device)
     cells_out, shifts_out = [], []
     for run in _batches(len(data), size):
         values, weights = data.weighted(run, count, device)
         moved = _flat(values[:, None] * ramps)
         scores = 2 * (moved.reshape(-1, 2 * count) @ columns).reshape(len(values), len(disc), -1)
-        scores = scores - (weights @ power)[:, None] + _shift_prior(disc[None] - prior[run, None], plan.shift_range)
+        scores = scores - (weights @ power)[:, None] + log_shifts
+        if prior is not None:
+            log_turns = prior.orientations(turns[None], run)
+            scores = scores + log_turns[:, None]
+            total[run] = torch.logsumexp(log_turns, 1)
         # The sum over shifts ranks orientations; its maximum alone would favour sharp noise peaks.
         best, where = scores.max(1)
         marginal = best + torch.log(torch.exp(scores - best[:, None]).sum(1))
         top = marginal.topk(kept, 1).indices
         cells_out.append(ids[top])
         shifts_out.append(disc[where.gather(1, top[:, :1])[:, 0]])
-    return torch.cat(cells_out), torch.cat(shifts_out)
+    return torch.cat(cells_out), torch.cat(shifts_out), total
 
 
 def _shift_prior(shifts: Tensor, scale: float) -> Tensor:
@@ -237,7 +270,7 @@ def search(
     *,
     symmetry: str = "C1",
     offset: Tensor | None = None,
-    prior_shifts: Tensor | None = None,
+    prior: PosePrior | None = None,
     keep_last: int = 64,
 ) -> Posterior:
     """Posterior over all orientations and shifts of every particle, by branch and bound.
@@ -254,16 +287,17 @@ def search(
         Point group of the reference.
     offset
         (3, 3) rotation of the grid; none if absent.
-    prior_shifts
-        (n, 2) where the Gaussian prior of the shifts is centred [pixels]; 0 if absent.
+    prior
+        Of poses; all orientations alike and Gaussian shifts about 0, half their range wide, if absent.
     keep_last
         Most orientations that the posterior keeps for a particle.
     """
     device = volume.table.device
     cells = OrientationCells(plan.orders[0], torch.eye(3, device=device) if offset is None else offset.to(device))
-    prior = torch.zeros(len(data), 2, device=device) if prior_shifts is None else prior_shifts.to(device)
     ids_all = cells.asymmetric_unit(symmetry).to(device)
-    ids, centre = _coarse(data, volume, cells, ids_all, plan, prior)
+    if prior is not None:
+        ids_all = ids_all[prior.possible(cells.matrices(ids_all), cells.width_in_degrees)]
+    ids, centre, total = _coarse(data, volume, cells, ids_all, plan, prior)
     step = plan.shift_step
     if len(plan.orders) == 1:
         raise InputError("search plan", "one level only", "Give at least two orders.")
@@ -271,7 +305,9 @@ def search(
     # What a candidate of the last level is worth before the data: its share of all orientations and of the shifts.
     levels = len(plan.orders) - 1
     area = (plan.shift_step / 2**levels) ** 2 / (2 * math.pi * (0.5 * plan.shift_range) ** 2)
-    log_prior = math.log(area) - math.log(len(ids_all) * 8**levels)
+    log_prior: float | Tensor = math.log(area) - math.log(len(ids_all) * 8**levels)
+    if prior is not None:
+        log_prior = prior.log_volume(plan.shift_step / 2**levels) - levels * math.log(8) - total
     for level, radius in enumerate(plan.radii[1:], start=1):
         last = level == len(plan.orders) - 1
         children = cells.children(ids).flatten(1)
@@ -292,11 +328,14 @@ def search(
                 slices = volume.slices(cells.matrices(children[run].reshape(-1)), radius)
             slices = slices.reshape(*children[run].shape, count)
             shifts = centre[run, None] + around
-            scores = _scores(data, run, slices, shifts, radius) + _shift_prior(
-                shifts - prior[run, None], plan.shift_range
-            )
+            scores = _scores(data, run, slices, shifts, radius)
+            if prior is None:
+                scores = scores + _shift_prior(shifts, plan.shift_range)
+            else:
+                scores = scores + _log_prior(prior, shifts, cells.matrices(children[run]), run, step)
             if last:
-                parts.add(cells.matrices(children[run]), shifts, scores, keep_last, log_prior)
+                share = log_prior[run] if isinstance(log_prior, Tensor) else log_prior
+                parts.add(cells.matrices(children[run]), shifts, scores, keep_last, share)
                 continue
             marginal = torch.logsumexp(scores, 1)
             kept = min(plan.keep, marginal.shape[1])
@@ -307,6 +346,11 @@ def search(
         if not last:
             ids, centre = torch.cat(next_ids), torch.cat(next_centre)
     return parts.joined()
+
+
+def _log_prior(prior: PosePrior, shifts: Tensor, rotations: Tensor, run: slice, step: float) -> Tensor:
+    """Log prior (b, s, m) of shifts (b, s, 2) and rotations (b, m, 3, 3)."""
+    return prior.shifts(shifts, rotations, step) + prior.orientations(rotations, run)[:, None]
 
 
 def _scores(data: AlignmentData, run: slice, slices: Tensor, shifts: Tensor, radius: int) -> Tensor:
@@ -342,6 +386,7 @@ def search_around(
     shift_step: float,
     shift_reach: int,
     radius: int,
+    prior: PosePrior | None = None,
     keep_last: int = 64,
 ) -> Posterior:
     """Posterior on a local grid about known poses.
@@ -356,6 +401,8 @@ def search_around(
         The same for shifts [pixels].
     radius
         Shells used.
+    prior
+        Of poses; all alike if absent.
     """
     count = packed_count(radius)
     device = volume.table.device
@@ -368,5 +415,8 @@ def search_around(
         candidates = ball[None] @ rotations[run, None]
         slices = volume.slices(candidates.reshape(-1, 3, 3), radius).reshape(*candidates.shape[:2], count)
         moves = shifts[run, None] + around
-        parts.add(candidates, moves, _scores(data, run, slices, moves, radius), keep_last)
+        scores = _scores(data, run, slices, moves, radius)
+        if prior is not None:
+            scores = scores + _log_prior(prior, moves, candidates, run, shift_step)
+        parts.add(candidates, moves, scores, keep_last)
     return parts.joined()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._packing import packed_shells
+from ._packing import packed_frequencies, packed_shells
+from .helical import HelicalCopies
 from .likelihood import AlignmentData, Posterior, packed_count, shift_phases
 from .slices import FourierVolume, SliceAccumulator
 
@@ -21,6 +22,7 @@ def insert_posterior(
     radius: int,
     *,
     copies: Tensor | None = None,
+    helix: HelicalCopies | None = None,
     views: int = _MOST_VIEWS,
     batch: int = 16,
 ) -> None:
@@ -38,6 +40,8 @@ def insert_posterior(
         Shells that are inserted.
     copies
         (c, 3, 3) rotations of the map under which each view is inserted again; the identity alone if absent.
+    helix
+        Insert each view at its helical equivalents too.
     views
         How many orientations are drawn for a particle; one that is drawn several times is inserted once.
     """
@@ -64,11 +68,12 @@ def insert_posterior(
         summed = sums[particle, slot[particle, column]] * factor[:, None]
         amount = drawn[particle, column][:, None] * weights[particle]
         rotations = posterior.rotations[run][particle, column]
-        if copies is None:
-            accumulator.add(summed, amount, rotations)
-            continue
-        for copy in copies.to(rotations):
-            accumulator.add(summed, amount, rotations @ copy.T)
+        for turned in [rotations] if copies is None else [rotations @ copy.T for copy in copies.to(rotations)]:
+            if helix is None:
+                accumulator.add(summed, amount, turned)
+                continue
+            for again, phases in helix.views(turned, packed_frequencies(radius, device), data.box):
+                accumulator.add(summed * phases, amount, again)
 
 
 def _systematic(probability: Tensor, views: int) -> Tensor:

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from cryoprism.core import InputError, euler_to_matrix, generator_for, point_group_matrices, random_rotations
+from cryoprism.core import (
+    InputError,
+    euler_to_matrix,
+    generator_for,
+    matrix_to_euler,
+    point_group_matrices,
+    random_rotations,
+)
 
 from .fsc import first_crossing, half_map_fsc, radial_filter
 from .likelihood import AlignmentData, Posterior, packed_count, search, search_around
@@ -25,7 +32,7 @@ from .orientations import angular_distance
 from .schedule import RefinementSettings, local_passes_begun, next_settings, order_of_next_pass, plan_for
 from .slices import FourierVolume, SliceAccumulator, split_point_group
 
-__all__ = ["RefinementSettings", "RefinementState", "posterior_of", "radius_of", "refine", "start_state"]
+__all__ = ["RefinementSettings", "RefinementState", "posterior_of", "radius_of", "refine", "start_state", "support_of"]
 
 _SHARED_IN_ANGSTROMS = 40.0
 _SETTLED_IN_ANGSTROMS = 18.0
@@ -107,7 +114,9 @@ def start_state(
     shells = torch.arange(box // 2 + 1, dtype=torch.float32)
     smooth = torch.exp(-math.log(2) * (shells / first) ** 2)
     filtered = radial_filter(reference, smooth)
-    filtered = filtered * _sphere(box, settings).to(filtered)
+    if settings.filament is not None:
+        filtered = settings.filament.symmetrised(filtered, pixel)
+    filtered = filtered * support_of(box, settings).to(filtered)
     noise = noise_from_power(images, group, radius)
     count = packed_count(min(radius, first + 2))
     # Low shells hold signal and noise: the noise's level is read where the reference has died away.
@@ -115,6 +124,8 @@ def start_state(
     floor = power[packed_count(min(radius, 2 * first)) :].mean() if radius > 2 * first else power.min()
     volume = FourierVolume.from_map(filtered, max_radius=radius)
     turns = random_rotations(200, generator_for(settings.seed, "start-scale"))
+    if settings.filament is not None:
+        turns = _side_views(turns)
     view = (volume.slices(turns, min(radius, first + 2)).abs() ** 2).mean(0).to(here)
     expected = view * (transfer[:, :count] ** 2).mean(0)
     excess = (power[:count] - floor).clamp_min(0)
@@ -145,6 +156,7 @@ def refine(
     settings: RefinementSettings,
     *,
     mask: Tensor | None = None,
+    axes: Tensor | None = None,
     on_pass: Callable[[RefinementState], None] | None = None,
 ) -> RefinementState:
     """Refine until resolution and poses settle.
@@ -161,6 +173,8 @@ def refine(
         From :func:`start_state` or an earlier call.
     mask
         (box, box, box) in [0, 1]: support of the map; a soft sphere of the diameter if absent.
+    axes
+        (n, 3) direction of each particle's filament in its view, see :meth:`Filament.prior`.
     on_pass
         Called with the state after each pass: log it, save it.
 
@@ -176,7 +190,7 @@ def refine(
         local = local_passes_begun(state.history)
         if local > settings.local_passes:
             break
-        state = _pass(images, transfer, group, halves, state, settings, mask, local=local > 0)
+        state = _pass(images, transfer, group, halves, state, settings, mask, axes, local=local > 0)
         settled = local_passes_begun(state.history) > settings.local_passes
         state = replace(state, settled=settled or state.iteration >= settings.iterations)
         if on_pass is not None:
@@ -192,6 +206,7 @@ def _pass(
     state: RefinementState,
     settings: RefinementSettings,
     mask: Tensor | None,
+    axes: Tensor | None,
     *,
     local: bool,
 ) -> RefinementState:
@@ -202,6 +217,7 @@ def _pass(
     insert = min(total, state.radius + max(6, state.radius // 3))
     exact, copies = split_point_group(point_group_matrices(settings.symmetry))
     offset = _offset(settings.seed, state.iteration)
+    filament = None if settings.filament is None else settings.filament.with_history(state.history)
     noise = torch.zeros_like(state.noise_variance)
     scales = state.scales.clone()
     rotations, shifts = state.rotations.clone(), state.shifts.clone()
@@ -214,9 +230,25 @@ def _pass(
         data = AlignmentData(
             images[chosen], transfer[chosen] * strength[chosen], state.noise_variance, group[chosen], box
         )
-        posterior = posterior_of(data, volume, state, chosen, settings, offset=offset, local=local)
+        posterior = posterior_of(
+            data,
+            volume,
+            state,
+            chosen,
+            settings,
+            offset=offset,
+            axes=None if axes is None else axes[chosen],
+            local=local,
+        )
         accumulator = SliceAccumulator(box, max_radius=insert, device=device)
-        insert_posterior(accumulator, data, posterior, insert, copies=copies if len(copies) > 1 else None)
+        insert_posterior(
+            accumulator,
+            data,
+            posterior,
+            insert,
+            copies=copies if len(copies) > 1 else None,
+            helix=None if filament is None else filament.copies(settings.pixel_size_in_angstroms),
+        )
         if len(exact) > 1:
             accumulator = accumulator.symmetrised(exact)
         weights.append(accumulator.shell_weights())
@@ -230,7 +262,12 @@ def _pass(
         rotations[chosen], shifts[chosen] = best[0].to(here), best[1].to(here)
         probability[chosen], evidence[chosen] = posterior.probability().to(here), posterior.log_evidence.to(here)
         del posterior, accumulator
-    support = (_sphere(box, settings) if mask is None else mask).to(device)
+    support = (support_of(box, settings) if mask is None else mask).to(device)
+    if filament is not None:
+        if settings.filament is not None and state.iteration:
+            found = settings.filament.refined(maps, settings.pixel_size_in_angstroms, state.iteration)
+            filament = replace(filament, symmetry=found)
+        maps = [filament.symmetrised(made, settings.pixel_size_in_angstroms) for made in maps]
     curves = half_map_fsc(
         maps[0], maps[1], settings.pixel_size_in_angstroms, mask=support, seed=settings.seed + state.iteration
     )
@@ -261,6 +298,9 @@ def _pass(
         "order": float(order_of_next_pass(state.history, settings)),
         "cpu_seconds": time.process_time() - started,
     }
+    if filament is not None:
+        row["rise_in_angstroms"] = filament.symmetry.rise_in_angstroms
+        row["twist_in_degrees"] = filament.symmetry.twist_in_degrees
     new = RefinementState(
         references=references,
         maps=(maps[0], maps[1]),
@@ -286,6 +326,7 @@ def posterior_of(
     settings: RefinementSettings,
     *,
     offset: Tensor | None = None,
+    axes: Tensor | None = None,
     local: bool = False,
 ) -> Posterior:
     """Posterior of particles as the next pass finds it.
@@ -298,12 +339,19 @@ def posterior_of(
         Transform of their half's reference, at ``state.radius`` at least.
     offset
         (3, 3) rotation of the grid.
+    axes
+        (m, 3) direction of each particle's filament in its view.
     local
         About the state's poses instead of everywhere.
     """
+    prior = None
+    if settings.filament is not None:
+        pixel = settings.pixel_size_in_angstroms
+        filament = settings.filament.with_history(state.history)
+        prior = filament.prior(axes, settings.shift_range_in_angstroms / pixel, pixel)
     if not local:
         plan = plan_for(state.radius, next_settings(state.history, settings), data.box)
-        return search(data, volume, plan, symmetry=settings.symmetry, offset=offset)
+        return search(data, volume, plan, symmetry=settings.symmetry, offset=offset, prior=prior)
     detail = data.box * settings.pixel_size_in_angstroms / state.radius
     step = math.degrees(0.25 * detail / (0.5 * settings.diameter_in_angstroms))
     return search_around(
@@ -316,6 +364,7 @@ def posterior_of(
         shift_step=0.12 * detail / settings.pixel_size_in_angstroms,
         shift_reach=2,
         radius=state.radius,
+        prior=prior,
     )
 
 
@@ -354,6 +403,20 @@ def _sphere(box: int, settings: RefinementSettings) -> Tensor:
         0.5 * settings.diameter_in_angstroms,
         soft_edge_in_angstroms=max(6.0, 3 * settings.pixel_size_in_angstroms),
     )
+
+
+def support_of(box: int, settings: RefinementSettings) -> Tensor:
+    """Soft support (box, box, box) of the map, unless a mask says it: a sphere, for filaments inside their cylinder."""
+    sphere = _sphere(box, settings)
+    if settings.filament is None:
+        return sphere
+    return settings.filament.support(sphere, settings.pixel_size_in_angstroms)
+
+
+def _side_views(turns: Tensor) -> Tensor:
+    """Rotations (m, 3, 3) with their tilt made 90°: along its axis a filament looks far brighter than it ever does."""
+    rot, tilt, psi = matrix_to_euler(turns)
+    return euler_to_matrix(rot, torch.full_like(tilt, 90.0), psi)
 
 
 def _offset(seed: int, iteration: int) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from cryoprism.core import point_group_matrices
 
+from .filaments import Filament
 from .likelihood import SearchPlan
 
 __all__ = ["RefinementSettings", "local_passes_begun", "next_settings", "order_of_next_pass", "plan_for"]
@@ -36,8 +37,6 @@ class RefinementSettings:
         Radius of the first search.
     iterations
         Most passes.
-    max_radius
-        Shells that are ever used.
     finest_order
         HEALPix order at which the global search ends.
     keep
@@ -48,6 +47,8 @@ class RefinementSettings:
         Passes of local refinement after the global search has settled.
     seed
         Of grid offsets.
+    filament
+        Helical symmetry and what is known of the filaments; None for particles.
     """
 
     symmetry: str
@@ -56,12 +57,12 @@ class RefinementSettings:
     initial_resolution_in_angstroms: float = 30.0
     shift_range_in_angstroms: float = 12.0
     iterations: int = 15
-    max_radius: int | None = None
     finest_order: int = 5
     keep: int = 32
     local_passes: int = 0
     momentum: float = 0.5
     seed: int = 0
+    filament: Filament | None = None
 
 
 def plan_for(radius: int, settings: RefinementSettings, box: int) -> SearchPlan:

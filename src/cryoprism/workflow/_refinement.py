@@ -20,6 +20,7 @@ from cryoprism.structure.likelihood import AlignmentData, Posterior
 from cryoprism.structure.maximisation import insert_posterior, noise_from_power
 from cryoprism.structure.refinement import RefinementSettings, RefinementState, posterior_of
 
+from ._filaments import axes_of_filaments
 from ._files import atomic_path
 from ._particle_data import ParticleData
 
@@ -172,7 +173,7 @@ def final_maps(
 ) -> FinalMaps:
     """Find the posterior of every particle once more and insert all its shells into the map of its half.
 
-    Nothing is filtered; the two halves share nothing that the passes before did not share.
+    Filaments are symmetrised. Nothing is filtered; the two halves share nothing that the passes before did not share.
 
     Parameters
     ----------
@@ -190,6 +191,9 @@ def final_maps(
         # Shells that no pass has used hold noise alone, as far as anybody knows.
         noise = torch.cat([noise, noise_from_power(data.images, data.group, data.radius)[:, noise.shape[1] :]], 1)
     device = state.references[0].device
+    filament = None if settings.filament is None else settings.filament.with_history(state.history)
+    axes = None if filament is None else axes_of_filaments(data.particles)
+    pixel = data.pixel_size_in_angstroms
     maps = []
     went_local = settings.local_passes > 0 and state.settled and state.iteration < settings.iterations
     for half in (1, 2):
@@ -206,14 +210,23 @@ def final_maps(
                 data.group[chosen],
                 data.box,
             )
-            posterior = posterior_of(part, volume, state, chosen, settings, local=went_local)
-            insert_posterior(accumulator, part, posterior, data.radius, copies=copies if len(copies) > 1 else None)
+            told = None if axes is None else axes[chosen]
+            posterior = posterior_of(part, volume, state, chosen, settings, axes=told, local=went_local)
+            insert_posterior(
+                accumulator,
+                part,
+                posterior,
+                data.radius,
+                copies=copies if len(copies) > 1 else None,
+                helix=None if filament is None else filament.copies(pixel),
+            )
             rotations[chosen], shifts[chosen] = (t.cpu() for t in posterior.best())
             probability[chosen], evidence[chosen] = posterior.probability().cpu(), posterior.log_evidence.cpu()
             significant[chosen] = posterior.effective_orientations().cpu()
             on_batch(f"half {half}, {start + len(chosen)} particles")
         if len(exact) > 1:
             accumulator = accumulator.symmetrised(exact)
-        maps.append(accumulator.reconstruct().cpu())
+        made = accumulator.reconstruct()
+        maps.append((made if filament is None else filament.symmetrised(made, pixel)).cpu())
         del accumulator, volume
     return FinalMaps(maps[0], maps[1], rotations, shifts, probability, evidence, significant)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Particles, Volume, write_map, write_particles
-from cryoprism.structure import read_mask, viewing_directions
+from cryoprism.structure import Filament, read_mask, viewing_directions
 from cryoprism.structure.likelihood import packed_count
-from cryoprism.structure.refinement import RefinementSettings, RefinementState, refine, start_state
+from cryoprism.structure.refinement import RefinementSettings, RefinementState, refine, start_state, support_of
 
+from ._filaments import axes_of_filaments, filament_of, halves_by_filament, nearest_segments
 from ._files import fingerprint, write_json
 from ._jobs import Job, open_job
 from ._map_configs import RefineConfig
@@ -114,6 +115,9 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         raise InputError(
             "--reference", "nothing was given, and the table has no poses", "Make one with 'cryoprism initial-model'."
         )
+    filament = filament_of(config, box, pixel)
+    if filament is not None:
+        particles = halves_by_filament(particles, config.seed)
     sources = [path for path in (config.particles_file, named, config.mask_file) if path is not None]
     for path in sources:
         if not path.is_file():
@@ -126,7 +130,7 @@ def refine_session(config: RefineConfig) -> RefineSummary:
             return replace(_as_before(job), seconds=time.monotonic() - started)
         job.record_inputs(sources)
         data = _loaded(config, particles, box, pixel)
-        settings = _settings(config, data)
+        settings = _settings(config, data, filament)
         mask = _mask(config, data)
         state = read_state(job.path / _STATE, stamp) if config.only_do_unfinished else None
         if state is None:
@@ -137,6 +141,8 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         state = _refined(config, job, data, state, settings, mask, stamp)
         with progress("Final maps", 2 * math.ceil(len(data.particles) / 2048)) as step:
             final = final_maps(data, state, settings, step)
+        if mask is None and filament is not None:
+            mask = support_of(data.box, settings)
         return _finish(config, job, data, state, final, mask, stamp, started)
 
 
@@ -154,7 +160,7 @@ def _loaded(config: RefineConfig, particles: Particles, box: int, pixel: float) 
             diameter_in_angstroms=config.diameter_in_angstroms,
             scaled_box=config.scaled_box_in_pixels,
             weights_folder=config.weights_folder,
-            min_distance_in_angstroms=config.min_distance_in_angstroms,
+            min_distance_in_angstroms=nearest_segments(config),
             seed=config.seed,
             max_memory_in_gigabytes=config.max_memory_in_gigabytes,
             on_batch=step,
@@ -163,7 +169,7 @@ def _loaded(config: RefineConfig, particles: Particles, box: int, pixel: float) 
     return data
 
 
-def _settings(config: RefineConfig, data: ParticleData) -> RefinementSettings:
+def _settings(config: RefineConfig, data: ParticleData, filament: Filament | None) -> RefinementSettings:
     lowpass = config.initial_lowpass_in_angstroms
     if lowpass < 2 * data.pixel_size_in_angstroms:
         raise InputError(
@@ -178,8 +184,8 @@ def _settings(config: RefineConfig, data: ParticleData) -> RefinementSettings:
         initial_resolution_in_angstroms=lowpass,
         shift_range_in_angstroms=config.shift_range_in_angstroms,
         iterations=config.iterations,
-        max_radius=_search_radius(config, data),
         seed=config.seed,
+        filament=filament,
     )
 
 
@@ -252,6 +258,7 @@ def _refined(
             state,
             settings,
             mask=mask,
+            axes=None if settings.filament is None else axes_of_filaments(data.particles),
             on_pass=on_pass,
         )
 
@@ -338,5 +345,8 @@ def _sections(data: ParticleData, state: RefinementState, final: FinalMaps) -> s
         "duplicates left out": str(data.duplicates),
         "micrographs": str(len(set(names))) if names else "not named",
     }
+    if state.history and "rise_in_angstroms" in state.history[-1]:
+        last = state.history[-1]
+        facts["rise and twist"] = f"{last['rise_in_angstroms']:.3f} Å, {last['twist_in_degrees']:.3f}°"
     distance = final.shifts.norm(dim=1) * data.pixel_size_in_angstroms
     return passes_section(state.history) + poses_section(final.probability.numpy(), distance.numpy(), facts)
