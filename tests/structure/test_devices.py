@@ -37,6 +37,7 @@ from cryoprism.structure import (
     pack,
     packed_frequencies,
     particle_batches,
+    pose_network_start,
     reconstruct,
     refine,
     refine_defocus,
@@ -262,3 +263,20 @@ def test_map_tools() -> None:
     with pretended_device() as device:
         for there, here in zip(run(device), expected, strict=True):
             close(there, here, 5e-3)
+
+
+def test_the_pose_network(data: AlignmentData) -> None:
+    settings = RefinementSettings("C1", 60.0, PIXEL, shift_range_in_angstroms=6.0, iterations=1, keep=6)
+    reference = low_pass(density(BOX), PIXEL, 20.0)
+
+    def run(device: torch.device) -> list[torch.Tensor]:
+        state = start_state(data.images, data.transfer, data.group, reference.to(device), settings, RADIUS)
+        start = pose_network_start(data.images, data.transfer, data.group, state, settings, steps=1)
+        candidates = torch.eye(3).expand(COUNT, 2, 3, 3)
+        end = refine(data.images, data.transfer, data.group, 1 + data.group, state, settings, candidates=candidates)
+        return [torch.linalg.det(start.candidates), end.maps[0], end.log_evidence]
+
+    expected = run(torch.device("cpu"))
+    with pretended_device() as device:
+        for there, here in zip(run(device), expected, strict=True):
+            close(there, here, 0.02)

@@ -172,6 +172,22 @@ def test_a_killed_run_goes_on_after_its_last_pass(project: Path, finished: Path,
 
 
 @pytest.mark.slow
+def test_a_pose_network_can_be_the_start_and_says_what_it_cost(project: Path, tmp_path: Path) -> None:
+    settings = config(project, tmp_path / "run", pose_network=True, pose_network_steps=60, iterations=2)
+    summary = refine_session(settings)
+    curve = fourier_shell_correlation(read_map(summary.output / "map.mrc").data, density(), PIXEL)
+    assert curve.crossing(0.5).resolution_in_angstroms < 9.0
+    log = (summary.output / "run.log").read_text()
+    assert f"s for {COUNT} particles" in log
+    assert log.index("Pose network trained") < log.index("log evidence lost") < log.index("Refining: 1 of")
+    note = json.loads((summary.output / "job.json").read_text())["notes"]["pose_network"]
+    assert note["training_seconds"] > 1.0
+    assert note["saved_seconds"] < COUNT * note["search_seconds"]
+    with pytest.raises(InputError, match="--pose-network"):
+        config(project, tmp_path, pose_network=True, helical_rise_in_angstroms=5.0, helical_twist_in_degrees=30.0)
+
+
+@pytest.mark.slow
 def test_another_device_makes_the_same_map(
     project: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,8 @@ FIELDS = {
     "helical_central_fraction": "helical_central_fraction",
     "helical_axis_spread": "helical_axis_spread_in_degrees",
     "helical_search": "helical_search",
+    "pose_network": "pose_network",
+    "pose_network_steps": "pose_network_steps",
     "out": "output",
     "only_do_unfinished": "only_do_unfinished",
     "overwrite": "overwrite",
@@ -153,6 +155,14 @@ def refine(
             help="Refine rise (within 5 %) and twist (within 2°) after each pass.",
         ),
     ] = False,
+    pose_network: Annotated[
+        bool,
+        typer.Option(
+            "--pose-network/--no-pose-network",
+            help="First pass near poses of a network trained on the reference; run.log says what it saved or cost.",
+        ),
+    ] = False,
+    pose_network_steps: Annotated[int, typer.Option(metavar="N", help="Steps of the network's training.")] = 1500,
     out: Annotated[
         str | None,
         typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Refine/jobNNN."),

@@ -72,6 +72,7 @@ from .micrograph_signal import MicrographSignal, micrograph_signal
 from .model_fit import RigidFit, even_rotations, fit_model_rigidly, map_to_model_fsc, model_map, q_scores
 from .orientations import OrientationCells, angular_distance, shift_disc
 from .pose_network import PoseCandidates, PoseNetwork, PoseNetworkConfig, train_pose_network
+from .pose_start import PoseStart, pose_network_start
 from .reconstruction import (
     ParticleBatch,
     Reconstruction,
@@ -140,6 +141,7 @@ __all__ = [
     "PoseCandidates",
     "PoseNetwork",
     "PoseNetworkConfig",
+    "PoseStart",
     "Posterior",
     "Reconstruction",
     "RefinementSettings",
@@ -199,6 +201,7 @@ __all__ = [
     "packed_frequencies",
     "packed_shells",
     "particle_batches",
+    "pose_network_start",
     "q_scores",
     "radial_filter",
     "radial_gain",

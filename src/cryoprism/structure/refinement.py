@@ -24,6 +24,7 @@ from cryoprism.core import (
     random_rotations,
 )
 
+from .candidates import near_candidates
 from .fsc import first_crossing, half_map_fsc, radial_filter
 from .likelihood import AlignmentData, Posterior, packed_count, search, search_around
 from .masks import soft_sphere
@@ -157,6 +158,7 @@ def refine(
     *,
     mask: Tensor | None = None,
     axes: Tensor | None = None,
+    candidates: Tensor | None = None,
     on_pass: Callable[[RefinementState], None] | None = None,
 ) -> RefinementState:
     """Refine until resolution and poses settle.
@@ -175,6 +177,8 @@ def refine(
         (box, box, box) in [0, 1]: support of the map; a soft sphere of the diameter if absent.
     axes
         (n, 3) direction of each particle's filament in its view, see :meth:`Filament.prior`.
+    candidates
+        (n, k, 3, 3) about which the first pass looks, see :func:`pose_network_start`; everywhere if absent.
     on_pass
         Called with the state after each pass: log it, save it.
 
@@ -190,7 +194,8 @@ def refine(
         local = local_passes_begun(state.history)
         if local > settings.local_passes:
             break
-        state = _pass(images, transfer, group, halves, state, settings, mask, axes, local=local > 0)
+        near = candidates if state.iteration == 0 else None
+        state = _pass(images, transfer, group, halves, state, settings, mask, axes, near, local=local > 0)
         settled = local_passes_begun(state.history) > settings.local_passes
         state = replace(state, settled=settled or state.iteration >= settings.iterations)
         if on_pass is not None:
@@ -207,6 +212,7 @@ def _pass(
     settings: RefinementSettings,
     mask: Tensor | None,
     axes: Tensor | None,
+    candidates: Tensor | None,
     *,
     local: bool,
 ) -> RefinementState:
@@ -230,16 +236,11 @@ def _pass(
         data = AlignmentData(
             images[chosen], transfer[chosen] * strength[chosen], state.noise_variance, group[chosen], box
         )
-        posterior = posterior_of(
-            data,
-            volume,
-            state,
-            chosen,
-            settings,
-            offset=offset,
-            axes=None if axes is None else axes[chosen],
-            local=local,
-        )
+        if candidates is not None:
+            posterior = near_candidates(data, volume, candidates[chosen], state.radius, settings)
+        else:
+            told = None if axes is None else axes[chosen]
+            posterior = posterior_of(data, volume, state, chosen, settings, offset=offset, axes=told, local=local)
         accumulator = SliceAccumulator(box, max_radius=insert, device=device)
         insert_posterior(
             accumulator,

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Particles, Volume, write_map, write_particles
-from cryoprism.structure import Filament, read_mask, viewing_directions
+from cryoprism.structure import Filament, pose_network_start, read_mask, viewing_directions
 from cryoprism.structure.likelihood import packed_count
 from cryoprism.structure.refinement import RefinementSettings, RefinementState, refine, start_state, support_of
 
@@ -238,6 +238,7 @@ def _refined(
     if state.settled or state.iteration >= settings.iterations:
         return state
     count = int(state.noise_variance.shape[1])
+    candidates = _candidates(config, job, data, state, settings)
     with progress("Refining", settings.iterations - state.iteration) as step:
 
         def on_pass(now: RefinementState) -> None:
@@ -259,8 +260,31 @@ def _refined(
             settings,
             mask=mask,
             axes=None if settings.filament is None else axes_of_filaments(data.particles),
+            candidates=candidates,
             on_pass=on_pass,
         )
+
+
+def _candidates(
+    config: RefineConfig, job: Job, data: ParticleData, state: RefinementState, settings: RefinementSettings
+) -> Tensor | None:
+    """Orientations that the pose network proposes for the first pass; None where it was not asked for, or is behind."""
+    if not config.pose_network or state.iteration:
+        return None
+    count = int(state.noise_variance.shape[1])
+    start = pose_network_start(
+        data.images[:, :count],
+        data.transfer[:, :count],
+        data.group,
+        state,
+        settings,
+        steps=config.pose_network_steps,
+        on_trained=lambda seconds: log.info("Pose network trained in %.0f CPU s", seconds),
+    )
+    log.info("%s", start.sentence())
+    facts = {field.name: getattr(start, field.name) for field in fields(start) if field.name != "candidates"}
+    job.note("pose_network", facts | {"saved_seconds": start.saved_seconds})
+    return start.candidates
 
 
 def _finish(
