@@ -47,7 +47,7 @@ from cryoprism.structure import (
     soft_sphere,
     start_state,
 )
-from cryoprism.structure.likelihood import shift_phases
+from cryoprism.structure.likelihood import _batch_size, shift_phases
 from cryoprism.structure.micrograph_signal import signal_sums
 
 BOX, PIXEL, RADIUS, COUNT = 24, 3.0, 10, 24
@@ -280,3 +280,19 @@ def test_the_pose_network(data: AlignmentData) -> None:
     with pretended_device() as device:
         for there, here in zip(run(device), expected, strict=True):
             close(there, here, 0.02)
+
+
+def test_batches_follow_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = (_batch_size(4e7, 1e6, 64, torch.device(name)) for name in ("cpu", "meta"))
+    assert cpu == gpu == 40
+    found = []
+    for gigabytes in (1, 8, 80, 800):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=gigabytes: (free * 10**9, 10**12))
+        found.append(_batch_size(4e7, 1e6, 64, torch.device("cuda")))
+    assert found == [40, 240, 1280, 1280]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_where_there_is_one(data: AlignmentData) -> None:
+    for there, here in zip(step(data, torch.device("cuda:0")), step(data, torch.device("cpu")), strict=True):
+        close(there, here, 0.01)

@@ -32,8 +32,9 @@ from .slices import FourierVolume
 __all__ = ["AlignmentData", "PosePrior", "Posterior", "SearchPlan", "packed_count", "search", "search_around"]
 
 _CACHE_IN_BYTES = 1_200_000_000
-# Times the batch of a CPU: 16 · 4e7 numbers are 2.6 GB, of which a few are alive together.
-_BATCHES_ON_GPU = 16
+# What a CPU's batch and all that is alive beside it take, and how many such batches a GPU works on at most.
+_BATCH_IN_BYTES = 640_000_000
+_BATCHES_ON_GPU = 32
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,10 @@ def shift_phases(shifts: Tensor, count_radius: int, box: int) -> Tensor:
 
 
 def _batch_size(numbers: float, each: int, most: int, device: torch.device) -> int:
-    """Particles worked on together: ``numbers`` over what ``each`` takes fit a core's cache; a GPU wants many more."""
-    many = 1 if device.type == "cpu" else _BATCHES_ON_GPU
+    """Particles worked on together: ``numbers`` over what ``each`` takes; a GPU has many more, in half its memory."""
+    many = 1
+    if device.type == "cuda":
+        many = max(1, min(_BATCHES_ON_GPU, torch.cuda.mem_get_info(device)[0] // (2 * _BATCH_IN_BYTES)))
     return max(1, min(most * many, int(numbers * many / max(1, each))))
 
 

@@ -24,7 +24,7 @@ def insert_posterior(
     copies: Tensor | None = None,
     helix: HelicalCopies | None = None,
     views: int = _MOST_VIEWS,
-    batch: int = 16,
+    batch: int | None = None,
 ) -> None:
     """Insert every particle at orientations drawn from its posterior, each with its expected shift-summed image.
 
@@ -47,6 +47,7 @@ def insert_posterior(
     """
     count = packed_count(radius)
     device = accumulator.sums.device
+    batch = batch or (16 if device.type == "cpu" else 128)
     for start in range(0, len(data), batch):
         run = slice(start, min(start + batch, len(data)))
         values, weights = data.weighted(run, count, device)
