@@ -134,22 +134,28 @@ def test_expectation_and_maximisation(data: AlignmentData, images_too: bool) -> 
             close(there, here)
 
 
-def test_a_refinement(data: AlignmentData) -> None:
+@pytest.mark.parametrize("helical", [False, True])
+def test_a_refinement(data: AlignmentData, helical: bool) -> None:
+    helix = Filament(
+        HelicalSymmetry(12.0, 40.0), 40.0, units=2, rise_range_in_angstroms=1.0, twist_range_in_degrees=3.0
+    )
+    axes = torch.eye(3)[torch.arange(COUNT) % 2] if helical else None
     settings = RefinementSettings(
         symmetry="C1",
         diameter_in_angstroms=60.0,
         pixel_size_in_angstroms=PIXEL,
         shift_range_in_angstroms=6.0,
-        iterations=3,
+        iterations=4 if helical else 3,
         finest_order=3,
         keep=6,
+        filament=helix if helical else None,
     )
     reference = low_pass(density(BOX), PIXEL, 20.0)
     half_set = 1 + data.group
 
     def run(device: torch.device) -> tuple[torch.Tensor, ...]:
         state = start_state(data.images, data.transfer, data.group, reference.to(device), settings, RADIUS)
-        end = refine(data.images, data.transfer, data.group, half_set, state, settings)
+        end = refine(data.images, data.transfer, data.group, half_set, state, settings, axes=axes)
         assert end.maps[0].device == end.references[1].device == device
         assert end.rotations.device.type == "cpu"
         return end.maps[0], end.noise_variance, end.log_evidence, end.fsc
