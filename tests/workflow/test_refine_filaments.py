@@ -113,6 +113,8 @@ def test_the_map_is_nearer_to_the_truth_and_helical(project: Path, finished: Pat
         assert helical_agreement(read_map(finished / f"{half}.mrc").data, PIXEL, HELIX) > 0.9
     document = json.loads((finished / "resolution.json").read_text())
     assert document["refinement"]["passes"][-1]["rise_in_angstroms"] == HELIX.rise_in_angstroms
+    assert document["mask"]["given"] is False
+    assert "inside the filament's cylinder" in (finished / "report.html").read_text()
     assert "13.000 Å, 47.000°" in (finished / "report.html").read_text()
 
 

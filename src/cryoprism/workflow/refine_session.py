@@ -315,6 +315,9 @@ def _finish(
             on_stage=step,
         )
     summary = replace(summary, seconds=time.monotonic() - started)
+    if mask is not None and config.mask_file is None:
+        words = "the sphere of the diameter inside the filament's cylinder"
+        summary = replace(summary, mask_given=False, mask_made=words)
     for number, half in enumerate(halves, 1):
         write_map(job.path / f"half{number}.mrc", half)
     summary.write(job.path)
