@@ -11,7 +11,10 @@ that map. One thread.
 - branch and bound: the search of ``cryoprism refine`` over all orientations.
 - chance: random orientations.
 
-python benchmarks/poses.py [--particles 300] [--specimens globule shell] [--ratios 0.1 0.05]
+With --refine: refinement from the map low-passed to 20 Å whose first pass looks near the network's candidates
+(`cryoprism refine --pose-network`) beside the same refinement whose first pass looks everywhere.
+
+python benchmarks/poses.py [--particles 300] [--specimens globule shell] [--ratios 0.1 0.05] [--refine]
 """
 
 from __future__ import annotations
@@ -28,7 +31,19 @@ from torch import Tensor
 
 from cryoprism.core import frequency_grid, generator_for, irfft2, orientation_grid, random_rotations, rfft2
 from cryoprism.microscope import AtomicModel, Lens, contrast_transfer, potential_from_atoms, project_atoms
-from cryoprism.structure import FourierVolume, low_pass, pack, pack_real, packed_frequencies
+from cryoprism.structure import (
+    FourierVolume,
+    RefinementSettings,
+    fourier_shell_correlation,
+    low_pass,
+    pack,
+    pack_real,
+    packed_frequencies,
+    pose_network_start,
+    refine,
+    soft_sphere,
+    start_state,
+)
 from cryoprism.structure.likelihood import AlignmentData, SearchPlan, search, search_around
 from cryoprism.structure.orientations import angular_distance, shift_disc
 from cryoprism.structure.pose_network import PoseNetworkConfig, train_pose_network
@@ -41,12 +56,13 @@ SHIFT_IN_PIXELS = 1.0
 
 @dataclass(frozen=True)
 class Made:
-    """Simulated images (n, box, box), their truth, and the map that is known of them."""
+    """Simulated images (n, box, box), their truth, the map that is known of them and the one that is not."""
 
     images: Tensor
     rotations: Tensor
     transfer: Tensor
     map: Tensor
+    fine: Tensor
     variance: float
     pixel: float
     symmetry: str
@@ -86,12 +102,14 @@ def simulate(kind: str, box: int, count: int, ratio: float, seed: int) -> Made:
     noise = 1.0 / math.sqrt(ratio)
     images = images + noise * torch.randn(images.shape, generator=generator)
     # Projections are in V Å, the map in V: slices sum over voxels.
-    known = low_pass(potential_from_atoms(model, pixel, shape=(box, box, box), center=False), pixel, 8.0)
+    fine = potential_from_atoms(model, pixel, shape=(box, box, box), center=False)
+    known = low_pass(fine, pixel, 8.0)
     return Made(
         images=images,
         rotations=rotations,
         transfer=transfer,
         map=known * (pixel / level),
+        fine=fine,
         variance=noise**2 * box * box,
         pixel=pixel,
         symmetry=symmetry,
@@ -219,6 +237,53 @@ def rows(kind: str, box: int, count: int, ratio: float, candidates: int, steps: 
     return lines
 
 
+def refinements(kind: str, box: int, count: int, ratio: float, steps: int, passes: int, seed: int) -> list[list[str]]:
+    """Lines of the second table: the same refinement with and without the network."""
+    made = simulate(kind, box, count, ratio, seed)
+    radius = (box - 1) // 2
+    images, transfer = pack(rfft2(made.images), radius), pack_real(made.transfer, radius)
+    group = torch.arange(count) % 20
+    settings = RefinementSettings(
+        symmetry=made.symmetry,
+        diameter_in_angstroms=made.diameter,
+        pixel_size_in_angstroms=made.pixel,
+        initial_resolution_in_angstroms=20.0,
+        shift_range_in_angstroms=4 * SHIFT_IN_PIXELS * made.pixel,
+        iterations=passes,
+        seed=seed,
+    )
+    state = start_state(images, transfer, group, low_pass(made.map, made.pixel, 20.0), settings, radius)
+    mask = soft_sphere((box,) * 3, made.pixel, 0.5 * made.diameter)
+    start, preparing = timed(lambda: pose_network_start(images, transfer, group, state, settings, steps=steps))
+    print(f"<!-- {kind}, {ratio:g}: {start.sentence()} -->", flush=True)
+    lines = []
+    for name, candidates in (("search", None), ("network, then search", start.candidates)):
+        end, seconds = timed(
+            lambda candidates=candidates: refine(  # type: ignore[misc]
+                images, transfer, group, 1 + group % 2, state, settings, candidates=candidates
+            )
+        )
+        curve = fourier_shell_correlation(end.maps[0] + end.maps[1], made.fine, made.pixel, mask=mask)
+        first = end.history[0]
+        error = angular_distance(end.rotations, made.rotations, made.symmetry)
+        lines.append(
+            [
+                f"{kind} ({made.symmetry})",
+                f"{ratio:g}",
+                name,
+                f"{first['log_evidence']:.2f}",
+                f"{first['resolution_in_angstroms']:.2f}",
+                f"{end.history[-1]['log_evidence']:.2f}",
+                f"{end.history[-1]['resolution_in_angstroms']:.2f}",
+                f"{curve.crossing(0.5).resolution_in_angstroms or math.nan:.2f}",
+                f"{float(error.median()):.1f}",
+                f"{first['cpu_seconds']:.0f}",
+                f"{seconds:.0f}" if candidates is None else f"{preparing:.0f} + {seconds:.0f}",
+            ]
+        )
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--particles", type=int, default=300)
@@ -227,15 +292,27 @@ def main() -> None:
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.05])
     parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--refine", action="store_true", help="Compare whole refinements instead.")
+    parser.add_argument("--passes", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(f"SIMULATED: {args.particles} particles of {args.box}² pixels, one thread.\n")
-    columns = ("specimen", "SNR", "method", "median error [°]", "within 10°", "CPU [s]", "per particle [ms]")
+    if args.refine:
+        columns: tuple[str, ...] = (
+            "specimen", "SNR", "first pass", "log evidence after it", "half maps after it [Å]", "log evidence, end",
+            "half maps, end [Å]", "to the truth 0.5 [Å]",
+            "median error [°]", "CPU of the first pass [s]", "CPU in all [s]",
+        )  # fmt: skip
+    else:
+        columns = ("specimen", "SNR", "method", "median error [°]", "within 10°", "CPU [s]", "per particle [ms]")
     header = "| " + " | ".join(columns) + " |\n|" + "---|" * len(columns)
     table = []
     for kind in args.specimens:
         for ratio in args.ratios:
+            if args.refine:
+                table += refinements(kind, args.box, args.particles, ratio, args.steps, args.passes, args.seed)
+                continue
             table += rows(kind, args.box, args.particles, ratio, args.candidates, args.steps, args.seed)
     print("\n" + header)
     for line in table:

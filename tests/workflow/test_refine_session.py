@@ -46,6 +46,7 @@ from cryoprism.workflow._refinement import read_state
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "structure"))
 from posed_particles import BOX, PIXEL, density, simulate
+from pretended_device import DEVICE, pretended_device
 
 COUNT, DIAMETER = 260, 56.0
 SCHEMA = json.loads(
@@ -168,6 +169,43 @@ def test_a_killed_run_goes_on_after_its_last_pass(project: Path, finished: Path,
     assert "Going on after pass" in (summary.output / "run.log").read_text()
     whole = read_map(finished / "map.mrc").data
     assert float((read_map(summary.output / "map.mrc").data - whole).norm()) < 0.02 * float(whole.norm())
+
+
+@pytest.mark.slow
+def test_a_pose_network_can_be_the_start_and_says_what_it_cost(project: Path, tmp_path: Path) -> None:
+    settings = config(project, tmp_path / "run", pose_network=True, pose_network_steps=60, iterations=2)
+    summary = refine_session(settings)
+    curve = fourier_shell_correlation(read_map(summary.output / "map.mrc").data, density(), PIXEL)
+    assert curve.crossing(0.5).resolution_in_angstroms < 9.0
+    log = (summary.output / "run.log").read_text()
+    assert f"s for {COUNT} particles" in log
+    assert log.index("Pose network trained") < log.index("log evidence lost") < log.index("Refining: 1 of")
+    note = json.loads((summary.output / "job.json").read_text())["notes"]["pose_network"]
+    assert note["training_seconds"] > 1.0
+    assert note["saved_seconds"] < COUNT * note["search_seconds"]
+    with pytest.raises(InputError, match="--pose-network"):
+        config(project, tmp_path, pose_network=True, helical_rise_in_angstroms=5.0, helical_twist_in_degrees=30.0)
+
+
+@pytest.mark.slow
+def test_another_device_makes_the_same_map(
+    project: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cryoprism.workflow._refinement.resolve_device", lambda name: DEVICE)
+    chosen = config(project, tmp_path / "run", device="cuda")
+    with pretended_device():
+        summary = refine_session(chosen)
+        (summary.output / "map.mrc").unlink()
+        again = refine_session(chosen.model_copy(update={"only_do_unfinished": True}))
+    assert again.passes == summary.passes
+    first, second = (read_map(out / "map.mrc").data for out in (again.output, finished))
+    assert float((first - second).norm()) < 0.02 * float(second.norm())
+
+
+def test_a_device_that_is_not_there_is_refused(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--device"):
+        refine_session(config(project, tmp_path / "run", device="cuda:77"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_state_of_another_run_is_not_taken(finished: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def initial_model(
             "--maximum-resolution",
             "--maxres",
             metavar="Å",
-            help="Finest frequencies used. Default: 12, or about 0.065 diameters where T, O or I make a particle round.",
+            help="Finest frequencies used. Default: 12; with T, O or I about 0.065 diameters, from 9 on.",
         ),
     ] = None,
     shift_range: Annotated[float, typer.Option(metavar="Å", help="How far off centre particles may be.")] = 12.0,
@@ -90,12 +90,14 @@ def initial_model(
     Example:
     cryoprism initial-model Extract/job001/particles.star --symmetry O --diameter 130
     """
+    from cryoprism.core import keep_freed_memory
     from cryoprism.workflow import InitialModelConfig, initial_model_session
 
     from ._console import logging_to_console
 
     known = {} if config is None else InitialModelConfig.from_file(config).model_dump()
     settings = InitialModelConfig(**(known | given_values(context, FIELDS)))
+    keep_freed_memory()
     with logging_to_console():
         summary = initial_model_session(settings)
     typer.echo(summary.sentence)

@@ -131,12 +131,14 @@ def process(
     Example:
     cryoprism process micrographs.star --symmetry O --diameter 130 --out Process/run1
     """
+    from cryoprism.core import keep_freed_memory
     from cryoprism.workflow import ProcessConfig, process_session
 
     from ._console import logging_to_console
 
     known = {} if config is None else ProcessConfig.from_file(config).model_dump()
     settings = ProcessConfig(**(known | given_values(context, FIELDS)))
+    keep_freed_memory()
     with logging_to_console():
         summary = process_session(settings)
     for sentence in summary.sentences:

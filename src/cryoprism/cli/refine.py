@@ -26,6 +26,15 @@ FIELDS = {
     "iterations": "iterations",
     "local": "local",
     "pixel_size": "pixel_size_in_angstroms",
+    "helical_rise": "helical_rise_in_angstroms",
+    "helical_twist": "helical_twist_in_degrees",
+    "helical_units": "helical_units",
+    "helical_diameter": "helical_diameter_in_angstroms",
+    "helical_central_fraction": "helical_central_fraction",
+    "helical_axis_spread": "helical_axis_spread_in_degrees",
+    "helical_search": "helical_search",
+    "pose_network": "pose_network",
+    "pose_network_steps": "pose_network_steps",
     "out": "output",
     "only_do_unfinished": "only_do_unfinished",
     "overwrite": "overwrite",
@@ -91,6 +100,69 @@ def refine(
         float | None,
         typer.Option("--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the table's."),
     ] = None,
+    helical_rise: Annotated[
+        float | None,
+        typer.Option("--helical-rise", "--helical_rise_initial", metavar="Å", help="Rise of a helix about z."),
+    ] = None,
+    helical_twist: Annotated[
+        float | None,
+        typer.Option(
+            "--helical-twist",
+            "--helical_twist_initial",
+            metavar="DEGREES",
+            help="Twist of the helix, positive for right-handed.",
+        ),
+    ] = None,
+    helical_units: Annotated[
+        int,
+        typer.Option(
+            "--helical-units",
+            "--helical_nr_asu",
+            metavar="N",
+            help="Units of the helix that each segment is inserted as.",
+        ),
+    ] = 1,
+    helical_diameter: Annotated[
+        float | None,
+        typer.Option(
+            "--helical-diameter",
+            "--helical_outer_diameter",
+            metavar="Å",
+            help="Outer diameter of the filament; --diameter is the length that is looked at. Default: the same.",
+        ),
+    ] = None,
+    helical_central_fraction: Annotated[
+        float,
+        typer.Option(
+            "--helical-central-fraction",
+            "--helical_z_percentage",
+            metavar="SHARE",
+            help="Part of the box along z from which the map is symmetrised.",
+        ),
+    ] = 0.3,
+    helical_axis_spread: Annotated[
+        float,
+        typer.Option(
+            metavar="DEGREES",
+            help="How far filaments lean out of the plane, or off rlnAngleTiltPrior and rlnAnglePsiPrior.",
+        ),
+    ] = 10.0,
+    helical_search: Annotated[
+        bool,
+        typer.Option(
+            "--helical-search/--no-helical-search",
+            "--helical_symmetry_search/--no-helical_symmetry_search",
+            help="Refine rise (within 5 %) and twist (within 2°) after each pass.",
+        ),
+    ] = False,
+    pose_network: Annotated[
+        bool,
+        typer.Option(
+            "--pose-network/--no-pose-network",
+            help="First pass near poses of a network trained on the reference; run.log says what it saved or cost.",
+        ),
+    ] = False,
+    pose_network_steps: Annotated[int, typer.Option(metavar="N", help="Steps of the network's training.")] = 1500,
     out: Annotated[
         str | None,
         typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Refine/jobNNN."),
@@ -99,7 +171,9 @@ def refine(
         bool, typer.Option("--only-do-unfinished", help="Go on after the last pass of a run that was stopped.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu; others are refused, never replaced.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; never replaced by another one.")
+    ] = "cpu",
     seed: Annotated[
         int, typer.Option(metavar="N", help="Seed of the grids, and of the half sets where the table has none.")
     ] = 0,
@@ -116,6 +190,9 @@ def refine(
     Duplicates are left out, then whole micrographs are drawn into two halves that share nothing finer than 40 Å
     from there on; rlnRandomSubset is kept where it is given.
 
+    Filaments (--helical-rise, --helical-twist) stay whole in one half (rlnHelicalTubeID), lie in the plane or where
+    the table's priors say, shift along their axis by half a rise at most, and give symmetrised maps.
+
     Writes map.mrc, half1.mrc, half2.mrc (unfiltered), map_sharpened.mrc, mask.mrc, local_resolution.mrc,
     particles.star with poses, resolution.json, report.html, passes.npz (to go on after a stop), job.json and run.log.
 
@@ -123,12 +200,14 @@ def refine(
     Example:
     cryoprism refine particles.star --reference start.mrc --symmetry O --diameter 130 --out Refine/run1
     """
+    from cryoprism.core import keep_freed_memory
     from cryoprism.workflow import RefineConfig, refine_session
 
     from ._console import logging_to_console
 
     known = {} if config is None else RefineConfig.from_file(config).model_dump()
     settings = RefineConfig(**(known | given_values(context, FIELDS)))
+    keep_freed_memory()
     with logging_to_console():
         summary = refine_session(settings)
     for sentence in summary.sentences:

@@ -11,6 +11,7 @@ from .fourier import (
     radial_average,
     rfft2,
 )
+from .memory import keep_freed_memory
 from .random import generator_for
 from .rotations import euler_to_matrix, matrix_to_euler, point_group_matrices, random_rotations
 from .sampling import (
@@ -49,6 +50,7 @@ __all__ = [
     "in_plane_step_in_degrees",
     "interaction_constant",
     "irfft2",
+    "keep_freed_memory",
     "matrix_to_euler",
     "orientation_grid",
     "point_group_matrices",

@@ -25,6 +25,7 @@ from .defocus import (
     refine_micrograph_defocus,
     with_defocus,
 )
+from .filaments import Filament, FilamentPrior
 from .fsc import (
     Crossing,
     FscCurve,
@@ -46,7 +47,14 @@ from .fsc import (
     shell_index,
     shell_sums,
 )
-from .helical import HelicalSymmetry, helical_agreement, helical_views, impose_helical_symmetry, refine_helical_symmetry
+from .helical import (
+    HelicalCopies,
+    HelicalSymmetry,
+    helical_agreement,
+    helical_views,
+    impose_helical_symmetry,
+    refine_helical_symmetry,
+)
 from .likelihood import AlignmentData, Posterior, SearchPlan, search, search_around
 from .local_resolution import (
     DirectionalFsc,
@@ -57,15 +65,15 @@ from .local_resolution import (
     spread_directions,
 )
 from .map_reference import MapReference
-from .masks import MapMask, mask_from_map, mask_is_too_tight, molecule_threshold, read_mask, soft_sphere
+from .masks import MapMask, mask_from_map, mask_is_too_tight, molecule_threshold, read_mask, soft_cylinder, soft_sphere
 from .matching import Match, MatchedBatch, NoiseLevels, match_particles, matched_batches
 from .maximisation import insert_posterior, micrograph_scales, noise_from_power, noise_from_residuals
 from .micrograph_signal import MicrographSignal, micrograph_signal
 from .model_fit import RigidFit, even_rotations, fit_model_rigidly, map_to_model_fsc, model_map, q_scores
 from .orientations import OrientationCells, angular_distance, shift_disc
 from .pose_network import PoseCandidates, PoseNetwork, PoseNetworkConfig, train_pose_network
+from .pose_start import PoseStart, pose_network_start
 from .reconstruction import (
-    HelicalCopies,
     ParticleBatch,
     Reconstruction,
     apply_beam_tilt,
@@ -111,6 +119,8 @@ __all__ = [
     "DirectionalFsc",
     "DirectionalWeights",
     "EnvelopeModel",
+    "Filament",
+    "FilamentPrior",
     "FourierVolume",
     "FscCurve",
     "Guinier",
@@ -131,6 +141,7 @@ __all__ = [
     "PoseCandidates",
     "PoseNetwork",
     "PoseNetworkConfig",
+    "PoseStart",
     "Posterior",
     "Reconstruction",
     "RefinementSettings",
@@ -190,6 +201,7 @@ __all__ = [
     "packed_frequencies",
     "packed_shells",
     "particle_batches",
+    "pose_network_start",
     "q_scores",
     "radial_filter",
     "radial_gain",
@@ -211,6 +223,7 @@ __all__ = [
     "shell_index",
     "shell_sums",
     "shift_disc",
+    "soft_cylinder",
     "soft_sphere",
     "split_half_sets",
     "split_point_group",

@@ -15,14 +15,14 @@ __all__ = ["pack", "pack_real", "packed_frequencies", "packed_shells", "rows_of_
 
 @lru_cache(maxsize=64)
 def _packed_frequencies(radius: int, device: torch.device) -> Tensor:
-    axis = torch.arange(-radius, radius + 1)
+    axis = torch.arange(-radius, radius + 1, device=device)
     ky, kx = torch.meshgrid(axis, axis, indexing="ij")
     k2 = kx * kx + ky * ky
     inside = (k2 <= radius * radius) & ((kx > 0) | ((kx == 0) & (ky > 0)))
     kx, ky, k2 = kx[inside], ky[inside], k2[inside]
     side = 2 * radius + 1
     order = torch.argsort((k2 * side + ky + radius) * side + kx + radius)
-    return torch.stack([kx[order], ky[order]], -1).to(device)
+    return torch.stack([kx[order], ky[order]], -1)
 
 
 def packed_frequencies(radius: int, device: torch.device | str = "cpu") -> Tensor:

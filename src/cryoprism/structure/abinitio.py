@@ -120,7 +120,9 @@ def ab_initio(
             images, transfer, group, settings, box=box, radius=radius, starts=starts, seed=seed, on_progress=on_progress
         )
         noise = noise_from_power(images, group, radius_of(images))
-        return _with_poses(found.map, images, transfer, group, noise, settings, radius, found.log_evidence, found.chosen)
+        return _with_poses(
+            found.map, images, transfer, group, noise, settings, radius, found.log_evidence, found.chosen
+        )
     coarse = max(3, round(extent / _COARSEST_IN_ANGSTROMS))
     most = radius_of(images)
     fine = min(most, max(coarse + 2, round(extent / max(finest, 2.5 * pixel))))

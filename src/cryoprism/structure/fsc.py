@@ -337,8 +337,8 @@ def half_map_fsc(
     start = int(below[0]) + 1
     hidden = []
     for name, transform in (("first half", first), ("second half", second)):
-        generator = generator_for(seed, "randomised phases", name, device=half1.device)
-        phases = rfft3(torch.randn(shape, generator=generator, device=half1.device))
+        # Drawn on the CPU, so that the curve does not depend on the device.
+        phases = rfft3(torch.randn(shape, generator=generator_for(seed, "randomised phases", name)).to(half1.device))
         hidden.append(rfft3(irfft3(_with_phases(transform, phases, start, shape), shape) * mask))
     randomised = _correlate(hidden[0], hidden[1], shape)
     # A correlation below zero is chance: it must not raise the corrected curve.

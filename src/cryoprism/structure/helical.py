@@ -8,6 +8,7 @@ the ends of the box segments fade.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.functional import grid_sample
 from cryoprism.core import InputError
 
 __all__ = [
+    "HelicalCopies",
     "HelicalSymmetry",
     "helical_agreement",
     "helical_views",
@@ -58,6 +60,41 @@ class HelicalSymmetry:
         angle = math.radians(steps * self.twist_in_degrees)
         c, s = math.cos(angle), math.sin(angle)
         return torch.tensor([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+@dataclass(frozen=True)
+class HelicalCopies:
+    """How views of a helix are repeated.
+
+    Attributes
+    ----------
+    symmetry
+        Rise and twist.
+    units
+        Asymmetrical units that a segment is inserted as: about the distance between segments over the rise.
+    voxel_size_in_angstroms
+        Of the images and the map [Å].
+    """
+
+    symmetry: HelicalSymmetry
+    units: int
+    voxel_size_in_angstroms: float
+
+    def __post_init__(self) -> None:
+        if self.units < 1:
+            raise InputError("helical units", f"{self.units}", "Use at least 1.")
+
+    def views(self, rotations: Tensor, frequencies: Tensor, box: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rotations (m, 3, 3) of all copies of views, and the phases (m, N) of their coefficients."""
+        for steps in self.symmetry.steps(self.units):
+            yield helical_views(
+                rotations,
+                frequencies,
+                self.symmetry,
+                steps,
+                box=box,
+                voxel_size_in_angstroms=self.voxel_size_in_angstroms,
+            )
 
 
 def helical_views(

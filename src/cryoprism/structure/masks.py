@@ -21,7 +21,15 @@ from cryoprism.formats import Volume, read_map
 
 from .fsc import HalfMapFsc, low_pass
 
-__all__ = ["MapMask", "mask_from_map", "mask_is_too_tight", "molecule_threshold", "read_mask", "soft_sphere"]
+__all__ = [
+    "MapMask",
+    "mask_from_map",
+    "mask_is_too_tight",
+    "molecule_threshold",
+    "read_mask",
+    "soft_cylinder",
+    "soft_sphere",
+]
 
 _TIGHT = 0.1
 
@@ -56,6 +64,19 @@ def soft_sphere(
     z, y, x = ((torch.arange(n) - n // 2).float() * voxel_size_in_angstroms for n in shape)
     distance = (z[:, None, None] ** 2 + y[:, None] ** 2 + x**2).sqrt()
     return _raised_cosine(distance - radius_in_angstroms, soft_edge_in_angstroms)
+
+
+def soft_cylinder(
+    shape: tuple[int, int, int],
+    voxel_size_in_angstroms: float,
+    radius_in_angstroms: float,
+    *,
+    soft_edge_in_angstroms: float = 10.0,
+) -> Tensor:
+    """Cylinder about the z axis through voxel n // 2, as long as the box; its edge as that of :func:`soft_sphere`."""
+    y, x = ((torch.arange(n) - n // 2).float() * voxel_size_in_angstroms for n in shape[1:])
+    distance = (y[:, None] ** 2 + x**2).sqrt()
+    return _raised_cosine(distance - radius_in_angstroms, soft_edge_in_angstroms).expand(shape).clone()
 
 
 def _raised_cosine(outside: Tensor, edge: float) -> Tensor:

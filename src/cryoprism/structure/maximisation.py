@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._packing import packed_shells
+from ._packing import packed_frequencies, packed_shells
+from .helical import HelicalCopies
 from .likelihood import AlignmentData, Posterior, packed_count, shift_phases
 from .slices import FourierVolume, SliceAccumulator
 
@@ -21,8 +22,9 @@ def insert_posterior(
     radius: int,
     *,
     copies: Tensor | None = None,
+    helix: HelicalCopies | None = None,
     views: int = _MOST_VIEWS,
-    batch: int = 16,
+    batch: int | None = None,
 ) -> None:
     """Insert every particle at orientations drawn from its posterior, each with its expected shift-summed image.
 
@@ -38,13 +40,17 @@ def insert_posterior(
         Shells that are inserted.
     copies
         (c, 3, 3) rotations of the map under which each view is inserted again; the identity alone if absent.
+    helix
+        Insert each view at its helical equivalents too.
     views
         How many orientations are drawn for a particle; one that is drawn several times is inserted once.
     """
     count = packed_count(radius)
+    device = accumulator.sums.device
+    batch = batch or (16 if device.type == "cpu" else 128)
     for start in range(0, len(data), batch):
         run = slice(start, min(start + batch, len(data)))
-        values, weights = data.weighted(run, count)
+        values, weights = data.weighted(run, count, device)
         ramps = shift_phases(posterior.shifts[run], radius, data.box)
         moved = values[:, None] * ramps
         share = posterior.weights[run]
@@ -58,15 +64,17 @@ def insert_posterior(
         sums = torch.bmm(
             share.gather(2, picked[:, None].expand(-1, share.shape[1], -1)).transpose(1, 2).to(moved.dtype), moved
         )
-        slot = torch.zeros_like(drawn, dtype=torch.long).scatter_(1, picked, torch.arange(most).expand(len(picked), -1))
+        order = torch.arange(most, device=device).expand(len(picked), -1)
+        slot = torch.zeros_like(drawn, dtype=torch.long).scatter_(1, picked, order)
         summed = sums[particle, slot[particle, column]] * factor[:, None]
         amount = drawn[particle, column][:, None] * weights[particle]
         rotations = posterior.rotations[run][particle, column]
-        if copies is None:
-            accumulator.add(summed, amount, rotations)
-            continue
-        for copy in copies:
-            accumulator.add(summed, amount, rotations @ copy.T)
+        for turned in [rotations] if copies is None else [rotations @ copy.T for copy in copies.to(rotations)]:
+            if helix is None:
+                accumulator.add(summed, amount, turned)
+                continue
+            for again, phases in helix.views(turned, packed_frequencies(radius, device), data.box):
+                accumulator.add(summed * phases, amount, again)
 
 
 def _systematic(probability: Tensor, views: int) -> Tensor:
@@ -74,7 +82,7 @@ def _systematic(probability: Tensor, views: int) -> Tensor:
 
     The start differs from row to row by the golden ratio, so that it needs no random numbers.
     """
-    rows = torch.arange(len(probability), dtype=torch.float64)
+    rows = torch.arange(len(probability), dtype=torch.float64, device=probability.device)
     start = torch.remainder(0.5 + rows * 0.6180339887498949, 1.0)
     total = torch.cumsum(probability.double(), 1)
     total = total / total[:, -1:]
@@ -86,10 +94,10 @@ def _systematic(probability: Tensor, views: int) -> Tensor:
 
 def _by_shell(values: Tensor, radius: int) -> Tensor:
     """Mean (..., radius + 1) over the packed coefficients of each shell; shell 0 repeats shell 1."""
-    shells = packed_shells(radius)
+    shells = packed_shells(radius, values.device)
     shells = shells.clamp_max(radius)
     count = torch.bincount(shells, minlength=radius + 1).clamp_min(1)
-    total = torch.zeros(*values.shape[:-1], radius + 1).index_add_(-1, shells, values)
+    total = torch.zeros(*values.shape[:-1], radius + 1, device=values.device).index_add_(-1, shells, values)
     mean = total / count
     mean[..., 0] = mean[..., 1]
     return mean
@@ -121,14 +129,14 @@ def shell_noise(power: Tensor, group: Tensor, groups: int, radius: int) -> Tenso
 def noise_from_power(images: Tensor, group: Tensor, radius: int) -> Tensor:
     """Noise variance (groups, N) from the power of the whole images: a start, with the signal still in it."""
     groups = int(group.max()) + 1
-    spectra = torch.zeros(groups, radius + 1)
+    spectra = torch.zeros(groups, radius + 1, device=images.device)
     counts = torch.bincount(group, minlength=groups).float()
     for index in range(groups):
         mine = torch.nonzero(group == index)[:, 0]
         if len(mine):
             power = torch.stack([(images[c].abs() ** 2).sum(0) for c in torch.split(mine, 256)]).sum(0) / len(mine)
             spectra[index] = _by_shell(power, radius)
-    return _smooth(spectra, counts)[:, packed_shells(radius).clamp_max(radius)]
+    return _smooth(spectra, counts)[:, packed_shells(radius, images.device).clamp_max(radius)]
 
 
 def noise_from_residuals(
@@ -145,19 +153,22 @@ def noise_from_residuals(
     """
     rotations, shifts = posterior.best()
     groups = int(data.noise_variance.shape[0])
-    spectra = torch.zeros(groups, total + 1)
+    here, device = data.images.device, volume.table.device
+    spectra = torch.zeros(groups, total + 1, device=here)
     counts = torch.bincount(data.group, minlength=groups).float()
     known, every = packed_count(radius), packed_count(total)
-    for chosen in torch.split(torch.arange(len(data)), 256):
-        power = data.images[chosen, :every].abs() ** 2
-        view = volume.slices(rotations[chosen], radius) * data.transfer[chosen, :known]
-        moved = data.images[chosen, :known] * shift_phases(shifts[chosen], radius, data.box)
+    for chosen in torch.split(torch.arange(len(data), device=here), 256):
+        images = data.images[chosen, :every].to(device)
+        power = images.abs() ** 2
+        places = chosen.to(device)
+        view = volume.slices(rotations[places], radius) * data.transfer[chosen, :known].to(device)
+        moved = images[:, :known] * shift_phases(shifts[places], radius, data.box)
         power[:, :known] = (moved - view).abs() ** 2
-        spectra.index_add_(0, data.group[chosen], _by_shell(power, total))
+        spectra.index_add_(0, data.group[chosen], _by_shell(power, total).to(here))
     present = counts > 0
     spectra[present] /= counts[present, None]
     spectra[~present] = spectra[present].mean(0)
-    return _smooth(spectra, counts)[:, packed_shells(total).clamp_max(total)]
+    return _smooth(spectra, counts)[:, packed_shells(total, here).clamp_max(total)]
 
 
 def micrograph_scales(data: AlignmentData, volume: FourierVolume, posterior: Posterior, radius: int) -> Tensor:
@@ -167,16 +178,18 @@ def micrograph_scales(data: AlignmentData, volume: FourierVolume, posterior: Pos
     """
     rotations, shifts = posterior.best()
     groups = int(data.noise_variance.shape[0])
-    above, below = torch.zeros(groups), torch.zeros(groups)
+    here, device = data.images.device, volume.table.device
+    above, below = torch.zeros(groups, device=here), torch.zeros(groups, device=here)
     count = packed_count(radius)
-    for chosen in torch.split(torch.arange(len(data)), 256):
-        view = volume.slices(rotations[chosen], radius) * data.transfer[chosen, :count]
-        moved = data.images[chosen, :count] * shift_phases(shifts[chosen], radius, data.box)
-        noise = data.noise_variance[data.group[chosen], :count]
-        above.index_add_(0, data.group[chosen], ((moved * view.conj()).real / noise).sum(1))
-        below.index_add_(0, data.group[chosen], (view.abs() ** 2 / noise).sum(1))
+    for chosen in torch.split(torch.arange(len(data), device=here), 256):
+        places = chosen.to(device)
+        view = volume.slices(rotations[places], radius) * data.transfer[chosen, :count].to(device)
+        moved = data.images[chosen, :count].to(device) * shift_phases(shifts[places], radius, data.box)
+        noise = data.noise_variance[data.group[chosen], :count].to(device)
+        above.index_add_(0, data.group[chosen], ((moved * view.conj()).real / noise).sum(1).to(here))
+        below.index_add_(0, data.group[chosen], (view.abs() ** 2 / noise).sum(1).to(here))
     present = below > 0
-    scale = torch.ones(groups)
+    scale = torch.ones(groups, device=here)
     scale[present] = (above[present] / below[present]).clamp(0.2, 5.0)
     scale[present] /= torch.exp(torch.log(scale[present]).mean())
     return scale

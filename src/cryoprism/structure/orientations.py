@@ -48,9 +48,9 @@ class OrientationCells:
 
     def matrices(self, cells: Tensor) -> Tensor:
         """Rotations (..., 3, 3) float32 of cells (...)."""
-        rot, tilt = healpix_directions(self.order)[cells // self.steps].unbind(-1)
+        rot, tilt = healpix_directions(self.order).to(cells.device)[cells // self.steps].unbind(-1)
         psi = (cells % self.steps).double() * (360.0 / self.steps) + 180.0 / self.steps
-        return (euler_to_matrix(rot, tilt, psi) @ self.offset.double()).float()
+        return (euler_to_matrix(rot, tilt, psi) @ self.offset.to(rot)).float()
 
     def finer(self) -> OrientationCells:
         """Cells of the next order."""
@@ -63,7 +63,7 @@ class OrientationCells:
         return (directions[..., :, None] * (2 * self.steps) + angles[..., None, :]).flatten(-2)
 
     def asymmetric_unit(self, symmetry: str) -> Tensor:
-        """Cells (n,), one of each set {A · g} of equivalent ones."""
+        """Cells (n,) on the CPU, one of each set {A · g} of equivalent ones."""
         first = torch.arange(12 * 4**self.order) * self.steps
         views = self.matrices(first)[:, 2].double()
         group = point_group_matrices(symmetry).double()
@@ -74,10 +74,10 @@ class OrientationCells:
         return (kept[:, None] + torch.arange(self.steps)).flatten()
 
 
-def shift_disc(radius: float, step: float) -> Tensor:
+def shift_disc(radius: float, step: float, device: torch.device | str = "cpu") -> Tensor:
     """Shifts (n, 2) x, y on a square grid of ``step`` inside a disc, the zero shift among them."""
     reach = int(radius / step + 1e-6)
-    axis = torch.arange(-reach, reach + 1, dtype=torch.float32) * step
+    axis = torch.arange(-reach, reach + 1, dtype=torch.float32, device=device) * step
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     inside = x * x + y * y <= radius * radius * (1 + 1e-6)
     return torch.stack([x[inside], y[inside]], -1)
@@ -85,7 +85,7 @@ def shift_disc(radius: float, step: float) -> Tensor:
 
 def angular_distance(first: Tensor, second: Tensor, symmetry: str = "C1") -> Tensor:
     """Smallest angle (n,) [degrees] between rotations (n, 3, 3) under a point group: A and A · g are the same."""
-    group = point_group_matrices(symmetry).to(first.dtype)
+    group = point_group_matrices(symmetry).to(first)
     relative = torch.einsum("nij,gjk,nik->ng", first, group, second)
     # Tr(A g Bᵀ) written without forming the products
     cosine = (relative - 1) / 2

@@ -181,9 +181,11 @@ class PoseNetwork(nn.Module):
         """
         near = 1.5 * in_plane_step_in_degrees(self.config.order)
         rotations, shares = [], []
+        many, device = self.precision.shape[0], self.precision.device
         for start in range(0, len(observed), 256):
             part = slice(start, start + 256)
-            probability = torch.softmax(self(self.filtered(observed[part], transfer[part])), -1)
+            seen = self.filtered(observed[part, :many].to(device), transfer[part, :many].to(device))
+            probability = torch.softmax(self(seen), -1)
             rest = probability.clone()
             for _ in range(count):
                 best = self.cells[rest.argmax(1)]
@@ -236,7 +238,7 @@ def _to_cells(rotations: Tensor, cells: Tensor, group: Tensor) -> tuple[Tensor, 
 def _mean_rotation(weight: Tensor, cells: Tensor, group: Tensor, copies: Tensor) -> Tensor:
     """Rotations (n, 3, 3) nearest to the weighted mean of cells that were brought next to each other by the group."""
     count = len(weight)
-    total = torch.zeros(count, 3, 3, dtype=cells.dtype)
+    total = torch.zeros(count, 3, 3, dtype=cells.dtype, device=cells.device)
     for number, element in enumerate(group):
         # best @ g lies next to the cell, so cell @ gᵀ lies next to best.
         mine = torch.where(copies == number, weight, 0.0)
@@ -262,7 +264,7 @@ def train_pose_network(
     *,
     amplitude: float = 1.0,
 ) -> PoseNetwork:
-    """Train a network on synthetic projections of a map.
+    """Train a network on synthetic projections of a map, on the map's device.
 
     Every image is new: a random view, a contrast transfer of the session, a shift, a scale within about 15 %, noise.
 
@@ -284,14 +286,14 @@ def train_pose_network(
     InputError
         Too few shells of noise, or transfers of a smaller radius.
     """
-    box = volume.grid.box
+    box, device = volume.grid.box, volume.table.device
     k = packed_frequencies(config.radius).float() / box
     if transfers.shape[-1] < len(k):
         raise InputError("transfers", f"{transfers.shape[-1]} coefficients", f"Pack them at radius {config.radius}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = PoseNetwork(config, box, noise_variance)
-    deviation = (0.5 * _per_coefficient(noise_variance, config.radius)).sqrt()
+        network = PoseNetwork(config, box, noise_variance.cpu()).to(device)
+    deviation = (0.5 * _per_coefficient(noise_variance.cpu(), config.radius)).sqrt()
     generator = generator_for(config.seed, "pose-network")
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -300,15 +302,16 @@ def train_pose_network(
     network.train()
     for _ in range(config.steps):
         rotations = random_rotations(config.batch, generator)
-        transfer = transfers[torch.randint(len(transfers), (config.batch,), generator=generator), : len(k)]
+        drawn = torch.randint(len(transfers), (config.batch,), generator=generator)
+        transfer = transfers[drawn.to(transfers.device), : len(k)].to(device)
         shift = config.shift_in_pixels * torch.randn(config.batch, 2, generator=generator)
-        turns = -2 * math.pi * shift @ k.T
-        scale = amplitude * torch.exp(0.15 * torch.randn(config.batch, 1, generator=generator))
+        turns = (-2 * math.pi * shift @ k.T).to(device)
+        scale = amplitude * torch.exp(0.15 * torch.randn(config.batch, 1, generator=generator)).to(device)
         views = volume.slices(rotations, config.radius) * torch.polar(torch.ones_like(turns), turns)
         noise = torch.randn(config.batch, len(k), 2, generator=generator) * deviation[:, None]
-        observed = scale * transfer * views + torch.view_as_complex(noise)
+        observed = scale * transfer * views + torch.view_as_complex(noise).to(device)
         logits = network(network.filtered(observed, transfer))
-        loss = -(_targets(rotations, network) * torch.log_softmax(logits, -1)).sum(-1).mean()
+        loss = -(_targets(rotations.to(device), network) * torch.log_softmax(logits, -1)).sum(-1).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -26,11 +26,10 @@ from ._packing import pack, packed_frequencies
 from ._transforms import PaddedGrid
 from .accumulator import SliceAccumulator, split_point_group
 from .fsc import fourier_shell_correlation
-from .helical import HelicalSymmetry, helical_views
+from .helical import HelicalCopies
 from .weights import ParticleWeights
 
 __all__ = [
-    "HelicalCopies",
     "ParticleBatch",
     "Reconstruction",
     "apply_beam_tilt",
@@ -72,29 +71,6 @@ class ParticleBatch:
     transfer: Tensor | None = None
     envelope: Tensor | None = None
     noise_variance: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class HelicalCopies:
-    """How views of a helix are repeated.
-
-    Attributes
-    ----------
-    symmetry
-        Rise and twist.
-    units
-        Asymmetrical units that a segment is inserted as: about the distance between segments over the rise.
-    voxel_size_in_angstroms
-        Of the images and the map [Å].
-    """
-
-    symmetry: HelicalSymmetry
-    units: int
-    voxel_size_in_angstroms: float
-
-    def __post_init__(self) -> None:
-        if self.units < 1:
-            raise InputError("helical units", f"{self.units}", "Use at least 1.")
 
 
 @dataclass(frozen=True)
@@ -310,10 +286,7 @@ def insert_particles(
             if helix is None:
                 accumulator.add(values[mine], weights[mine], turned)
                 continue
-            for steps in helix.symmetry.steps(helix.units):
-                again, phases = helical_views(
-                    turned, k, helix.symmetry, steps, box=box, voxel_size_in_angstroms=helix.voxel_size_in_angstroms
-                )
+            for again, phases in helix.views(turned, k, box):
                 accumulator.add(values[mine] * phases, weights[mine], again)
 
 

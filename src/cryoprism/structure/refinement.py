@@ -15,8 +15,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from cryoprism.core import InputError, euler_to_matrix, generator_for, point_group_matrices, random_rotations
+from cryoprism.core import (
+    InputError,
+    euler_to_matrix,
+    generator_for,
+    matrix_to_euler,
+    point_group_matrices,
+    random_rotations,
+)
 
+from .candidates import near_candidates
 from .fsc import first_crossing, fourier_shell_correlation, half_map_fsc, radial_filter
 from .likelihood import AlignmentData, Posterior, packed_count, radius_of, search, search_around
 from .masks import soft_sphere
@@ -26,7 +34,7 @@ from .schedule import RefinementSettings, local_passes_begun, next_settings, ord
 from .slices import FourierVolume, SliceAccumulator, split_point_group
 from .spherical_start import improve_about_sphere, is_round_group
 
-__all__ = ["RefinementSettings", "RefinementState", "posterior_of", "refine", "start_state"]
+__all__ = ["RefinementSettings", "RefinementState", "posterior_of", "refine", "start_state", "support_of"]
 
 _SHARED_IN_ANGSTROMS = 40.0
 _SETTLED_IN_ANGSTROMS = 18.0
@@ -35,6 +43,8 @@ _SETTLED_IN_ANGSTROMS = 18.0
 @dataclass(frozen=True)
 class RefinementState:
     """Everything that the next pass needs; a refinement resumes from it.
+
+    The maps decide on which device the work is done; what belongs to particles and micrographs stays with the images.
 
     Attributes
     ----------
@@ -74,6 +84,11 @@ class RefinementState:
     settled: bool = False
     history: tuple[dict[str, float], ...] = field(default=())
 
+    def on(self, device: torch.device) -> RefinementState:
+        """Return the state with its maps on a device, so that the next pass works there."""
+        first, second = (m.to(device) for m in self.references)
+        return replace(self, references=(first, second), maps=(self.maps[0].to(device), self.maps[1].to(device)))
+
 
 def start_state(
     images: Tensor,
@@ -92,15 +107,18 @@ def start_state(
     group
         (n,) micrograph of each particle.
     reference
-        (box, box, box), any positive scale.
+        (box, box, box), any positive scale; on the device where the work is to be done.
     """
     box = int(reference.shape[-1])
+    here = images.device
     pixel = settings.pixel_size_in_angstroms
     first = max(4, min(radius, round(box * pixel / settings.initial_resolution_in_angstroms)))
     shells = torch.arange(box // 2 + 1, dtype=torch.float32)
     smooth = torch.exp(-math.log(2) * (shells / first) ** 2)
     filtered = radial_filter(reference, smooth)
-    filtered = filtered * _sphere(box, settings)
+    if settings.filament is not None:
+        filtered = settings.filament.symmetrised(filtered, pixel)
+    filtered = filtered * support_of(box, settings).to(filtered)
     noise = noise_from_power(images, group, radius)
     count = packed_count(min(radius, first + 2))
     # Low shells hold signal and noise: the noise's level is read where the reference has died away.
@@ -108,7 +126,9 @@ def start_state(
     floor = power[packed_count(min(radius, 2 * first)) :].mean() if radius > 2 * first else power.min()
     volume = FourierVolume.from_map(filtered, max_radius=radius)
     turns = random_rotations(200, generator_for(settings.seed, "start-scale"))
-    view = (volume.slices(turns, min(radius, first + 2)).abs() ** 2).mean(0)
+    if settings.filament is not None:
+        turns = _side_views(turns)
+    view = (volume.slices(turns, min(radius, first + 2)).abs() ** 2).mean(0).to(here)
     expected = view * (transfer[:, :count] ** 2).mean(0)
     excess = (power[:count] - floor).clamp_min(0)
     used = packed_count(1) if count > packed_count(2) else 0
@@ -119,11 +139,11 @@ def start_state(
         references=(filtered, filtered.clone()),
         maps=(filtered, filtered.clone()),
         noise_variance=noise,
-        scales=torch.ones(int(group.max()) + 1),
-        rotations=torch.eye(3).expand(n, 3, 3).clone(),
-        shifts=torch.zeros(n, 2),
-        probability=torch.zeros(n),
-        log_evidence=torch.zeros(n),
+        scales=torch.ones(int(group.max()) + 1, device=here),
+        rotations=torch.eye(3, device=here).expand(n, 3, 3).clone(),
+        shifts=torch.zeros(n, 2, device=here),
+        probability=torch.zeros(n, device=here),
+        log_evidence=torch.zeros(n, device=here),
         fsc=smooth,
         radius=min(radius, first + 2),
     )
@@ -138,6 +158,8 @@ def refine(
     settings: RefinementSettings,
     *,
     mask: Tensor | None = None,
+    axes: Tensor | None = None,
+    candidates: Tensor | None = None,
     on_pass: Callable[[RefinementState], None] | None = None,
 ) -> RefinementState:
     """Refine until resolution and poses settle.
@@ -154,6 +176,10 @@ def refine(
         From :func:`start_state` or an earlier call.
     mask
         (box, box, box) in [0, 1]: support of the map; a soft sphere of the diameter if absent.
+    axes
+        (n, 3) direction of each particle's filament in its view, see :meth:`Filament.prior`.
+    candidates
+        (n, k, 3, 3) about which the first pass looks, see :func:`pose_network_start`; everywhere if absent.
     on_pass
         Called with the state after each pass: log it, save it.
 
@@ -165,13 +191,14 @@ def refine(
     halves = [torch.nonzero(half_set == h)[:, 0] for h in (1, 2)]
     if not all(len(h) for h in halves):
         raise InputError("half sets", f"{len(halves[0])} and {len(halves[1])} particles", "Both halves need particles.")
-    if state.iteration == 0 and is_round_group(settings.symmetry):
+    if state.iteration == 0 and candidates is None and is_round_group(settings.symmetry):
         state = _about_sphere(images, transfer, group, halves, state, settings)
     while state.iteration < settings.iterations:
         local = local_passes_begun(state.history)
         if local > settings.local_passes:
             break
-        state = _pass(images, transfer, group, halves, state, settings, mask, local=local > 0)
+        near = candidates if state.iteration == 0 else None
+        state = _pass(images, transfer, group, halves, state, settings, mask, axes, near, local=local > 0)
         settled = local_passes_begun(state.history) > settings.local_passes
         state = replace(state, settled=settled or state.iteration >= settings.iterations)
         if on_pass is not None:
@@ -192,8 +219,8 @@ def _about_sphere(
         )
         maps.append(made)
         mine = torch.unique(group[chosen])
-        noise[mine, : variance.shape[1]] = variance[mine]
-    support = _sphere(int(maps[0].shape[-1]), settings)
+        noise[mine, : variance.shape[1]] = variance.to(noise)[mine]
+    support = _sphere(int(maps[0].shape[-1]), settings).to(maps[0])
     fsc = fourier_shell_correlation(maps[0] * support, maps[1] * support, settings.pixel_size_in_angstroms).fsc.float()
     fsc[radius + 1 :] = 0
     references = _references(maps, fsc, support, radius, settings)
@@ -210,19 +237,23 @@ def _pass(
     state: RefinementState,
     settings: RefinementSettings,
     mask: Tensor | None,
+    axes: Tensor | None,
+    candidates: Tensor | None,
     *,
     local: bool,
 ) -> RefinementState:
     started = time.process_time()
     box = int(state.references[0].shape[-1])
+    here, device = images.device, state.references[0].device
     total = radius_of(images)
     insert = min(total, state.radius + max(6, state.radius // 3))
     exact, copies = split_point_group(point_group_matrices(settings.symmetry))
     offset = _offset(settings.seed, state.iteration)
+    filament = None if settings.filament is None else settings.filament.with_history(state.history)
     noise = torch.zeros_like(state.noise_variance)
     scales = state.scales.clone()
     rotations, shifts = state.rotations.clone(), state.shifts.clone()
-    probability, evidence = torch.zeros(len(images)), torch.zeros(len(images))
+    probability, evidence = torch.zeros(len(images), device=here), torch.zeros(len(images), device=here)
     maps: list[Tensor] = []
     weights: list[Tensor] = []
     strength = state.scales[group][:, None]
@@ -231,9 +262,20 @@ def _pass(
         data = AlignmentData(
             images[chosen], transfer[chosen] * strength[chosen], state.noise_variance, group[chosen], box
         )
-        posterior = posterior_of(data, volume, state, chosen, settings, offset=offset, local=local)
-        accumulator = SliceAccumulator(box, max_radius=insert)
-        insert_posterior(accumulator, data, posterior, insert, copies=copies if len(copies) > 1 else None)
+        if candidates is not None:
+            posterior = near_candidates(data, volume, candidates[chosen], state.radius, settings)
+        else:
+            told = None if axes is None else axes[chosen]
+            posterior = posterior_of(data, volume, state, chosen, settings, offset=offset, axes=told, local=local)
+        accumulator = SliceAccumulator(box, max_radius=insert, device=device)
+        insert_posterior(
+            accumulator,
+            data,
+            posterior,
+            insert,
+            copies=copies if len(copies) > 1 else None,
+            helix=None if filament is None else filament.copies(settings.pixel_size_in_angstroms),
+        )
         if len(exact) > 1:
             accumulator = accumulator.symmetrised(exact)
         weights.append(accumulator.shell_weights())
@@ -243,10 +285,16 @@ def _pass(
         mine = torch.unique(group[chosen])
         noise[mine] = noise_from_residuals(data, volume, posterior, state.radius, total)[mine]
         scales[mine] *= micrograph_scales(data, volume, posterior, state.radius)[mine]
-        rotations[chosen], shifts[chosen] = posterior.best()
-        probability[chosen], evidence[chosen] = posterior.probability(), posterior.log_evidence
+        best = posterior.best()
+        rotations[chosen], shifts[chosen] = best[0].to(here), best[1].to(here)
+        probability[chosen], evidence[chosen] = posterior.probability().to(here), posterior.log_evidence.to(here)
         del posterior, accumulator
-    support = _sphere(box, settings) if mask is None else mask
+    support = (support_of(box, settings) if mask is None else mask).to(device)
+    if filament is not None:
+        if settings.filament is not None and state.iteration:
+            found = settings.filament.refined(maps, settings.pixel_size_in_angstroms, state.iteration)
+            filament = replace(filament, symmetry=found)
+        maps = [filament.symmetrised(made, settings.pixel_size_in_angstroms) for made in maps]
     curves = half_map_fsc(
         maps[0], maps[1], settings.pixel_size_in_angstroms, mask=support, seed=settings.seed + state.iteration
     )
@@ -277,6 +325,9 @@ def _pass(
         "order": float(order_of_next_pass(state.history, settings)),
         "cpu_seconds": time.process_time() - started,
     }
+    if filament is not None:
+        row["rise_in_angstroms"] = filament.symmetry.rise_in_angstroms
+        row["twist_in_degrees"] = filament.symmetry.twist_in_degrees
     new = RefinementState(
         references=references,
         maps=(maps[0], maps[1]),
@@ -302,6 +353,7 @@ def posterior_of(
     settings: RefinementSettings,
     *,
     offset: Tensor | None = None,
+    axes: Tensor | None = None,
     local: bool = False,
 ) -> Posterior:
     """Posterior of particles as the next pass finds it.
@@ -314,12 +366,21 @@ def posterior_of(
         Transform of their half's reference, at ``state.radius`` at least.
     offset
         (3, 3) rotation of the grid.
+    axes
+        (m, 3) direction of each particle's filament in its view.
     local
         About the state's poses instead of everywhere.
     """
+    prior = None
+    if settings.filament is not None:
+        pixel = settings.pixel_size_in_angstroms
+        filament = settings.filament.with_history(state.history)
+        prior = filament.prior(axes, settings.shift_range_in_angstroms / pixel, pixel)
     if not local:
         plan = plan_for(state.radius, next_settings(state.history, settings), data.box)
-        return search(data, volume, plan, symmetry=settings.symmetry, offset=offset)
+        # After two passes the shifts are known to a few pixels.
+        near = state.shifts[chosen] if state.iteration >= 2 and prior is None else None
+        return search(data, volume, plan, symmetry=settings.symmetry, offset=offset, prior=prior, near=near)
     detail = data.box * settings.pixel_size_in_angstroms / state.radius
     step = math.degrees(0.25 * detail / (0.5 * settings.diameter_in_angstroms))
     return search_around(
@@ -332,6 +393,7 @@ def posterior_of(
         shift_step=0.12 * detail / settings.pixel_size_in_angstroms,
         shift_reach=2,
         radius=state.radius,
+        prior=prior,
     )
 
 
@@ -370,6 +432,20 @@ def _sphere(box: int, settings: RefinementSettings) -> Tensor:
         0.5 * settings.diameter_in_angstroms,
         soft_edge_in_angstroms=max(6.0, 3 * settings.pixel_size_in_angstroms),
     )
+
+
+def support_of(box: int, settings: RefinementSettings) -> Tensor:
+    """Soft support (box, box, box) of the map, unless a mask says it: a sphere, for filaments inside their cylinder."""
+    sphere = _sphere(box, settings)
+    if settings.filament is None:
+        return sphere
+    return settings.filament.support(sphere, settings.pixel_size_in_angstroms)
+
+
+def _side_views(turns: Tensor) -> Tensor:
+    """Rotations (m, 3, 3) with their tilt made 90°: along its axis a filament looks far brighter than it ever does."""
+    rot, tilt, psi = matrix_to_euler(turns)
+    return euler_to_matrix(rot, torch.full_like(tilt, 90.0), psi)
 
 
 def _offset(seed: int, iteration: int) -> Tensor:

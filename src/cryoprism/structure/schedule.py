@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from cryoprism.core import point_group_matrices
 
+from .filaments import Filament
 from .likelihood import SearchPlan
 
 __all__ = ["RefinementSettings", "local_passes_begun", "next_settings", "order_of_next_pass", "plan_for"]
@@ -15,6 +16,7 @@ __all__ = ["RefinementSettings", "local_passes_begun", "next_settings", "order_o
 _GATHERED = 0.2
 _SHARP = 0.6
 _STALLED = 3
+_WORTH_A_PASS = 0.02
 _CALM = 0.7
 
 
@@ -36,8 +38,6 @@ class RefinementSettings:
         Radius of the first search.
     iterations
         Most passes.
-    max_radius
-        Shells that are ever used.
     finest_order
         HEALPix order at which the global search ends.
     keep
@@ -48,6 +48,8 @@ class RefinementSettings:
         Passes of local refinement after the global search has settled.
     seed
         Of grid offsets.
+    filament
+        Helical symmetry and what is known of the filaments; None for particles.
     """
 
     symmetry: str
@@ -56,12 +58,12 @@ class RefinementSettings:
     initial_resolution_in_angstroms: float = 30.0
     shift_range_in_angstroms: float = 12.0
     iterations: int = 15
-    max_radius: int | None = None
     finest_order: int = 5
     keep: int = 32
     local_passes: int = 0
     momentum: float = 0.5
     seed: int = 0
+    filament: Filament | None = None
 
 
 def plan_for(radius: int, settings: RefinementSettings, box: int) -> SearchPlan:
@@ -92,10 +94,18 @@ def plan_for(radius: int, settings: RefinementSettings, box: int) -> SearchPlan:
 
 
 def order_of_next_pass(history: tuple[dict[str, float], ...], settings: RefinementSettings) -> int:
-    """Finest order of the next pass: one above the last whose cells gathered the posterior, never going back."""
-    order = settings.finest_order - 1
+    """Finest order of the next pass, never going back.
+
+    One above the last, once its cells gather the posterior and another pass with them raises the evidence little: a
+    pass with cells of half the width takes twice as long.
+    """
+    order, best = settings.finest_order - 1, -math.inf
     for row in history:
-        order = min(settings.finest_order, max(order, int(row["order"]) + (row["probability"] > _GATHERED)))
+        rises = row["log_evidence"] > best + _WORTH_A_PASS * abs(row["log_evidence"])
+        best = max(best, row["log_evidence"])
+        order = min(
+            settings.finest_order, max(order, int(row["order"])) + (row["probability"] > _GATHERED and not rises)
+        )
     return order
 
 
@@ -109,13 +119,17 @@ def next_settings(history: tuple[dict[str, float], ...], settings: RefinementSet
 def local_passes_begun(history: tuple[dict[str, float], ...]) -> int:
     """How many local passes were due: one for each pass since the refinement settled; read from the history.
 
-    It has settled when the evidence has not risen for three passes, or poses moved by clearly less than a cell in two.
+    It has settled when the evidence has not risen for three passes (one is enough with finer cells than it had
+    stopped rising with before), or poses moved by clearly less than a cell in two.
     """
-    best, stalled, calm, local = -math.inf, 0, 0, 0
+    best, stalled, calm, local, order, enough = -math.inf, 0, 0, 0, math.inf, _STALLED
     for row in history:
         now = row["log_evidence"]
-        stalled = 0 if now > best + max(0.05, 2e-3 * abs(now)) else stalled + 1
+        if row["order"] > order:
+            stalled, calm, enough = 0, 0, 1
+        order = row["order"]
+        stalled = 0 if now > best + max(0.05, 4e-3 * abs(now)) else stalled + 1
         best = max(best, now)
-        calm = calm + 1 if row["change_in_degrees"] < _CALM * 60.0 / 2 ** row["order"] else 0
-        local += bool(local or stalled >= _STALLED or calm >= 2)
+        calm = calm + 1 if row["change_in_degrees"] < _CALM * 60.0 / 2**order else 0
+        local += bool(local or stalled >= enough or calm >= 2)
     return local

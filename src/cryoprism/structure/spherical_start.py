@@ -1,10 +1,10 @@
 """A first map of a particle that is nearly round: its spherical average first, then what is not round about it.
 
-Shells of high symmetry (ferritin, capsids, cages) look alike from everywhere until detail of about 12 Å takes part, so a
-search that goes from coarse to fine freezes whatever a random start happened to hold. Here the coarse part is measured
-without any orientation: the spherical average, and with it the centre of every particle and the noise. What is left is
-small, and its posterior over all orientations is wide, so expectation maximisation over the whole asymmetric unit
-starts from weak random detail at full resolution, without pruning, and finds the few harmonics that the symmetry
+Shells of high symmetry (ferritin, capsids, cages) look alike from everywhere until detail of about 12 Å takes part, so
+a search that goes from coarse to fine freezes whatever a random start happened to hold. Here the coarse part is
+measured without any orientation: the spherical average, and with it the centre of every particle and the noise. What
+is left is small, and its posterior over all orientations is wide, so expectation maximisation over the whole asymmetric
+unit starts from weak random detail at full resolution, without pruning, and finds the few harmonics that the symmetry
 allows one after the other. Each pass goes further than its own step (over-relaxation: Salakhutdinov & Roweis 2003,
 ICML), because expectation maximisation creeps where posteriors are wide.
 """
@@ -30,7 +30,14 @@ from .orientations import OrientationCells, shift_disc
 from .schedule import RefinementSettings
 from .slices import FourierVolume, SliceAccumulator, split_point_group
 
-__all__ = ["SphericalStart", "finest_of_round_start", "improve_about_sphere", "is_round_group", "spherical_average", "start_about_sphere"]
+__all__ = [
+    "SphericalStart",
+    "finest_of_round_start",
+    "improve_about_sphere",
+    "is_round_group",
+    "spherical_average",
+    "start_about_sphere",
+]
 
 _ORDER = 3
 _BATCH = 128
@@ -83,7 +90,8 @@ def spherical_average(volume: Tensor) -> Tensor:
         total.index_add_(0, index.flatten(), (share * volume).flatten())
         count.index_add_(0, index.flatten(), share.flatten())
     profile = total / count.clamp_min(1e-6)
-    return (1 - part) * profile[lower] + part * profile[lower + 1]
+    average: Tensor = (1 - part) * profile[lower] + part * profile[lower + 1]
+    return average
 
 
 def start_about_sphere(
@@ -121,16 +129,7 @@ def start_about_sphere(
     on_progress
         Called with passes done and passes in all.
     """
-    chosen = torch.randperm(len(images), generator=generator_for(seed, "round-particles"))[:_MOST_PARTICLES]
-    chosen = chosen.sort().values.to(images.device)
-    count = packed_count(radius)
-    data = AlignmentData(
-        images[chosen, :count],
-        transfer[chosen, :count],
-        noise_from_power(images[chosen, :count], group[chosen], radius),
-        group[chosen],
-        box,
-    )
+    data = _some(images, transfer, group, radius, box, seed, 1.0, images.device)
     data, ball = _centred(data, settings, radius, seed)
     search = _Search(data, ball, settings, radius)
     total = starts * trial_passes + passes - trial_passes
@@ -156,10 +155,8 @@ def start_about_sphere(
         scores.append(sum(evidence for _, evidence in trail[-3:]) / len(trail[-3:]))
     evidence = torch.tensor(scores)
     best = int(evidence.argmax())
-    angular = candidates[best]
-    for angular, _ in run(angular, range(trial_passes, passes)):  # noqa: B007
-        pass
-    return SphericalStart(ball + angular, evidence, best)
+    trail = list(run(candidates[best], range(trial_passes, passes)))
+    return SphericalStart(ball + trail[-1][0], evidence, best)
 
 
 def improve_about_sphere(
@@ -199,10 +196,9 @@ def improve_about_sphere(
     finest = finest_of_round_start(settings.diameter_in_angstroms)
     radius = min(radius_of(images), round(extent / finest))
     side = min(box, 2 * scipy.fft.next_fast_len(math.ceil(1.2 * radius) + 2))
-    count, factor = packed_count(radius), (side / box) ** 2
+    factor = (side / box) ** 2
     small = replace(settings, pixel_size_in_angstroms=extent / side)
-    part = images[:, :count] * factor
-    data = AlignmentData(part, transfer[:, :count], noise_from_power(part, group, radius), group, side)
+    data = _some(images, transfer, group, radius, side, seed, factor, reference.device)
     data, ball = _centred(data, small, radius, seed)
     search = _Search(data, ball, small, radius)
     start = resample(reference, side) * search.support
@@ -214,6 +210,30 @@ def improve_about_sphere(
         ahead = new if number == 0 else new + _OVERSHOOT * (new - angular)
         angular = new
     return resample(ball + angular, box) * ((side / box) ** 3 / factor), data.noise_variance / factor**2, radius
+
+
+def _some(
+    images: Tensor,
+    transfer: Tensor,
+    group: Tensor,
+    radius: int,
+    box: int,
+    seed: int,
+    factor: float,
+    device: torch.device,
+) -> AlignmentData:
+    """As many particles as a first map needs, cropped to the radius, on the device of the work."""
+    chosen = torch.randperm(len(images), generator=generator_for(seed, "round-particles"))[:_MOST_PARTICLES]
+    chosen = chosen.sort().values.to(images.device)
+    count = packed_count(radius)
+    part = images[chosen, :count] * factor
+    noise = noise_from_power(part, group[chosen], radius)
+    # A half may lack the last micrographs of all.
+    missing = int(group.max()) + 1 - len(noise)
+    noise = torch.cat([noise, noise.mean(0, keepdim=True).expand(missing, -1)])
+    return AlignmentData(
+        part.to(device), transfer[chosen, :count].to(device), noise.to(device), group[chosen].to(device), box
+    )
 
 
 def _centred(
@@ -236,7 +256,7 @@ def _centred(
         plain = accumulator.reconstruct((0.01 * weights[1:].mean()).expand(len(weights)), iterations=0)
         ball = spherical_average(plain) * support
         view = FourierVolume.from_map(ball, max_radius=radius).slices(torch.eye(3, device=ball.device)[None], radius)[0]
-        disc = (shift_disc(max(reach, 1.0), 1.0) if coarse else shift_disc(1.5, 0.5)).to(ball.device)
+        disc = shift_disc(max(reach, 1.0), 1.0, ball.device) if coarse else shift_disc(1.5, 0.5, ball.device)
         origin = torch.zeros_like(shifts) if coarse else shifts
         image = data.images * shift_phases(origin[:, None], radius, box)[:, 0]
         scores = 2 * (
@@ -271,19 +291,16 @@ def _gain(half1: Tensor, half2: Tensor) -> Tensor:
 class _Search:
     """Expectation maximisation over all orientations of one order, about a round map that stays as it is."""
 
-    def __init__(
-        self, data: AlignmentData, ball: Tensor, settings: RefinementSettings, radius: int, order: int = _ORDER
-    ) -> None:
+    def __init__(self, data: AlignmentData, ball: Tensor, settings: RefinementSettings, radius: int) -> None:
         self.data = data
         self.ball = ball
         self.radius = radius
-        self.order = order
         self.symmetry = settings.symmetry
         self.support = _support(data.box, settings, ball.device)
         exact, copies = split_point_group(point_group_matrices(settings.symmetry))
         self.exact, self.copies = exact.to(ball.device), copies.to(ball.device)
         # The centres are known to a fraction of a pixel.
-        self.disc = shift_disc(1.01, 1.0).to(ball.device)
+        self.disc = shift_disc(1.01, 1.0, ball.device)
         self.over_noise = data.transfer / data.noise_variance[data.group]
 
     def random(self, generator: torch.Generator) -> Tensor:
@@ -299,12 +316,13 @@ class _Search:
         detail = self._symmetrised(accumulator).reconstruct(iterations=0) * self.support
         detail = detail * (self.ball > 0.3 * self.ball.max())
         detail = detail - spherical_average(detail)
-        return detail * (_AMPLITUDE * self.ball.norm() / detail.norm().clamp_min(1e-30))
+        detail *= _AMPLITUDE * self.ball.norm() / detail.norm().clamp_min(1e-30)
+        return detail
 
     def step(self, angular: Tensor, offset: Tensor) -> tuple[Tensor, float]:
         """One pass from the part that is not round to the next one, and the mean log evidence per particle before."""
         data, radius = self.data, self.radius
-        cells = OrientationCells(self.order, offset)
+        cells = OrientationCells(_ORDER, offset)
         turns = cells.matrices(cells.asymmetric_unit(self.symmetry)).to(self.ball.device)
         views = FourierVolume.from_map(self.ball + angular, max_radius=radius).slices(turns, radius)
         columns = real_and_imaginary(views).T.contiguous()

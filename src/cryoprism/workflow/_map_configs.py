@@ -32,6 +32,10 @@ class RefineConfig(JobConfig):
         "min_distance_in_angstroms": "--min-distance",
         "maximum_resolution_in_angstroms": "--maximum-resolution",
         "pixel_size_in_angstroms": "--pixel-size",
+        "helical_rise_in_angstroms": "--helical-rise",
+        "helical_twist_in_degrees": "--helical-twist",
+        "helical_diameter_in_angstroms": "--helical-diameter",
+        "helical_axis_spread_in_degrees": "--helical-axis-spread",
     }
 
     particles_file: Path = Field(description=_PARTICLES)
@@ -54,6 +58,33 @@ class RefineConfig(JobConfig):
     iterations: int = Field(20, ge=1, le=200, description="Most passes.")
     local: bool = Field(True, description="Measure the resolution by place too.")
     pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size of the images [Å].")
+    helical_rise_in_angstroms: float | None = Field(None, gt=0, le=1e4, description="Rise of a helix about z [Å].")
+    helical_twist_in_degrees: float | None = Field(
+        None, ge=-360, le=360, description="Twist of the helix [degrees], positive for right-handed."
+    )
+    helical_units: int = Field(1, ge=1, le=1000, description="Units of the helix that each segment is inserted as.")
+    helical_diameter_in_angstroms: float | None = Field(
+        None, gt=0, le=1e5, description="Outer diameter of the filament [Å]; that of the particle if absent."
+    )
+    helical_central_fraction: float = Field(
+        0.3, gt=0, le=1, description="Part of the box along z from which the map is symmetrised."
+    )
+    helical_axis_spread_in_degrees: float = Field(
+        10.0, gt=0, le=90, description="How far filaments lean out of the plane, or off their priors [degrees]."
+    )
+    helical_search: bool = Field(False, description="Refine rise and twist after each pass.")
+    pose_network: bool = Field(False, description="Start from poses of a network trained on the reference.")
+    pose_network_steps: int = Field(1500, ge=1, le=1_000_000, description="Steps of the network's training.")
+
+    @model_validator(mode="after")
+    def _helix_is_whole(self) -> Self:
+        if (self.helical_rise_in_angstroms is None) != (self.helical_twist_in_degrees is None):
+            raise InputError("--helical-rise and --helical-twist", "one came without the other", "Give both.")
+        if self.helical_rise_in_angstroms is not None and self.symmetry.strip().upper()[0] not in "CD":
+            raise InputError("--symmetry", f"'{self.symmetry}' of a helix", "Filaments have Cn or Dn about their axis.")
+        if self.helical_rise_in_angstroms is not None and self.pose_network:
+            raise InputError("--pose-network", "was asked for a helix", "Filaments are searched without it.")
+        return self
 
 
 class InitialModelConfig(JobConfig):

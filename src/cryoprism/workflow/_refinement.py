@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryoprism.core import euler_to_matrix, matrix_to_euler, point_group_matrices
+from cryoprism.core import InputError, euler_to_matrix, matrix_to_euler, point_group_matrices, resolve_device
 from cryoprism.formats import Particles
 from cryoprism.structure import FourierVolume, SliceAccumulator, split_point_group
 from cryoprism.structure.likelihood import AlignmentData, Posterior
 from cryoprism.structure.maximisation import insert_posterior, noise_from_power
 from cryoprism.structure.refinement import RefinementSettings, RefinementState, posterior_of
 
+from ._filaments import axes_of_filaments
 from ._files import atomic_path
 from ._particle_data import ParticleData
 
@@ -30,6 +31,7 @@ __all__ = [
     "pose_columns",
     "posed_particles",
     "read_state",
+    "search_device",
     "write_state",
 ]
 
@@ -43,7 +45,7 @@ class FinalMaps:
     Attributes
     ----------
     half1, half2
-        (box, box, box), unfiltered.
+        (box, box, box), unfiltered, on the CPU as all the rest.
     rotations, shifts
         (n, 3, 3) and (n, 2) [pixels] of the most probable pose.
     probability
@@ -61,6 +63,20 @@ class FinalMaps:
     probability: Tensor
     log_evidence: Tensor
     significant: Tensor
+
+
+def search_device(name: str) -> torch.device:
+    """Device of a search for poses.
+
+    Raises
+    ------
+    InputError
+        The machine has no such device, or it has no double precision.
+    """
+    device = resolve_device(name)
+    if device.type == "mps":
+        raise InputError("--device", "'mps' has no double precision, which rotations need", "Use cpu or cuda.")
+    return device
 
 
 def write_state(path: Path, state: RefinementState, stamp: str) -> None:
@@ -157,7 +173,7 @@ def final_maps(
 ) -> FinalMaps:
     """Find the posterior of every particle once more and insert all its shells into the map of its half.
 
-    Nothing is filtered; the two halves share nothing that the passes before did not share.
+    Filaments are symmetrised. Nothing is filtered; the two halves share nothing that the passes before did not share.
 
     Parameters
     ----------
@@ -174,11 +190,15 @@ def final_maps(
     if noise.shape[1] < data.images.shape[1]:
         # Shells that no pass has used hold noise alone, as far as anybody knows.
         noise = torch.cat([noise, noise_from_power(data.images, data.group, data.radius)[:, noise.shape[1] :]], 1)
+    device = state.references[0].device
+    filament = None if settings.filament is None else settings.filament.with_history(state.history)
+    axes = None if filament is None else axes_of_filaments(data.particles)
+    pixel = data.pixel_size_in_angstroms
     maps = []
     went_local = settings.local_passes > 0 and state.settled and state.iteration < settings.iterations
     for half in (1, 2):
         volume = FourierVolume.from_map(state.references[half - 1], max_radius=state.radius)
-        accumulator = SliceAccumulator(data.box, max_radius=data.radius)
+        accumulator = SliceAccumulator(data.box, max_radius=data.radius, device=device)
         rows = torch.nonzero(data.half_set == half)[:, 0]
         for start in range(0, len(rows), _BATCH):
             chosen = rows[start : start + _BATCH]
@@ -190,14 +210,23 @@ def final_maps(
                 data.group[chosen],
                 data.box,
             )
-            posterior = posterior_of(part, volume, state, chosen, settings, local=went_local)
-            insert_posterior(accumulator, part, posterior, data.radius, copies=copies if len(copies) > 1 else None)
-            rotations[chosen], shifts[chosen] = posterior.best()
-            probability[chosen], evidence[chosen] = posterior.probability(), posterior.log_evidence
-            significant[chosen] = posterior.effective_orientations()
+            told = None if axes is None else axes[chosen]
+            posterior = posterior_of(part, volume, state, chosen, settings, axes=told, local=went_local)
+            insert_posterior(
+                accumulator,
+                part,
+                posterior,
+                data.radius,
+                copies=copies if len(copies) > 1 else None,
+                helix=None if filament is None else filament.copies(pixel),
+            )
+            rotations[chosen], shifts[chosen] = (t.cpu() for t in posterior.best())
+            probability[chosen], evidence[chosen] = posterior.probability().cpu(), posterior.log_evidence.cpu()
+            significant[chosen] = posterior.effective_orientations().cpu()
             on_batch(f"half {half}, {start + len(chosen)} particles")
         if len(exact) > 1:
             accumulator = accumulator.symmetrised(exact)
-        maps.append(accumulator.reconstruct())
+        made = accumulator.reconstruct()
+        maps.append((made if filament is None else filament.symmetrised(made, pixel)).cpu())
         del accumulator, volume
     return FinalMaps(maps[0], maps[1], rotations, shifts, probability, evidence, significant)

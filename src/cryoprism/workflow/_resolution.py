@@ -97,6 +97,8 @@ class ResolutionSummary:
         Of the whole job so far.
     warnings
         What to be careful about, in words.
+    mask_made
+        How the mask came about where the user gave none, in words.
     """
 
     mean: Volume
@@ -113,6 +115,7 @@ class ResolutionSummary:
     viewing: ViewingDirections | None = None
     model: ModelFit | None = None
     warnings: tuple[str, ...] = field(default=())
+    mask_made: str = "made from the map"
 
     @property
     def sharpened(self) -> Volume:

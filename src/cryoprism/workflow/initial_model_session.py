@@ -118,7 +118,6 @@ def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
             diameter_in_angstroms=config.diameter_in_angstroms,
             pixel_size_in_angstroms=data.pixel_size_in_angstroms,
             shift_range_in_angstroms=config.shift_range_in_angstroms,
-            max_radius=data.radius,
             seed=config.seed,
         )
         model = _model(data, settings, config.starts, finest)

@@ -42,6 +42,12 @@ _RESULTS = (
     "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "local_resolution.mrc", "particles.star",
     "resolution.json",
 )  # fmt: skip
+# Which devices a stage works on; the others have a CPU's work to do.
+_DEVICES = {
+    RestoreConfig: ("cuda", "mps"),
+    ClassifyConfig: ("cuda", "mps"),
+    RefineConfig: ("cuda",),
+}
 _COARSEST_RINGS = 25.0
 # The molecule reaches a little beyond what is called its diameter, and picks are not exactly in its middle.
 _ROOM = 1.1
@@ -96,7 +102,7 @@ class _Run:
             "only_do_unfinished": not config.overwrite,
             "overwrite": config.overwrite,
             "workers": config.workers,
-            "device": config.device if kind in (RestoreConfig, ClassifyConfig) else "cpu",
+            "device": config.device if config.device.partition(":")[0] in _DEVICES.get(kind, ()) else "cpu",
             "seed": config.seed,
             "max_memory_in_gigabytes": config.max_memory_in_gigabytes,
         }

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,26 @@ from torch import Tensor
 
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Particles, Volume, write_map, write_particles
-from cryoprism.structure import read_mask, viewing_directions
+from cryoprism.structure import Filament, pose_network_start, read_mask, viewing_directions
 from cryoprism.structure.likelihood import packed_count
-from cryoprism.structure.refinement import RefinementSettings, RefinementState, refine, start_state
+from cryoprism.structure.refinement import RefinementSettings, RefinementState, refine, start_state, support_of
 
+from ._filaments import axes_of_filaments, filament_of, halves_by_filament, nearest_segments
 from ._files import fingerprint, write_json
 from ._jobs import Job, open_job
 from ._map_configs import RefineConfig
 from ._particle_data import ParticleData, checked_particles, load_particles, reference_in_box
 from ._progress import progress
-from ._refinement import FinalMaps, final_maps, map_of_poses, pose_columns, posed_particles, read_state, write_state
+from ._refinement import (
+    FinalMaps,
+    final_maps,
+    map_of_poses,
+    pose_columns,
+    posed_particles,
+    read_state,
+    search_device,
+    write_state,
+)
 from ._resolution import ResolutionSummary, summarise_resolution
 from .report import map_report
 from .report._passes import passes_section, poses_section
@@ -94,8 +104,7 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         memory does not suffice.
     """
     started = time.monotonic()
-    if config.device != "cpu":
-        raise InputError("--device", f"'{config.device}' was asked for", "Poses are searched on the cpu for now.")
+    device = search_device(config.device)
     particles, box, pixel = checked_particles(
         config.particles_file,
         diameter_in_angstroms=config.diameter_in_angstroms,
@@ -106,6 +115,9 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         raise InputError(
             "--reference", "nothing was given, and the table has no poses", "Make one with 'cryoprism initial-model'."
         )
+    filament = filament_of(config, box, pixel)
+    if filament is not None:
+        particles = halves_by_filament(particles, config.seed)
     sources = [path for path in (config.particles_file, named, config.mask_file) if path is not None]
     for path in sources:
         if not path.is_file():
@@ -118,16 +130,19 @@ def refine_session(config: RefineConfig) -> RefineSummary:
             return replace(_as_before(job), seconds=time.monotonic() - started)
         job.record_inputs(sources)
         data = _loaded(config, particles, box, pixel)
-        settings = _settings(config, data)
+        settings = _settings(config, data, filament)
         mask = _mask(config, data)
         state = read_state(job.path / _STATE, stamp) if config.only_do_unfinished else None
         if state is None:
-            state = _start(config, data, settings, named, _search_radius(config, data))
+            state = _start(config, data, settings, named, _search_radius(config, data), device)
         else:
+            state = state.on(device)
             log.info("Going on after pass %d", state.iteration)
         state = _refined(config, job, data, state, settings, mask, stamp)
         with progress("Final maps", 2 * math.ceil(len(data.particles) / 2048)) as step:
             final = final_maps(data, state, settings, step)
+        if mask is None and filament is not None:
+            mask = support_of(data.box, settings)
         return _finish(config, job, data, state, final, mask, stamp, started)
 
 
@@ -145,7 +160,7 @@ def _loaded(config: RefineConfig, particles: Particles, box: int, pixel: float) 
             diameter_in_angstroms=config.diameter_in_angstroms,
             scaled_box=config.scaled_box_in_pixels,
             weights_folder=config.weights_folder,
-            min_distance_in_angstroms=config.min_distance_in_angstroms,
+            min_distance_in_angstroms=nearest_segments(config),
             seed=config.seed,
             max_memory_in_gigabytes=config.max_memory_in_gigabytes,
             on_batch=step,
@@ -154,7 +169,7 @@ def _loaded(config: RefineConfig, particles: Particles, box: int, pixel: float) 
     return data
 
 
-def _settings(config: RefineConfig, data: ParticleData) -> RefinementSettings:
+def _settings(config: RefineConfig, data: ParticleData, filament: Filament | None) -> RefinementSettings:
     lowpass = config.initial_lowpass_in_angstroms
     if lowpass < 2 * data.pixel_size_in_angstroms:
         raise InputError(
@@ -169,8 +184,8 @@ def _settings(config: RefineConfig, data: ParticleData) -> RefinementSettings:
         initial_resolution_in_angstroms=lowpass,
         shift_range_in_angstroms=config.shift_range_in_angstroms,
         iterations=config.iterations,
-        max_radius=_search_radius(config, data),
         seed=config.seed,
+        filament=filament,
     )
 
 
@@ -191,7 +206,12 @@ def _mask(config: RefineConfig, data: ParticleData) -> Tensor | None:
 
 
 def _start(
-    config: RefineConfig, data: ParticleData, settings: RefinementSettings, named: Path | None, radius: int
+    config: RefineConfig,
+    data: ParticleData,
+    settings: RefinementSettings,
+    named: Path | None,
+    radius: int,
+    device: torch.device,
 ) -> RefinementState:
     lowpass = config.initial_lowpass_in_angstroms
     if named is None:
@@ -200,7 +220,9 @@ def _start(
     else:
         reference = reference_in_box(named, data.box, data.pixel_size_in_angstroms, lowpass)
     count = packed_count(radius)
-    return start_state(data.images[:, :count], data.transfer[:, :count], data.group, reference, settings, radius)
+    return start_state(
+        data.images[:, :count], data.transfer[:, :count], data.group, reference.to(device), settings, radius
+    )
 
 
 def _refined(
@@ -216,6 +238,7 @@ def _refined(
     if state.settled or state.iteration >= settings.iterations:
         return state
     count = int(state.noise_variance.shape[1])
+    candidates = _candidates(config, job, data, state, settings)
     with progress("Refining", settings.iterations - state.iteration) as step:
 
         def on_pass(now: RefinementState) -> None:
@@ -236,8 +259,32 @@ def _refined(
             state,
             settings,
             mask=mask,
+            axes=None if settings.filament is None else axes_of_filaments(data.particles),
+            candidates=candidates,
             on_pass=on_pass,
         )
+
+
+def _candidates(
+    config: RefineConfig, job: Job, data: ParticleData, state: RefinementState, settings: RefinementSettings
+) -> Tensor | None:
+    """Orientations that the pose network proposes for the first pass; None where it was not asked for, or is behind."""
+    if not config.pose_network or state.iteration:
+        return None
+    count = int(state.noise_variance.shape[1])
+    start = pose_network_start(
+        data.images[:, :count],
+        data.transfer[:, :count],
+        data.group,
+        state,
+        settings,
+        steps=config.pose_network_steps,
+        on_trained=lambda seconds: log.info("Pose network trained in %.0f CPU s", seconds),
+    )
+    log.info("%s", start.sentence())
+    facts = {field.name: getattr(start, field.name) for field in fields(start) if field.name != "candidates"}
+    job.note("pose_network", facts | {"saved_seconds": start.saved_seconds})
+    return start.candidates
 
 
 def _finish(
@@ -268,6 +315,9 @@ def _finish(
             on_stage=step,
         )
     summary = replace(summary, seconds=time.monotonic() - started)
+    if mask is not None and config.mask_file is None:
+        words = "the sphere of the diameter inside the filament's cylinder"
+        summary = replace(summary, mask_given=False, mask_made=words)
     for number, half in enumerate(halves, 1):
         write_map(job.path / f"half{number}.mrc", half)
     summary.write(job.path)
@@ -322,5 +372,8 @@ def _sections(data: ParticleData, state: RefinementState, final: FinalMaps) -> s
         "duplicates left out": str(data.duplicates),
         "micrographs": str(len(set(names))) if names else "not named",
     }
+    if state.history and "rise_in_angstroms" in state.history[-1]:
+        last = state.history[-1]
+        facts["rise and twist"] = f"{last['rise_in_angstroms']:.3f} Å, {last['twist_in_degrees']:.3f}°"
     distance = final.shifts.norm(dim=1) * data.pixel_size_in_angstroms
     return passes_section(state.history) + poses_section(final.probability.numpy(), distance.numpy(), facts)

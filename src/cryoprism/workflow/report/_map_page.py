@@ -209,7 +209,7 @@ def _fsc(summary: ResolutionSummary) -> str:
         if randomised is not None
         else "The effect of the mask was not measured."
     )
-    made = "as given" if summary.mask_given else "made from the map"
+    made = "as given" if summary.mask_given else summary.mask_made
     order = int(point_group_matrices(summary.symmetry).shape[0])
     model = None if summary.model is None else summary.model.fsc
     return (
