@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -58,6 +58,9 @@ class JobConfig(BaseModel):
         "max_memory_in_gigabytes": "--max-memory",
     }
 
+    #: Fields that name files but are no paths.
+    named_files: ClassVar[frozenset[str]] = frozenset({"inputs"})
+
     output: Path | None = Field(None, description="Folder to write; the next free KIND/jobNNN if absent.")
     only_do_unfinished: bool = Field(False, description="Continue in an existing folder and skip what is done.")
     overwrite: bool = Field(False, description="Start over in an existing folder.")
@@ -108,6 +111,14 @@ class JobConfig(BaseModel):
         """Name of a field as the user of the command line writes it, for example ``--pixel-size``."""
         return cls.options.get(field, "--" + field.replace("_", "-"))
 
+    @classmethod
+    def files(cls) -> frozenset[str]:
+        """Fields that name what is read: not their names but the contents of the files decide the result."""
+        paths = {
+            name for name, field in cls.model_fields.items() if Path in (field.annotation, *get_args(field.annotation))
+        }
+        return frozenset(paths) | cls.named_files
+
     def result_hash(self) -> str:
         """Hash of everything that decides the result: all fields but the bookkeeping ones, and CryoPrism's version."""
         content = self.model_dump(mode="json", exclude=set(self.bookkeeping))
@@ -154,6 +165,8 @@ class RestoreConfig(JobConfig):
     here wins.
     """
 
+    #: Every micrograph is judged by its own content, so that a session can grow.
+    bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {"inputs"}
     options: ClassVar[dict[str, str]] = {
         **JobConfig.options,
         "inputs": "IN",

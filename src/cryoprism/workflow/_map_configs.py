@@ -33,6 +33,7 @@ class RefineConfig(JobConfig):
         "maximum_resolution_in_angstroms": "--maximum-resolution",
         "pixel_size_in_angstroms": "--pixel-size",
     }
+    named_files: ClassVar[frozenset[str]] = frozenset({"reference"})
 
     particles_file: Path = Field(description=_PARTICLES)
     reference: str = Field("none", description="Map to start from; 'none' starts from poses that the table holds.")

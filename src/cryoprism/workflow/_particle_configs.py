@@ -17,6 +17,8 @@ __all__ = ["ClassifyConfig", "CtfRefineConfig", "ExtractConfig", "PickConfig", "
 class ExtractConfig(JobConfig):
     """Everything that decides what ``cryoprism extract`` does."""
 
+    #: Every micrograph is judged by its own content, so that a session can grow.
+    bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {"inputs"}
     options: ClassVar[dict[str, str]] = {
         **JobConfig.options,
         "inputs": "MICROGRAPHS",
@@ -156,8 +158,9 @@ class ReconstructConfig(JobConfig):
 class PickConfig(JobConfig):
     """Everything that decides what ``cryoprism pick`` does."""
 
-    #: These decide what is done with finished scores, not the scores.
+    #: These decide what is done with finished scores, not the scores; every micrograph is judged by its own content.
     bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {
+        "inputs",
         "threshold",
         "false_discovery_rate",
         "box_files",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryoprism.core import InputError
 from cryoprism.formats import read_catalogue, read_map, read_star, write_star
@@ -23,6 +23,7 @@ from ._map_configs import InitialModelConfig, ProcessConfig, RefineConfig
 from ._particle_configs import ClassifyConfig, ExtractConfig, PickConfig
 from ._particle_data import even_fast_size
 from ._resolution import ResolutionSummary, summarise_resolution
+from ._resume import changed_options, read_record
 from .classify_session import classify_session
 from .extract_session import extract_session
 from .initial_model_session import initial_model_session
@@ -36,6 +37,8 @@ from .session import restore_session
 __all__ = ["ProcessSummary", "process_session"]
 
 log = logging.getLogger("cryoprism")
+
+Settings = TypeVar("Settings", bound=JobConfig)
 
 _RESTORED = "cryoprismFlags"
 _RESULTS = (
@@ -88,18 +91,22 @@ class _Run:
         self.config, self.job, self.total = config, job, total
         self.rows: list[StageRow] = []
 
-    def common(self, folder: str, kind: type[JobConfig]) -> dict[str, Any]:
-        """Fields that all stages share; a stage goes on where it stopped unless it is to start over."""
-        config = self.config
-        return {
-            "output": self.job.path / folder,
-            "only_do_unfinished": not config.overwrite,
-            "overwrite": config.overwrite,
-            "workers": config.workers,
-            "device": config.device if kind in (RestoreConfig, ClassifyConfig) else "cpu",
-            "seed": config.seed,
-            "max_memory_in_gigabytes": config.max_memory_in_gigabytes,
-        }
+    def settings(self, folder: str, kind: type[Settings], **fields: Any) -> Settings:
+        """Configure a stage: it goes on where it stopped, unless it is to start over or had other options."""
+        config, output = self.config, self.job.path / folder
+        settings = kind(
+            output=output,
+            workers=config.workers,
+            device=config.device if kind in (RestoreConfig, ClassifyConfig) else "cpu",
+            seed=config.seed,
+            max_memory_in_gigabytes=config.max_memory_in_gigabytes,
+            **fields,
+        )
+        changes = changed_options(settings, read_record(output).get("config", {}))
+        if changes and not config.overwrite:
+            log.info("%s is done again: %s", folder, "; ".join(changes))
+        again = config.overwrite or bool(changes)
+        return settings.model_copy(update={"only_do_unfinished": not again, "overwrite": again})
 
     def stage(self, folder: str, work: Callable[[], Any], words: Callable[[Any], str]) -> Any:
         """Do one stage and keep what came of it."""
@@ -134,7 +141,7 @@ def process_session(config: ProcessConfig) -> ProcessSummary:
     )
     pixel = catalogue.optics_of(catalogue.micrographs[0]).pixel_size_in_angstroms
     done_before = all(_RESTORED in record.extra for record in catalogue) and len(config.inputs) == 1
-    with open_job("Process", config) as job:
+    with open_job("Process", config, in_stages=True) as job:
         job.record_inputs(record.path for record in catalogue)
         total = 3 + (not done_before) + bool(config.classes) + (config.reference is None)
         run = _Run(config, job, total)
@@ -154,14 +161,15 @@ def process_session(config: ProcessConfig) -> ProcessSummary:
 
 def _restore(run: _Run) -> Path:
     config = run.config
-    settings = RestoreConfig(
+    settings = run.settings(
+        "Restore",
+        RestoreConfig,
         inputs=config.inputs,
         pixel_size_in_angstroms=config.pixel_size_in_angstroms,
         voltage_in_kilovolts=config.voltage_in_kilovolts,
         spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
         amplitude_contrast=config.amplitude_contrast,
         views=False,
-        **run.common("Restore", RestoreConfig),
     )
     summary = run.stage(
         "Restore",
@@ -219,13 +227,14 @@ def _finest(restored: Path) -> float | None:
 def _pick(run: _Run, micrographs: Path) -> Path:
     config = run.config
     method = config.pick_method or ("blob" if config.reference is None else "template")
-    settings = PickConfig(
+    settings = run.settings(
+        "Pick",
+        PickConfig,
         inputs=(str(micrographs),),
         method=method,
         diameter_in_angstroms=config.diameter_in_angstroms,
         reference=config.reference if method == "template" else None,
         symmetry=config.symmetry,
-        **run.common("Pick", PickConfig),
     )
     summary = run.stage(
         "Pick",
@@ -254,13 +263,14 @@ def _extract(run: _Run, micrographs: Path, picks: Path, pixel: float, finest: fl
     config = run.config
     box = config.box_in_pixels or box_for(config.diameter_in_angstroms, pixel)
     side = config.scaled_box_in_pixels or scaled_box_for(box, pixel, finest)
-    settings = ExtractConfig(
+    settings = run.settings(
+        "Extract",
+        ExtractConfig,
         inputs=(str(micrographs),),
         coordinates=picks,
         box_in_pixels=box,
         scaled_box_in_pixels=side,
         diameter_in_angstroms=min(_ROOM * config.diameter_in_angstroms, 0.97 * box * pixel),
-        **run.common("Extract", ExtractConfig),
     )
     summary = run.stage(
         "Extract",
@@ -277,11 +287,12 @@ def _extract(run: _Run, micrographs: Path, picks: Path, pixel: float, finest: fl
 
 def _classify(run: _Run, particles: Path) -> Path:
     config = run.config
-    settings = ClassifyConfig(
+    settings = run.settings(
+        "Classify",
+        ClassifyConfig,
         particles_file=particles,
         classes=config.classes,
         diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
-        **run.common("Classify", ClassifyConfig),
     )
     summary = run.stage("Classify", lambda: classify_session(settings), lambda s: s.sentence())
     if not summary.selected_particles:
@@ -292,12 +303,13 @@ def _classify(run: _Run, particles: Path) -> Path:
 
 def _initial_model(run: _Run, particles: Path) -> Path:
     config = run.config
-    settings = InitialModelConfig(
+    settings = run.settings(
+        "InitialModel",
+        InitialModelConfig,
         particles_file=particles,
         symmetry=config.symmetry,
         diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
         starts=config.starts,
-        **run.common("InitialModel", InitialModelConfig),
     )
     summary = run.stage("InitialModel", lambda: initial_model_session(settings), lambda s: s.sentence)
     return Path(summary.map)
@@ -306,7 +318,9 @@ def _initial_model(run: _Run, particles: Path) -> Path:
 def _refine(run: _Run, particles: Path, reference: Path, restored: Path) -> RefineSummary:
     config = run.config
     weights = restored.parent / "weights"
-    settings = RefineConfig(
+    settings = run.settings(
+        "Refine",
+        RefineConfig,
         particles_file=particles,
         reference=str(reference),
         symmetry=config.symmetry,
@@ -314,7 +328,6 @@ def _refine(run: _Run, particles: Path, reference: Path, restored: Path) -> Refi
         initial_lowpass_in_angstroms=config.initial_lowpass_in_angstroms,
         weights_folder=weights if config.weights else None,
         iterations=config.iterations,
-        **run.common("Refine", RefineConfig),
     )
     summary: RefineSummary = run.stage("Refine", lambda: refine_session(settings), lambda s: s.sentences[0])
     return summary

@@ -50,6 +50,7 @@ class TrainPickerConfig(JobConfig):
         "adapt_to": "--adapt",
         "diameter_in_angstroms": "--diameter",
     }
+    named_files: ClassVar[frozenset[str]] = frozenset({"adapt_to"})
 
     structures: Path | None = Field(None, description="Folder of PDB or mmCIF files; phantoms if absent.")
     excluded: Annotated[tuple[str, ...], BeforeValidator(_as_names)] = Field(
