@@ -164,7 +164,7 @@ def test_a_killed_run_goes_on_where_it_was(session: Path, monkeypatch: pytest.Mo
     assert not Path("out/selected.star").exists()
     with pytest.raises(InputError, match="--seed was 0, now 3"):
         classify_session(config(only_do_unfinished=True, seed=3))
-    with Path("particles.star").open("a") as table:
+    with Path("in/particles.star").open("a") as table:
         table.write("\n# as another program may add\n")
     classify_session(config(only_do_unfinished=True))
     assert len(seen) > count

@@ -194,9 +194,9 @@ def open_job(kind: str, config: JobConfig, *, root: str | Path = ".", in_stages:
     The folder is ``config.output``, or the next free ``root/KIND/jobNNN``. Inside the block, log records of the
     ``cryoprism`` logger and warnings go to ``run.log`` as well.
 
-    A folder that was made here, and in which a run was refused (``InputError``) before anything came out, is removed
-    again: the command with corrected options finds no obstacle. One that was there before, as RELION makes it, gets the
-    failure marker, and what such a run left in it does not count as content the next time.
+    A folder that was made here, and in which a run was refused (``InputError``, ``OSError``) before anything came out,
+    is removed again: the command with corrected options finds no obstacle. One that was there before, as RELION makes
+    it, gets the failure marker, and what such a run left in it does not count as content the next time.
 
     ``only_do_unfinished`` continues the same job: options that decide the result have to be those of the earlier run,
     since nothing that is there could be kept otherwise. A job ``in_stages`` judges that stage by stage itself.
@@ -226,7 +226,9 @@ def open_job(kind: str, config: JobConfig, *, root: str | Path = ".", in_stages:
                 status = "interrupted" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "failure"
                 log.debug("%s", status, exc_info=error)
                 _finish_anyway(job, status)
-                refused = isinstance(error, InputError)
+                refused = isinstance(error, InputError | OSError)
+                if isinstance(error, OSError) and error.filename is None:
+                    error.filename = str(path)  # numpy and torch do not say where the disk is full
                 raise
             job._finish("success")
     finally:

@@ -39,7 +39,7 @@ from ._config import RestoreConfig
 from ._files import atomic_path
 from ._particle_configs import PickConfig
 
-__all__ = ["FLOOR", "Candidates", "PickTask", "read_candidates", "score_micrograph"]
+__all__ = ["FLOOR", "Candidates", "PickTask", "read_candidates", "require_reference", "score_micrograph"]
 
 #: Lowest figure of merit that is kept: standard deviations, or log-odds of the learned picker.
 FLOOR = {"blob": 1.5, "template": 1.5, "learned": -6.0}
@@ -188,6 +188,17 @@ def _classical(
         pixel_size_in_angstroms=pixel,
         diameter_map=blobs.diameter_in_angstroms,
     )
+
+
+def require_reference(config: PickConfig) -> None:
+    """Refuse a reference that cannot be used, before any micrograph is read.
+
+    Raises
+    ------
+    InputError
+        As ``templates_from_map`` and ``templates_from_images``.
+    """
+    _templates(config)
 
 
 def _templates(config: PickConfig) -> Templates:

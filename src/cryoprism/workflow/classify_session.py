@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import math
 import pickle
@@ -161,7 +162,7 @@ def _common_pixel(particles: Particles) -> float:
         raise InputError(
             particles.source,
             f"holds images of {len(sizes)} pixel sizes ({sizes[0]:g} to {sizes[-1]:g} Å)",
-            "Extract them at one pixel size, or classify each optics group on its own.",
+            "Extract them at one pixel size ('cryoprism extract --scale'), or classify each optics group on its own.",
         )
     return float(sizes[0])
 
@@ -225,6 +226,10 @@ def _load(particles: Particles, side: int, ctf: bool) -> tuple[Tensor, Tensor | 
         for start in range(0, len(particles), _BATCH):
             rows = torch.arange(start, min(start + _BATCH, len(particles)))
             whole = read_particle_images(particles, rows)
+            flat = (whole.flatten(1).std(1) == 0).nonzero()
+            if len(flat):
+                name = particles.image_names[int(rows[int(flat[0, 0])])]
+                raise InputError(particles.source, f"image {name} holds one value only", "Delete that row.")
             images[rows] = whole if side == box else fourier_crop(whole, (side, side))
             if transfer is not None:
                 transfer[rows] = transfer_at(scaled, k[None, :, 1], k[None, :, 0], rows)[:, 0]
@@ -253,8 +258,11 @@ def _keeper(
 ) -> Callable[[ClassificationState], None]:
     def keep(state: ClassificationState) -> None:
         content: dict[str, Any] = {f.name: getattr(state, f.name) for f in fields(state)}
+        # Through memory: torch tells of a full disk in a way that nobody can read.
+        packed = io.BytesIO()
+        torch.save({"stamp": stamp, **content}, packed)
         with atomic_path(path) as temporary:
-            torch.save({"stamp": stamp, **content}, temporary)
+            temporary.write_bytes(packed.getbuffer())
         step(f"{extent / state.radius:.1f} Å, log-likelihood {float(state.trace[-1]):.2f}")
 
     return keep

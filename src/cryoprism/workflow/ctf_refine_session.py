@@ -42,6 +42,7 @@ from ._files import fingerprint, write_json
 from ._jobs import Job, open_job
 from ._memory import GIGABYTE, available_memory_in_bytes
 from ._particle_configs import CtfRefineConfig
+from ._particle_data import require_reachable
 from ._progress import progress
 
 __all__ = ["CtfRefineSummary", "ctf_refine_session"]
@@ -112,6 +113,7 @@ def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
     half_set = split_half_sets(particles)
     leaked_halves(particles, contents=False)
     one, two, mask = _maps(config)
+    require_reachable(config.maximum_resolution_in_angstroms, one.voxel_size_in_angstroms)
     _check_memory(config, one, particles)
     with open_job("CtfRefine", config) as job:
         sources = [p for p in (config.particles_file, config.half1, config.half2, config.mask_file) if p is not None]
@@ -153,8 +155,6 @@ def _maps(config: CtfRefineConfig) -> tuple[Volume, Volume, Tensor | None]:
     if config.half1.resolve() == config.half2.resolve():
         raise InputError(config.half2, "is the first half map again", "Give the two half maps of one refinement.")
     one, two = read_map(config.half1), read_map(config.half2)
-    if one.data.shape != two.data.shape:
-        raise InputError(config.half2, f"{tuple(two.data.shape)} voxels, the other {tuple(one.data.shape)}", "Match.")
     require_half_maps(one.data, two.data, names=(str(config.half1), str(config.half2)))
     return one, two, None if config.mask_file is None else read_mask(config.mask_file, one)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cryoprism.core import InputError
-from cryoprism.formats import read_catalogue, read_map, read_star, write_star
+from cryoprism.formats import Catalogue, read_catalogue, read_map, read_star, write_star
 from cryoprism.particles import select_micrographs
 
 from ._config import JobConfig, RestoreConfig
@@ -21,9 +21,10 @@ from ._files import atomic_path, write_json
 from ._jobs import Job, open_job
 from ._map_configs import InitialModelConfig, ProcessConfig, RefineConfig
 from ._particle_configs import ClassifyConfig, ExtractConfig, PickConfig
-from ._particle_data import even_fast_size
+from ._particle_data import even_fast_size, read_reference
 from ._resolution import ResolutionSummary, summarise_resolution
 from ._resume import changed_options, read_record
+from ._room import require_room
 from .classify_session import classify_session
 from .extract_session import extract_session
 from .initial_model_session import initial_model_session
@@ -49,6 +50,7 @@ _COARSEST_RINGS = 25.0
 # The molecule reaches a little beyond what is called its diameter, and picks are not exactly in its middle.
 _ROOM = 1.1
 _BOX_IN_DIAMETERS = 1.4
+_MOST_OF_BOX = 0.95
 _WORTH_SCALING = 0.87
 
 
@@ -87,8 +89,8 @@ class ProcessSummary:
 class _Run:
     """The stages that are done, and how the next one is called."""
 
-    def __init__(self, config: ProcessConfig, job: Job, total: int) -> None:
-        self.config, self.job, self.total = config, job, total
+    def __init__(self, config: ProcessConfig, job: Job, total: int, pixel: float) -> None:
+        self.config, self.job, self.total, self.pixel = config, job, total, pixel
         self.rows: list[StageRow] = []
 
     def settings(self, folder: str, kind: type[Settings], **fields: Any) -> Settings:
@@ -140,15 +142,16 @@ def process_session(config: ProcessConfig) -> ProcessSummary:
         amplitude_contrast=config.amplitude_contrast,
     )
     pixel = catalogue.optics_of(catalogue.micrographs[0]).pixel_size_in_angstroms
+    _check_before_work(config, catalogue, pixel)
     done_before = all(_RESTORED in record.extra for record in catalogue) and len(config.inputs) == 1
     with open_job("Process", config, in_stages=True) as job:
         job.record_inputs(record.path for record in catalogue)
         total = 3 + (not done_before) + bool(config.classes) + (config.reference is None)
-        run = _Run(config, job, total)
+        run = _Run(config, job, total, pixel)
         restored = Path(config.inputs[0]) if done_before else _restore(run)
         micrographs = _selected(job, restored)
         picks = _pick(run, micrographs)
-        particles = _extract(run, micrographs, picks, pixel, _finest(restored))
+        particles = _extract(run, micrographs, picks, _finest(restored))
         if config.classes:
             particles = _classify(run, particles)
         reference = config.reference or _initial_model(run, particles)
@@ -157,6 +160,26 @@ def process_session(config: ProcessConfig) -> ProcessSummary:
         return ProcessSummary(
             output=job.path, stages=tuple(run.rows), refinement=refinement, seconds=time.monotonic() - started
         )
+
+
+def _check_before_work(config: ProcessConfig, catalogue: Catalogue, pixel: float) -> None:
+    """Refuse now what a stage would refuse after hours."""
+    require_room(catalogue, config.diameter_in_angstroms)
+    box = config.box_in_pixels
+    if box is not None and box * pixel <= config.diameter_in_angstroms:
+        raise InputError(
+            "--box",
+            f"{box} pixels are {box * pixel:.4g} Å, but the particle measures {config.diameter_in_angstroms:g} Å",
+            f"Give about {box_for(config.diameter_in_angstroms, pixel)} pixels (1.4 diameters), or leave --box out.",
+        )
+    if config.reference is not None:
+        read_reference(config.reference)
+
+
+def with_room(config: ProcessConfig, pixel: float) -> float:
+    """Diameter of the circle that holds every particle [Å]: a little more than was given, as far as the box goes."""
+    box = config.box_in_pixels or box_for(config.diameter_in_angstroms, pixel)
+    return min(_ROOM * config.diameter_in_angstroms, max(config.diameter_in_angstroms, _MOST_OF_BOX * box * pixel))
 
 
 def _restore(run: _Run) -> Path:
@@ -242,7 +265,12 @@ def _pick(run: _Run, micrographs: Path) -> Path:
         lambda s: f"{s.particles} particles on {s.micrographs} micrographs. {s.how}",
     )
     if summary.particles < 2:
-        raise InputError("Pick", f"{summary.particles} particles", "Check --diameter, or try another --pick-method.")
+        raise InputError(
+            "Pick",
+            f"{summary.particles} particles on {summary.micrographs} micrographs",
+            f"Look at {micrographs.parent / 'report.html'} first: do the micrographs show Thon rings? Then check "
+            "--diameter and the pixel size, or try another --pick-method.",
+        )
     return Path(summary.output)
 
 
@@ -259,8 +287,8 @@ def scaled_box_for(box: int, pixel_size_in_angstroms: float, finest_in_angstroms
     return side if side <= _WORTH_SCALING * box else None
 
 
-def _extract(run: _Run, micrographs: Path, picks: Path, pixel: float, finest: float | None) -> Path:
-    config = run.config
+def _extract(run: _Run, micrographs: Path, picks: Path, finest: float | None) -> Path:
+    config, pixel = run.config, run.pixel
     box = config.box_in_pixels or box_for(config.diameter_in_angstroms, pixel)
     side = config.scaled_box_in_pixels or scaled_box_for(box, pixel, finest)
     settings = run.settings(
@@ -270,7 +298,7 @@ def _extract(run: _Run, micrographs: Path, picks: Path, pixel: float, finest: fl
         coordinates=picks,
         box_in_pixels=box,
         scaled_box_in_pixels=side,
-        diameter_in_angstroms=min(_ROOM * config.diameter_in_angstroms, 0.97 * box * pixel),
+        diameter_in_angstroms=with_room(config, pixel),
     )
     summary = run.stage(
         "Extract",
@@ -292,7 +320,7 @@ def _classify(run: _Run, particles: Path) -> Path:
         ClassifyConfig,
         particles_file=particles,
         classes=config.classes,
-        diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
+        diameter_in_angstroms=with_room(config, run.pixel),
     )
     summary = run.stage("Classify", lambda: classify_session(settings), lambda s: s.sentence())
     if not summary.selected_particles:
@@ -308,7 +336,7 @@ def _initial_model(run: _Run, particles: Path) -> Path:
         InitialModelConfig,
         particles_file=particles,
         symmetry=config.symmetry,
-        diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
+        diameter_in_angstroms=with_room(config, run.pixel),
         starts=config.starts,
     )
     summary = run.stage("InitialModel", lambda: initial_model_session(settings), lambda s: s.sentence)
@@ -324,7 +352,7 @@ def _refine(run: _Run, particles: Path, reference: Path, restored: Path) -> Refi
         particles_file=particles,
         reference=str(reference),
         symmetry=config.symmetry,
-        diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
+        diameter_in_angstroms=with_room(config, run.pixel),
         initial_lowpass_in_angstroms=config.initial_lowpass_in_angstroms,
         weights_folder=weights if config.weights else None,
         iterations=config.iterations,

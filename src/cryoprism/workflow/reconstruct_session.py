@@ -31,6 +31,7 @@ from ._files import write_json
 from ._jobs import Job, open_job
 from ._memory import GIGABYTE, available_memory_in_bytes
 from ._particle_configs import ReconstructConfig
+from ._particle_data import require_reachable
 from ._progress import Step, progress
 
 __all__ = ["ReconstructSummary", "reconstruct_session"]
@@ -140,7 +141,7 @@ def _common_pixel(particles: Particles) -> float:
         raise InputError(
             particles.source,
             f"holds images of {len(sizes)} pixel sizes ({sizes[0]:g} to {sizes[-1]:g} Å)",
-            "Extract them at one pixel size, or reconstruct each optics group on its own.",
+            "Extract them at one pixel size ('cryoprism extract --scale'), or reconstruct each optics group on its own.",
         )
     return float(sizes[0])
 
@@ -150,6 +151,7 @@ def _radius(config: ReconstructConfig, box: int, pixel: float) -> int:
     limit = config.maximum_resolution_in_angstroms
     if limit is None:
         return most
+    require_reachable(limit, pixel)
     radius = round(box * pixel / limit)
     if radius < 1:
         raise InputError("--maximum-resolution", f"{limit:g} Å is more than the box of {box * pixel:g} Å", "Lower it.")

@@ -22,7 +22,7 @@ from cryoprism.structure.refinement import RefinementSettings, RefinementState, 
 from ._files import fingerprint, write_json
 from ._jobs import Job, open_job
 from ._map_configs import RefineConfig
-from ._particle_data import ParticleData, checked_particles, load_particles, reference_in_box
+from ._particle_data import ParticleData, checked_particles, load_particles, reference_in_box, require_reachable
 from ._progress import progress
 from ._refinement import FinalMaps, final_maps, map_of_poses, pose_columns, posed_particles, read_state, write_state
 from ._resolution import ResolutionSummary, summarise_resolution
@@ -178,6 +178,7 @@ def _search_radius(config: RefineConfig, data: ParticleData) -> int:
     limit = config.maximum_resolution_in_angstroms
     if limit is None:
         return data.radius
+    require_reachable(limit, data.pixel_size_in_angstroms)
     radius = round(data.box * data.pixel_size_in_angstroms / limit)
     if radius < 4:
         raise InputError("--maximum-resolution", f"{limit:g} Å leaves {radius} shells of the box", "Lower it.")

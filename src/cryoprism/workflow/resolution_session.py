@@ -85,10 +85,12 @@ def measure_resolution(config: ResolutionConfig) -> ResolutionResult:
     for path in (config.half1, config.half2):
         if not path.is_file():
             raise InputError(
-                path, "no such file", "Give the two unfiltered half maps, for example half1.mrc half2.mrc."
+                path, "does not exist", "Give the two unfiltered half maps, for example half1.mrc half2.mrc."
             )
     if config.half1.resolve() == config.half2.resolve():
         raise InputError(config.half2, "is the first half map again", "Give the two half maps of one refinement.")
+    if config.model_file is not None and not config.model_file.is_file():
+        raise InputError(config.model_file, "does not exist", "Give a PDB or mmCIF file in --model.")
     with _known_voxel_size(config):
         half1, half2 = (read_map(path, config.voxel_size_in_angstroms) for path in (config.half1, config.half2))
     _require_memory(half1, config)

@@ -111,6 +111,12 @@ def run_train_picker(config: TrainPickerConfig) -> TrainPickerSummary:
     InputError
         No usable structures, no clicks, values that are missing or out of bounds.
     """
+    if config.structures is not None and not config.structures.is_dir():
+        raise InputError(
+            "--structures",
+            f"{config.structures} does not exist or is no folder",
+            "Name a folder of PDB or mmCIF files, or leave it out to train on phantoms.",
+        )
     with open_job("TrainPicker", config) as job, _threads(config.workers):
         picker, facts = _adapted(config, job) if config.adapt_to is not None else _trained(config, job)
         weights, card = job.path / "picker.safetensors", job.path / "picker.md"
