@@ -47,7 +47,11 @@ def _other_box(folder: Path) -> None:
 _RECONSTRUCT = (
     *common(),
     Case("no poses", posed(change=no_poses), words=("particles.star", "rlnAngleRot")),
-    Case("one particle in both halves", posed(change=repeated), words=("particles.star", "half sets share", "rows 1 and 40")),
+    Case(
+        "one particle in both halves",
+        posed(change=repeated),
+        words=("particles.star", "half sets share", "rows 1 and 40"),
+    ),
     Case("unknown point group", posed("--symmetry", "Q"), words=("--symmetry", "'Q'", "Dn")),
     Case(
         "--maximum-resolution beyond Nyquist",
@@ -136,7 +140,11 @@ _CTF_REFINE = (
     *common(*TILT),
     Case("no poses", posed(*TILT, change=no_poses), words=("particles.star", "rlnAngleRot")),
     Case("no half sets", posed(*TILT, change=_no_halves), words=("particles.star", "rlnRandomSubset")),
-    Case("one particle in both halves", posed(*TILT, change=repeated), words=("particles.star", "half sets share", "rows 1 and 40")),
+    Case(
+        "one particle in both halves",
+        posed(*TILT, change=repeated),
+        words=("particles.star", "half sets share", "rows 1 and 40"),
+    ),
     Case("no half maps", posed(), words=("--half1",)),
     Case(
         "half map that does not exist",

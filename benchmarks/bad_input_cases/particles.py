@@ -112,7 +112,11 @@ _MODEL = (
     Case("wrong pixel size", posed(*MODEL, "--pixel-size", "0.3"), words=("--diameter", "60 Å", "9.6 Å")),
     Case("unknown point group", posed(*MODEL, "--symmetry", "Q"), words=("--symmetry", "'Q'", "Dn")),
     Case("image of one value", posed(*MODEL, images=_constant), words=("000005@particles.mrcs", "one value")),
-    Case("one particle in both halves", posed(*MODEL, change=repeated), words=("particles.star", "half sets share", "rows 1 and 40")),
+    Case(
+        "one particle in both halves",
+        posed(*MODEL, change=repeated),
+        words=("particles.star", "half sets share", "rows 1 and 40"),
+    ),
     disk(*MODEL, size="30k"),
 )
 
@@ -127,7 +131,11 @@ _REFINE = (
         kept=("map.mrc",),
     ),
     Case("particles listed twice", posed(*REFINE, change=_same_picture_twice), code=0, kept=("map.mrc",)),
-    Case("one particle in both halves", posed(*REFINE, change=repeated), words=("particles.star", "half sets share", "rows 1 and 40")),
+    Case(
+        "one particle in both halves",
+        posed(*REFINE, change=repeated),
+        words=("particles.star", "half sets share", "rows 1 and 40"),
+    ),
     Case("all particles in one half", posed(*REFINE, change=_one_half), words=("particles.star", "40 and 0")),
     Case(
         "--diameter larger than the box",

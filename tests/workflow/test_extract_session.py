@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 from cryoprism.cli import extract, main
-from cryoprism.core import CryoPrismWarning, InputError
+from cryoprism.core import CryoPrismWarning, InputError, OutputError
 from cryoprism.formats import (
     Coordinates,
+    read_catalogue,
     read_mrc_header,
     read_particle_images,
     read_particles,
@@ -23,7 +25,9 @@ from cryoprism.formats import (
 )
 from cryoprism.restoration import LABELS
 from cryoprism.workflow import ExtractConfig, extract_session
+from cryoprism.workflow._coordinates import session_coordinates
 
+module = importlib.import_module("cryoprism.workflow.extract_session")
 STEMS = ("one", "two", "three")
 XY = torch.tensor([[60.0, 70.0], [120.25, 55.0], [61.0, 71.0], [150.0, 140.0], [5.0, 100.0]], dtype=torch.float64)
 SCORES = torch.tensor([0.4, 0.9, 0.7, 0.5, 0.8])
@@ -220,8 +224,8 @@ def test_bad_input_is_one_line_and_exit_code_2(session: Path, capsys: pytest.Cap
         (["restored/micrographs.star", "--box", "40"], "--coordinates: nothing was given"),
         ([*good[:3], "--box", "9999999"], "--box"),
         ([*good, "--scale", "80"], "--scale: 80 pixels are more than the box of 40"),
-        ([*good[:3], "--box", "300"], "300 pixels on a micrograph of 220 x 200"),
-        ([*good, "--diameter", "900"], "larger box or a smaller diameter"),
+        ([*good[:3], "--box", "300"], "300 pixels, but the micrographs have 220 x 200"),
+        ([*good, "--diameter", "900"], "does not fit into the box of 40 pixels (80 Å)"),
         ([good[0], "--coordinates", "gone", "--box", "40"], "gone: does not exist"),
         ([good[0], "--coordinates", "empty", "--box", "40"], "holds no coordinate files"),
         ([good[0], "--coordinates", "wrong", "--box", "40"], "no coordinates of any of 3 micrographs"),
@@ -316,3 +320,69 @@ def test_real_apoferritin_is_a_bright_shell(tmp_path: Path, real_data: Path, mon
     assert 24 <= brightest <= 54
     assert max(shell) > shell[0] + 0.05
     assert max(shell) > shell[-1] + 0.2
+
+
+def test_coordinates_of_other_micrographs_are_named(session: Path) -> None:
+    for stem in ("four", "five"):
+        write_coordinates(Path(f"pick/coordinates/{stem}.star"), Coordinates(XY, SCORES), micrograph=f"{stem}.mrc")
+    with pytest.warns(CryoPrismWarning, match="pick: has coordinates of 2 micrographs that are not .* such as 'five'"):
+        summary = extract_session(config())
+    assert summary.particles == 9
+    rows = "".join(f"{stem}.mrc 60 70\n" for stem in (*STEMS, "six"))
+    Path("all.star").write_text(f"data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n{rows}")
+    with pytest.warns(CryoPrismWarning, match="all.star: has coordinates of 1 .* 'six'"):
+        assert extract_session(config(coordinates="all.star", output="b")).particles == 3
+
+
+def test_a_file_whose_rows_name_another_micrograph_is_refused(session: Path) -> None:
+    Path("pick/coordinates/two.star").write_text(
+        "data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\nother.mrc 60 70\n"
+    )
+    with pytest.raises(InputError, match=r"two\.star: is named after 'two' but its rows name 'other'"):
+        extract_session(config())
+
+
+def test_coordinates_outside_are_said_and_most_outside_are_refused(session: Path) -> None:
+    far = torch.cat([XY, torch.tensor([[900.0, 800.0], [219.4, 100.0], [-0.4, 100.0]], dtype=torch.float64)])
+    write_coordinates(Path("pick/coordinates/one.star"), Coordinates(far), micrograph="one.mrc")
+    with pytest.warns(CryoPrismWarning, match=r"1 of 18 coordinates lie outside .*one\.mrc"):
+        assert extract_session(config()).particles == 9
+    write_coordinates(Path("pick/coordinates/one.star"), Coordinates(20 * XY), micrograph="one.mrc")
+    summary = extract_session(config(output="b"))
+    assert [name for name, _ in summary.failed] == ["one"]
+    assert "5 of 5 coordinates lie outside its 220 x 200 pixels" in summary.failed[0][1]
+
+
+def test_sizes_are_judged_before_the_folder_is_made(session: Path) -> None:
+    with pytest.raises(InputError, match=r"--diameter: 90 Å does not fit into the box of 40 pixels \(80 Å\)"):
+        extract_session(config(diameter_in_angstroms=90.0))
+    with pytest.raises(InputError, match="--box: 230 pixels, but the micrographs have 220 x 200"):
+        extract_session(config(box_in_pixels=230))
+    assert not Path("out").exists()
+
+
+def test_a_folder_that_may_not_be_read_is_said(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(path: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", locked)
+    with pytest.raises(InputError, match=r"pick: cannot be read \(Permission denied\).*permissions"):
+        session_coordinates(Path("pick"), read_catalogue("restored/micrographs.star").micrographs)
+
+
+def test_a_full_disk_stops_the_job(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = module.write_stack
+
+    def full(path: Path, *rest: object) -> None:
+        if path.stem == "two":
+            raise OutputError(path, "cannot be written (No space left on device)", "Free some.")
+        write(path, *rest)
+
+    monkeypatch.setattr(module, "write_stack", full)
+    with pytest.raises(OutputError, match=r"two\.mrcs"):
+        extract_session(config())
+    assert Path("out/RELION_JOB_EXIT_FAILURE").exists()
+    assert Path("out/particles/one.mrcs").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(session)
+    assert extract_session(config(only_do_unfinished=True)).skipped == 1

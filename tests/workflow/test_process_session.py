@@ -16,7 +16,7 @@ from cryoprism.structure import fourier_shell_correlation, low_pass
 from cryoprism.synthesis import Scene, SessionConfig, phantom, simulate_session, specimen_from_phantom
 from cryoprism.workflow import InitialModelConfig, ProcessConfig, initial_model_session, process_session
 from cryoprism.workflow._particle_data import even_fast_size
-from cryoprism.workflow.process_session import box_for, scaled_box_for
+from cryoprism.workflow.process_session import box_for, scaled_box_for, with_room
 
 PIXEL, DIAMETER, SIDE = 3.0, 120.0, 60
 # What to be careful about is said as a warning; here it is no error.
@@ -159,3 +159,22 @@ def test_errors_come_before_work(session: Path, tmp_path: Path) -> None:
         config(session, tmp_path, box_in_pixels=64, scaled_box_in_pixels=80)
     with pytest.raises(InputError, match="--symmetry"):
         config(session, tmp_path, symmetry="X")
+
+
+def test_sizes_are_judged_before_work_and_by_what_was_typed(session: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(
+        InputError, match=r"--box: 36 pixels are 108 Å, but the particle measures 120 Å.*about 60 pixels"
+    ):
+        process_session(config(session, out, box_in_pixels=36))
+    with pytest.raises(InputError, match=r"--diameter: 1300 Å does not fit into .*1200 Å"):
+        process_session(config(session, out, diameter_in_angstroms=1300.0))
+    flat = tmp_path / "flat.mrc"
+    write_map(flat, Volume(torch.ones(8, 8, 8), PIXEL))
+    with pytest.raises(InputError, match="one value only"):
+        process_session(config(session, out, reference=flat))
+    assert not out.exists()
+    # Never more than the box holds, never less than what was given.
+    assert with_room(config(session, out), PIXEL) == pytest.approx(132.0)
+    assert with_room(config(session, out, box_in_pixels=44), PIXEL) == pytest.approx(0.95 * 132)
+    assert with_room(config(session, out, box_in_pixels=41), PIXEL) == pytest.approx(120.0)

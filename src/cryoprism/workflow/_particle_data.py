@@ -31,6 +31,7 @@ from ._memory import GIGABYTE, available_memory_in_bytes
 __all__ = [
     "ParticleData",
     "checked_particles",
+    "common_pixel_size",
     "even_fast_size",
     "load_particles",
     "read_reference",
@@ -109,16 +110,10 @@ def checked_particles(
             "gives no defocus (rlnDefocusU, rlnDefocusV, rlnDefocusAngle)",
             "Run 'cryoprism restore' and extract from its micrographs.star.",
         )
-    sizes = sorted(set(particles.pixel_size_in_angstroms.tolist()))
-    if sizes[-1] / sizes[0] - 1 > 1e-4:
-        raise InputError(
-            path,
-            f"holds images of {len(sizes)} pixel sizes ({sizes[0]:g} to {sizes[-1]:g} Å)",
-            "Extract them at one pixel size ('cryoprism extract --scale'), or refine each optics group on its own.",
-        )
+    pixel = common_pixel_size(particles, "refine")
     if len(particles) < 2:
         raise InputError(path, f"holds {len(particles)} particle", "Two half maps need at least two.")
-    box, pixel = int(read_particle_images(particles, [0]).shape[-1]), float(sizes[0])
+    box = int(read_particle_images(particles, [0]).shape[-1])
     if box * pixel <= diameter_in_angstroms:
         raise InputError(
             "--diameter",
@@ -133,6 +128,24 @@ def checked_particles(
             stacklevel=3,
         )
     return particles, box, pixel
+
+
+def common_pixel_size(particles: Particles, verb: str) -> float:
+    """Pixel size that all images share [Å]; ``verb`` says in the remedy what may be done with each group on its own.
+
+    Raises
+    ------
+    InputError
+        There are several.
+    """
+    sizes = sorted(set(particles.pixel_size_in_angstroms.tolist()))
+    if sizes[-1] / sizes[0] - 1 > 1e-4:
+        raise InputError(
+            particles.source or "particles",
+            f"holds images of {len(sizes)} pixel sizes ({sizes[0]:g} to {sizes[-1]:g} Å)",
+            f"Extract them at one pixel size ('cryoprism extract --scale'), or {verb} each optics group on its own.",
+        )
+    return float(sizes[0])
 
 
 def without_duplicates(particles: Particles, min_distance_in_angstroms: float, seed: int) -> tuple[Particles, int]:

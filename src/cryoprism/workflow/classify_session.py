@@ -44,6 +44,7 @@ from ._files import atomic_path, fingerprint, write_json
 from ._jobs import Job, open_job
 from ._memory import GIGABYTE, available_memory_in_bytes
 from ._particle_configs import ClassifyConfig
+from ._particle_data import common_pixel_size
 from ._progress import progress
 
 __all__ = ["ClassifySummary", "classify_session"]
@@ -112,7 +113,7 @@ def classify_session(config: ClassifyConfig) -> ClassifySummary:
     started = time.monotonic()
     resolve_device(config.device)
     particles = read_particles(config.particles_file, pixel_size_in_angstroms=config.pixel_size_in_angstroms)
-    pixel = _common_pixel(particles)
+    pixel = common_pixel_size(particles, "classify")
     box = int(read_particle_images(particles, [0]).shape[-1])
     side = _scaled_side(config, box, pixel)
     _check(config, particles, side, pixel * box / side)
@@ -154,17 +155,6 @@ def classify_session(config: ClassifyConfig) -> ClassifySummary:
             result={f.name: getattr(summary, f.name) for f in fields(summary) if f.name not in ("output", "skipped")},
         )
     return summary
-
-
-def _common_pixel(particles: Particles) -> float:
-    sizes = sorted(set(particles.pixel_size_in_angstroms.tolist()))
-    if len(sizes) > 1:
-        raise InputError(
-            particles.source,
-            f"holds images of {len(sizes)} pixel sizes ({sizes[0]:g} to {sizes[-1]:g} Å)",
-            "Extract them at one pixel size ('cryoprism extract --scale'), or classify each optics group on its own.",
-        )
-    return float(sizes[0])
 
 
 def _scaled_side(config: ClassifyConfig, box: int, pixel: float) -> int:

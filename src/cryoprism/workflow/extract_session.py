@@ -228,7 +228,7 @@ def _run(
         raise InputError(
             config.coordinates if results else config.inputs[0],
             f"no particle is left ({counts['at_edge']} at edges, {counts['duplicates']} duplicates, "
-            f"{counts['without_contrast']} without contrast, {len(failed)} micrographs not read)",
+            f"{counts['without_contrast']} without contrast, {len(failed)} micrographs that cannot be used)",
             failed[0][1] if failed else "Take a smaller --box or --edge, and check that coordinates are in pixels.",
         )
     particles, columns = particles_table(

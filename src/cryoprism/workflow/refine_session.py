@@ -263,6 +263,7 @@ def _finish(
             mask,
             symmetry=config.symmetry,
             particles_count=len(posed),
+            smaller_half=min(data.counts),
             viewing=viewing_directions(angles[:, 0], angles[:, 1], symmetry=config.symmetry),
             local=config.local,
             seed=config.seed,
