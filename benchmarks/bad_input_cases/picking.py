@@ -171,10 +171,10 @@ _PICK = (
     Case("reference cut short", steps(_reference(truncate), then=TEMPLATE), words=("reference.mrc", "cut short")),
     Case("unknown point group", one(lambda p: None, *PICK, "--symmetry", "Q"), words=("--symmetry", "'Q'", "Dn")),
     Case(
-        "--weights that are no weights",
+        "--picker that is no picker",
         lambda f: (
             (f / "w.safetensors").write_text("x")
-            and [*one(lambda p: None)(f), *PICK, "--method", "learned", "--weights", "w.safetensors"]
+            and [*one(lambda p: None)(f), *PICK, "--method", "learned", "--picker", "w.safetensors"]
         ),
         words=("w.safetensors",),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from cryoprism.formats import (
     write_coordinates,
     write_mrc,
 )
+from cryoprism.formats.star import find_block
 from cryoprism.restoration import LABELS
 from cryoprism.workflow import ExtractConfig, extract_session
 from cryoprism.workflow._coordinates import session_coordinates
@@ -233,7 +235,7 @@ def test_bad_input_is_one_line_and_exit_code_2(session: Path, capsys: pytest.Cap
         (["none.star", *good[1:]], "empty or not a STAR file"),
         (["lost.star", *good[1:]], "optics group 1"),
         (["gone.star", *good[1:]], "does not exist"),
-        ([*good, "--edge", "99"], "no particle is left (12 at edges"),
+        ([*good, "--edge", "198"], "no particle is left (12 at edges"),
     ):
         assert run(*arguments, "--out", "bad", "--overwrite") == 2, words
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error:")]
@@ -306,7 +308,7 @@ def test_real_apoferritin_is_a_bright_shell(tmp_path: Path, real_data: Path, mon
     monkeypatch.chdir(tmp_path)
     folder = real_data / "apoferritin"
     arguments = [str(folder / "micrographs.star"), "--coordinates", str(folder / "coordinates"), "--box", "120"]
-    assert run(*arguments, "--edge", "55", "--diameter", "150", "--min-distance", "0", "--out", "out") == 0
+    assert run(*arguments, "--edge", "82.5", "--diameter", "150", "--min-distance", "0", "--out", "out") == 0
     particles = read_particles("out/particles.star")
     assert len(particles) == pytest.approx(1224, abs=2)
     images = read_particle_images(particles)
@@ -386,3 +388,58 @@ def test_a_full_disk_stops_the_job(session: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.undo()
     monkeypatch.chdir(session)
     assert extract_session(config(only_do_unfinished=True)).skipped == 1
+
+
+def causes_of(session: Path) -> None:
+    """What a restoration would say of the three micrographs: the bits and the fit of each."""
+    entries = [
+        {
+            "name": stem,
+            "information_in_bits": {"mean": bits},
+            "fit_limit_in_angstroms": fit,
+            "causes": {"crystalline_ice": {"parameters": {"significance": {"mean": ice, "identifiable": True}}}},
+        }
+        for stem, bits, fit, ice in zip(STEMS, (900.0, 1000.0, 300.0), (4.0, 9.0, 5.0), (1.0, 2.0, 30.0), strict=True)
+    ]
+    (session / "restored/causes.json").write_text(json.dumps({"micrographs": entries}))
+
+
+def test_micrographs_are_left_out_by_their_causes(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    causes_of(session)
+    arguments = ["restored/micrographs.star", "--coordinates", "pick", "--box", "40", "--diameter", "60"]
+    limits = ["--max-ctf-resolution", "8", "--max-ice", "20", "--min-information", "0.5"]
+    assert run(*arguments, *limits, "--out", "out") == 0
+    said = capsys.readouterr().out
+    assert "3 particles from 1 micrographs" in said
+    assert "Left out: two: Thon rings end at 9.0 Å, 8 Å are asked for." in said
+    assert "Left out: three: 33% of the session's median information are left, less than 50%; crystalline ice" in said
+    assert set(json.loads(Path("out/job.json").read_text())["notes"]["micrographs_left_out"]) == {"two", "three"}
+    assert "two is left out: Thon rings end" in Path("out/run.log").read_text()
+    # Other limits need no new images of the micrographs that stay.
+    again = extract_session(config(max_ice_significance=20.0, only_do_unfinished=True))
+    assert (again.micrographs, again.skipped, set(again.left_out)) == (2, 1, {"three"})
+    with pytest.raises(InputError, match=r"no micrograph keeps the limits; one: Thon rings end at 4.0 Å"):
+        extract_session(config(max_ctf_resolution_in_angstroms=3.0, output="b"))
+
+
+def test_limits_need_a_restoration(session: Path) -> None:
+    with pytest.raises(InputError, match=r"--max-ice: there is no causes\.json beside restored/micrographs\.star"):
+        extract_session(config(max_ice_significance=5.0))
+    assert extract_session(config()).left_out == {}
+
+
+def test_the_edge_is_in_angstroms(session: Path) -> None:
+    # The particle at (120, 55) pixels of 2 Å is 110 Å from the first row.
+    assert extract_session(config(edge_in_angstroms=105.0)).particles == 9
+    assert extract_session(config(edge_in_angstroms=115.0, output="b")).particles == 6
+
+
+def test_masks_may_lie_elsewhere(session: Path) -> None:
+    Path("restored/masks").rename("elsewhere")
+    label = "cryoprismMaskedFraction"
+    table = find_block(read_star(extract_session(config()).star), "particles")
+    assert table is not None
+    assert label not in table
+    table = find_block(read_star(extract_session(config(masks_folder="elsewhere", output="b")).star), "particles")
+    assert table is not None
+    assert max(table.numbers(label)) == 1.0

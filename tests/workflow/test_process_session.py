@@ -108,6 +108,7 @@ def test_a_restored_session_is_not_restored_again(session: Path, finished: Path)
     output = process_session(settings).output
     assert not (output / "Restore").exists()
     assert (output / "map.mrc").exists()
+    assert sorted(star.parent.glob("*.star")) == [star]
     assert next(b for b in read_star(star) if "rlnMicrographName" in b)
 
 
@@ -131,6 +132,29 @@ def test_an_initial_model_from_particles_alone(session: Path, finished: Path, tm
     posed = read_particles(summary.output / "particles.star")
     assert posed.angles_in_degrees is not None
     assert "What it looks like" in summary.report.read_text()
+
+
+@pytest.mark.slow
+def test_micrographs_that_were_left_out_are_named(session: Path, finished: Path) -> None:
+    star = finished / "Restore" / "micrographs.star"
+    entries = json.loads((star.parent / "causes.json").read_text())["micrographs"]
+    bits = {entry["name"]: entry["information_in_bits"]["mean"] for entry in entries}
+    poorest = min(bits, key=lambda name: bits[name])
+    middle = sorted(bits.values())
+    median, second = (middle[1] + middle[2]) / 2, middle[1]
+    share = (bits[poorest] + second) / 2 / median
+    settings = config(session, session / "chosen", inputs=(str(star),), iterations=1, min_information_share=share)
+    summary = process_session(settings)
+    assert list(summary.left_out) == [poorest]
+    page = summary.report.read_text()
+    assert page.index("How it came about") < page.index("What was left out") < page.index(poorest)
+    assert summary.left_out[poorest] in page
+    names = read_particles(summary.output / "particles.star").micrograph_names
+    assert names is not None
+    assert not any(poorest in name for name in names)
+    with pytest.raises(InputError, match="no micrograph keeps the limits"):
+        process_session(config(session, session / "none", inputs=(str(star),), max_ctf_resolution_in_angstroms=0.6))
+    assert not (session / "none").exists()
 
 
 def test_boxes_are_even_of_small_factors_and_hold_the_particle() -> None:

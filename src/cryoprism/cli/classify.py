@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from ._given import given_values
+from ._options import JOB_FIELDS, MaxMemory, OnlyDoUnfinished, Overwrite, Seed
 
 __all__ = ["FIELDS", "classify"]
 
 #: Which field of ``workflow.ClassifyConfig`` each option sets.
 FIELDS = {
     "particles": "particles_file",
-    "out": "output",
     "classes": "classes",
     "diameter": "diameter_in_angstroms",
     "iterations": "iterations",
@@ -22,11 +22,8 @@ FIELDS = {
     "max_shift": "max_shift_in_angstroms",
     "ctf": "ctf",
     "pixel_size": "pixel_size_in_angstroms",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -62,17 +59,13 @@ def classify(
     pixel_size: Annotated[
         float | None, typer.Option(metavar="Å", help="Pixel size of the images; replaces the one in the metadata.")
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder after its last iteration.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
     ] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
+    seed: Seed = 0,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Sort particles into classes of like views and average them.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ._given import given_values
+from ._options import MaxMemory, OnlyDoUnfinished, Overwrite
 
 __all__ = ["FIELDS", "ctf_refine"]
 
@@ -77,16 +78,12 @@ def ctf_refine(
         float | None,
         typer.Option("--maximum-resolution", metavar="Å", help="Finest frequencies used. Default: FSC = 0.143."),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
     ] = "cpu",
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Refine defocus and beam tilt of particles against the half maps they made.
 

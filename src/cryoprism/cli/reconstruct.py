@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from ._given import given_values
+from ._options import JOB_FIELDS, MaxMemory, OnlyDoUnfinished, Overwrite
 
 __all__ = ["FIELDS", "reconstruct"]
 
 #: Which field of ``workflow.ReconstructConfig`` each option sets.
 FIELDS = {
     "particles": "particles_file",
-    "out": "output",
     "symmetry": "symmetry",
     "maximum_resolution": "maximum_resolution_in_angstroms",
     "padding": "padding",
@@ -25,11 +25,8 @@ FIELDS = {
     "wiener": "wiener",
     "iterations": "iterations",
     "pixel_size": "pixel_size_in_angstroms",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -77,17 +74,13 @@ def reconstruct(
     pixel_size: Annotated[
         float | None, typer.Option(metavar="Å", help="Pixel size of the images; replaces the one in the metadata.")
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
     ] = "cpu",
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the half sets, where the table has none.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
+    max_memory: MaxMemory = None,
 ) -> None:
     """Reconstruct a map and two half maps from particles with known poses.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ._given import given_values
+from ._options import JOB_FIELDS, Config, MaxMemory, Overwrite
 
 __all__ = ["FIELDS", "refine"]
 
@@ -26,12 +27,8 @@ FIELDS = {
     "iterations": "iterations",
     "local": "local",
     "pixel_size": "pixel_size_in_angstroms",
-    "out": "output",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -98,18 +95,13 @@ def refine(
     only_do_unfinished: Annotated[
         bool, typer.Option("--only-do-unfinished", help="Go on after the last pass of a run that was stopped.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    overwrite: Overwrite = False,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu; others are refused, never replaced.")] = "cpu",
     seed: Annotated[
         int, typer.Option(metavar="N", help="Seed of the grids, and of the half sets where the table has none.")
     ] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
-    ] = None,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> int:
     """Refine poses and make a map with an honest resolution.
 

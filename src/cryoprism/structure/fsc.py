@@ -415,18 +415,9 @@ def require_half_maps(half1: Tensor, half2: Tensor, names: tuple[str, str] = ("h
     for half, name in ((half1, names[0]), (half2, names[1])):
         bad = int((~torch.isfinite(half)).sum())
         if bad:
-            raise InputError(
-                name,
-                f"{bad} voxels are not finite",
-                "Make the map again from its particles, or replace them: "
-                "'relion_image_handler --i IN --o OUT --remove_nan'.",
-            )
+            raise InputError(name, f"{bad} voxels are not finite", "Make the map again, or set them to 0.")
         if bool(half.max() == half.min()):
-            raise InputError(
-                name,
-                f"every voxel is {float(half.max()) + 0.0:g}",
-                "The file holds no map: give the half map that the refinement wrote.",
-            )
+            raise InputError(name, f"every voxel is {float(half.max()) + 0.0:g}", "Give a map that is not empty.")
     scale = float(half1.std())
     if float((half1 - half2).abs().max()) <= 1e-5 * scale:
         raise _leaked(names[1])

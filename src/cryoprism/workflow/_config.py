@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from cryoprism import __version__
 from cryoprism.core import InputError, point_group_matrices, resolve_device
 
-__all__ = ["JobConfig", "RestoreConfig", "SimulateConfig"]
+__all__ = ["JobConfig", "RestoreConfig", "SelectingConfig", "SimulateConfig"]
 
 
 def _as_paths(value: Any) -> Any:
@@ -232,6 +232,34 @@ class RestoreConfig(JobConfig):
     def _device_exists(self) -> Self:
         resolve_device(self.device)
         return self
+
+
+class SelectingConfig(JobConfig):
+    """A job that may leave out micrographs by what ``cryoprism restore`` found out about them."""
+
+    options: ClassVar[dict[str, str]] = {
+        **JobConfig.options,
+        "max_ctf_resolution_in_angstroms": "--max-ctf-resolution",
+        "min_information_share": "--min-information",
+        "max_ice_significance": "--max-ice",
+        "max_astigmatism_in_angstroms": "--max-astigmatism",
+    }
+
+    max_ctf_resolution_in_angstroms: float | None = Field(
+        None, gt=0.5, le=200, description="Thon rings have to be fitted to this resolution or finer [Å]."
+    )
+    min_information_share: float | None = Field(
+        None, ge=0, le=10, description="Least information left, as a share of the session's median."
+    )
+    max_ice_significance: float | None = Field(
+        None, ge=0, le=1e6, description="Largest significance of rings of crystalline ice, in standard deviations."
+    )
+    max_astigmatism_in_angstroms: float | None = Field(
+        None, ge=0, le=1e5, description="Largest difference between the two defocus values [Å]."
+    )
+    max_contamination: float | None = Field(
+        None, ge=0, le=1, description="Largest share of the field under contamination and carbon."
+    )
 
 
 class SimulateConfig(JobConfig):

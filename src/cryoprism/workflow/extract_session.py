@@ -7,7 +7,7 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from ._parallel import Failure, close_workers, map_items
 from ._particle_configs import ExtractConfig
 from ._progress import progress
 from ._room import require_box
+from ._selection import choose_micrographs, note_left_out
 
 __all__ = ["ExtractSummary", "extract_session"]
 
@@ -66,6 +67,8 @@ class ExtractSummary:
         How many coordinates were left out, and why.
     without_coordinates
         Names of micrographs for which no coordinates were given.
+    left_out
+        Micrographs that do not keep the limits, each with the reason.
     skipped
         How many micrographs were done before.
     failed
@@ -83,6 +86,7 @@ class ExtractSummary:
     duplicates: int = 0
     without_contrast: int = 0
     without_coordinates: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     skipped: int = 0
     failed: tuple[tuple[str, str], ...] = ()
     pixel_size_in_angstroms: float = 0.0
@@ -143,9 +147,13 @@ def extract_session(config: ExtractConfig) -> ExtractSummary:
     )
     require_box(config, catalogue)
     coordinates = session_coordinates(config.coordinates, catalogue.micrographs)
+    left_out = choose_micrographs(config, Path(config.inputs[0]))
+    kept = tuple(record for record in catalogue if record.name not in left_out)
+    catalogue = replace(catalogue, micrographs=kept)
     try:
         with open_job("Extract", config) as job:
-            return _run(config, catalogue, coordinates, job, started)
+            note_left_out(job, left_out)
+            return replace(_run(config, catalogue, coordinates, job, started), left_out=left_out)
     finally:
         close_workers()
 
@@ -184,7 +192,7 @@ def _run(
     plan = plan_memory(_largest(records), workers=config.workers, views=False, limit_in_bytes=limit)
     log.info("%s", plan)
     folder = job.folder("particles").parent
-    beside = Path(config.inputs[0]).parent / "masks"
+    masks = config.masks_folder or Path(config.inputs[0]).parent / "masks"
     tasks = [
         _Task(
             record,
@@ -193,7 +201,7 @@ def _run(
             config,
             folder,
             _image_of(record, catalogue),
-            mask if (mask := beside / f"{record.name}.mrc").is_file() else None,
+            mask if (mask := masks / f"{record.name}.mrc").is_file() else None,
         )
         for record in records
     ]
@@ -301,7 +309,7 @@ def _extract(task: _Task) -> dict[str, Any]:
         box_in_pixels=config.box_in_pixels,
         pixel_size_in_angstroms=pixel,
         output_box=config.scaled_box_in_pixels,
-        edge_in_pixels=config.edge_in_pixels,
+        edge_in_pixels=None if config.edge_in_angstroms is None else config.edge_in_angstroms / pixel,
         background_diameter_in_angstroms=config.diameter_in_angstroms,
         invert=config.invert,
         normalise=config.normalise,

@@ -7,14 +7,13 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cryoprism.core import InputError
 from cryoprism.formats import Catalogue, read_catalogue, read_map, read_star, write_star
-from cryoprism.particles import select_micrographs
 
 from ._config import JobConfig, RestoreConfig
 from ._files import atomic_path, write_json
@@ -25,6 +24,7 @@ from ._particle_data import even_fast_size, read_reference
 from ._resolution import ResolutionSummary, summarise_resolution
 from ._resume import changed_options, read_record
 from ._room import require_room
+from ._selection import choose_micrographs, note_left_out, read_causes
 from .classify_session import classify_session
 from .extract_session import extract_session
 from .initial_model_session import initial_model_session
@@ -32,7 +32,7 @@ from .pick_session import pick_session
 from .refine_session import RefineSummary, refine_session
 from .report import map_report
 from .report._passes import passes_section
-from .report._stages import StageRow, stages_section
+from .report._stages import StageRow, left_out_section, stages_section
 from .session import restore_session
 
 __all__ = ["ProcessSummary", "process_session"]
@@ -66,6 +66,8 @@ class ProcessSummary:
         Name, outcome, folder and seconds of every stage.
     refinement
         What the last stage found.
+    left_out
+        Micrographs that did not go on, each with the reason.
     seconds
         Wall time.
     """
@@ -73,6 +75,7 @@ class ProcessSummary:
     output: Path
     stages: tuple[StageRow, ...]
     refinement: RefineSummary
+    left_out: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -149,16 +152,22 @@ def process_session(config: ProcessConfig) -> ProcessSummary:
         total = 3 + (not done_before) + bool(config.classes) + (config.reference is None)
         run = _Run(config, job, total, pixel)
         restored = Path(config.inputs[0]) if done_before else _restore(run)
-        micrographs = _selected(job, restored)
-        picks = _pick(run, micrographs)
-        particles = _extract(run, micrographs, picks, _finest(restored))
+        left_out = choose_micrographs(config, restored, coarsest_in_angstroms=_COARSEST_RINGS)
+        micrographs = _selected(job, restored, left_out)
+        masks = restored.parent / "masks"
+        picks = _pick(run, micrographs, masks if masks.is_dir() else None)
+        particles = _extract(run, micrographs, picks, _finest(restored), masks if masks.is_dir() else None)
         if config.classes:
             particles = _classify(run, particles)
         reference = config.reference or _initial_model(run, particles)
         refinement = _refine(run, particles, reference, restored)
-        _collect(config, job, run.rows, refinement, time.monotonic() - started)
+        _collect(config, job, run.rows, left_out, refinement, time.monotonic() - started)
         return ProcessSummary(
-            output=job.path, stages=tuple(run.rows), refinement=refinement, seconds=time.monotonic() - started
+            output=job.path,
+            stages=tuple(run.rows),
+            refinement=refinement,
+            left_out=left_out,
+            seconds=time.monotonic() - started,
         )
 
 
@@ -202,27 +211,12 @@ def _restore(run: _Run) -> Path:
     return Path(summary.star)
 
 
-def _causes(restored: Path) -> dict[str, Any] | None:
-    try:
-        document: dict[str, Any] = json.loads((restored.parent / "causes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document
-
-
-def _selected(job: Job, restored: Path) -> Path:
-    """Table without micrographs whose spectrum shows no rings: their defocus means nothing."""
-    causes = _causes(restored)
-    if causes is None:
+def _selected(job: Job, restored: Path, left_out: Mapping[str, str]) -> Path:
+    """Table of the micrographs that go on."""
+    note_left_out(job, left_out)
+    if not left_out:
         return restored
-    choice = select_micrographs(causes, max_resolution_in_angstroms=_COARSEST_RINGS)
-    if not choice.rejected or not choice.kept:
-        return restored
-    for name, why in choice.rejected.items():
-        log.info("%s is left out: %s", name, why)
-    job.note("micrographs_left_out", dict(choice.rejected))
-    out = restored.parent / "selected.star"
-    stems = {Path(name).stem for name in choice.rejected}
+    stems = {Path(name).stem for name in left_out}
     blocks = []
     for block in read_star(restored):
         if "rlnMicrographName" in block:
@@ -232,13 +226,14 @@ def _selected(job: Job, restored: Path) -> Path:
                 rows=tuple(row for row, name in zip(block.rows, names, strict=True) if Path(name).stem not in stems),
             )
         blocks.append(block)
+    out = job.path / "selected.star"
     write_star(out, blocks)
     return out
 
 
 def _finest(restored: Path) -> float | None:
     """Resolution to which the better micrographs show rings [Å]: no particle carries more."""
-    causes = _causes(restored)
+    causes = read_causes(restored)
     limits = sorted(
         float(entry["fit_limit_in_angstroms"])
         for entry in (causes or {}).get("micrographs", [])
@@ -247,13 +242,14 @@ def _finest(restored: Path) -> float | None:
     return limits[len(limits) // 10] if limits else None
 
 
-def _pick(run: _Run, micrographs: Path) -> Path:
+def _pick(run: _Run, micrographs: Path, masks: Path | None) -> Path:
     config = run.config
     method = config.pick_method or ("blob" if config.reference is None else "template")
     settings = run.settings(
         "Pick",
         PickConfig,
         inputs=(str(micrographs),),
+        masks_folder=masks,
         method=method,
         diameter_in_angstroms=config.diameter_in_angstroms,
         reference=config.reference if method == "template" else None,
@@ -287,7 +283,7 @@ def scaled_box_for(box: int, pixel_size_in_angstroms: float, finest_in_angstroms
     return side if side <= _WORTH_SCALING * box else None
 
 
-def _extract(run: _Run, micrographs: Path, picks: Path, finest: float | None) -> Path:
+def _extract(run: _Run, micrographs: Path, picks: Path, finest: float | None, masks: Path | None) -> Path:
     config, pixel = run.config, run.pixel
     box = config.box_in_pixels or box_for(config.diameter_in_angstroms, pixel)
     side = config.scaled_box_in_pixels or scaled_box_for(box, pixel, finest)
@@ -295,6 +291,7 @@ def _extract(run: _Run, micrographs: Path, picks: Path, finest: float | None) ->
         "Extract",
         ExtractConfig,
         inputs=(str(micrographs),),
+        masks_folder=masks,
         coordinates=picks,
         box_in_pixels=box,
         scaled_box_in_pixels=side,
@@ -354,14 +351,21 @@ def _refine(run: _Run, particles: Path, reference: Path, restored: Path) -> Refi
         symmetry=config.symmetry,
         diameter_in_angstroms=with_room(config, run.pixel),
         initial_lowpass_in_angstroms=config.initial_lowpass_in_angstroms,
-        weights_folder=weights if config.weights else None,
+        weights_folder=weights if config.use_weights else None,
         iterations=config.iterations,
     )
     summary: RefineSummary = run.stage("Refine", lambda: refine_session(settings), lambda s: s.sentences[0])
     return summary
 
 
-def _collect(config: ProcessConfig, job: Job, rows: list[StageRow], refinement: RefineSummary, seconds: float) -> None:
+def _collect(
+    config: ProcessConfig,
+    job: Job,
+    rows: list[StageRow],
+    left_out: Mapping[str, str],
+    refinement: RefineSummary,
+    seconds: float,
+) -> None:
     """Put the results at the top, and one report that says how they came about."""
     for name in _RESULTS:
         source, target = refinement.output / name, job.path / name
@@ -381,7 +385,7 @@ def _collect(config: ProcessConfig, job: Job, rows: list[StageRow], refinement: 
         job.path,
         replace(resolution, particles_count=refinement.particles),
         title=f"From {Path(config.inputs[0]).name} to a map",
-        extra=stages_section(rows) + passes_section(history),
+        extra=stages_section(rows) + left_out_section(left_out) + passes_section(history),
     )
     job.write_relion_output_nodes({"particles.star": 3, "map.mrc": 6, "half1.mrc": 10, "half2.mrc": 10, "mask.mrc": 7})
 

@@ -49,6 +49,7 @@ class TrainPickerConfig(JobConfig):
         "fields": "--micrographs",
         "adapt_to": "--adapt",
         "diameter_in_angstroms": "--diameter",
+        "weights": "--picker",
     }
     named_files: ClassVar[frozenset[str]] = frozenset({"adapt_to"})
 
@@ -74,7 +75,7 @@ class TrainPickerConfig(JobConfig):
             if self.adapt_to is None and getattr(self, name) is not None:
                 raise InputError(self.option(name), "serves adaptation only", "Give --adapt, or leave it out.")
         if self.adapt_to is None and self.weights is not None:
-            raise InputError("--weights", "serves adaptation only", "Give --adapt, or leave it out.")
+            raise InputError("--picker", "serves adaptation only", "Give --adapt, or leave it out.")
         return self
 
     @model_validator(mode="after")
