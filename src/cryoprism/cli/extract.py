@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
 from ._options import (
     JOB_FIELDS,
     LENS_FIELDS,
@@ -66,7 +66,12 @@ def extract(
     ] = None,
     diameter: Annotated[
         float | None,
-        typer.Option(metavar="Å", help="Diameter of the particle; outside is background. Default: 75 % of the box."),
+        typer.Option(
+            "--diameter",
+            "--particle_diameter",
+            metavar="Å",
+            help="Diameter of the particle; outside is background. Default: 75 % of the box.",
+        ),
     ] = None,
     edge: Annotated[
         float | None,
@@ -125,9 +130,7 @@ def extract(
 
     from ._console import logging_to_console
 
-    values = given_values(context, FIELDS)
-    known = {} if config is None else ExtractConfig.from_file(config).model_dump()
-    settings = ExtractConfig(**(known | values))
+    settings = settings_of(context, FIELDS, ExtractConfig, config)
     with logging_to_console():
         summary = extract_session(settings)
     typer.echo(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
 from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite
 
 __all__ = ["FIELDS", "initial_model"]
@@ -78,8 +78,7 @@ def initial_model(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else InitialModelConfig.from_file(config).model_dump()
-    settings = InitialModelConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, InitialModelConfig, config)
     with logging_to_console():
         summary = initial_model_session(settings)
     typer.echo(summary.sentence)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
 from ._options import (
     JOB_FIELDS,
     LENS_FIELDS,
@@ -62,7 +62,10 @@ def pick(
         str, typer.Option(metavar="NAME", help="blob (a ball of the diameter), template (a map), or learned.")
     ] = "blob",
     diameter: Annotated[
-        float | None, typer.Option(metavar="Å", help="Longest diameter of the particle. Always needed.")
+        float | None,
+        typer.Option(
+            "--diameter", "--particle_diameter", metavar="Å", help="Longest diameter of the particle. Always needed."
+        ),
     ] = None,
     min_diameter: Annotated[
         float | None, typer.Option(metavar="Å", help="Smallest diameter of a blob. Default: 85 % of --diameter.")
@@ -78,7 +81,8 @@ def pick(
         str, typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group of the map, as in RELION.")
     ] = "C1",
     initial_lowpass: Annotated[
-        float, typer.Option(metavar="Å", help="Finest detail that blobs, templates use.")
+        float,
+        typer.Option("--initial-lowpass", "--ini_high", metavar="Å", help="Finest detail that blobs, templates use."),
     ] = 20.0,
     healpix_order: Annotated[
         int, typer.Option(metavar="N", help="Steps between views: 0 = 60°, 1 = 30°, 2 = 15°, 3 = 7.5°.")
@@ -153,9 +157,7 @@ def pick(
 
     from ._console import logging_to_console
 
-    values = given_values(context, FIELDS)
-    known = {} if config is None else PickConfig.from_file(config).model_dump()
-    settings = PickConfig(**(known | values))
+    settings = settings_of(context, FIELDS, PickConfig, config)
     with logging_to_console():
         summary = pick_session(settings)
     each = summary.particles / max(summary.micrographs, 1)

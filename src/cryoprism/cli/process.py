@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
 from ._options import (
     JOB_FIELDS,
     LENS_FIELDS,
@@ -138,8 +138,7 @@ def process(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else ProcessConfig.from_file(config).model_dump()
-    settings = ProcessConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, ProcessConfig, config)
     with logging_to_console():
         summary = process_session(settings)
     for sentence in summary.sentences:

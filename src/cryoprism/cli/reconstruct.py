@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
-from ._options import JOB_FIELDS, MaxMemory, OnlyDoUnfinished, Overwrite
+from ._given import settings_of
+from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite
 
 __all__ = ["FIELDS", "reconstruct"]
 
@@ -33,8 +33,9 @@ FIELDS = {
 def reconstruct(
     context: typer.Context,
     particles: Annotated[
-        str, typer.Argument(metavar="PARTICLES", help="A RELION STAR or cryoSPARC .cs file of particles with poses.")
-    ],
+        str | None,
+        typer.Argument(metavar="PARTICLES", help="A RELION STAR or cryoSPARC .cs file of particles with poses."),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +73,10 @@ def reconstruct(
         int, typer.Option(metavar="N", help="Steps that account for uneven coverage; 0 only divides.")
     ] = 3,
     pixel_size: Annotated[
-        float | None, typer.Option(metavar="Å", help="Pixel size of the images; replaces the one in the metadata.")
+        float | None,
+        typer.Option(
+            "--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the one in the metadata."
+        ),
     ] = None,
     only_do_unfinished: OnlyDoUnfinished = False,
     overwrite: Overwrite = False,
@@ -81,6 +85,7 @@ def reconstruct(
     ] = "cpu",
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the half sets, where the table has none.")] = 0,
     max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> None:
     """Reconstruct a map and two half maps from particles with known poses.
 
@@ -98,5 +103,5 @@ def reconstruct(
     from ._console import logging_to_console
 
     with logging_to_console():
-        summary = reconstruct_session(ReconstructConfig(**given_values(context, FIELDS)))
+        summary = reconstruct_session(settings_of(context, FIELDS, ReconstructConfig, config))
     typer.echo(summary.sentence())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
 from ._options import JOB_FIELDS, Config, MaxMemory, Overwrite
 
 __all__ = ["FIELDS", "refine"]
@@ -119,8 +119,7 @@ def refine(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else RefineConfig.from_file(config).model_dump()
-    settings = RefineConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, RefineConfig, config)
     with logging_to_console():
         summary = refine_session(settings)
     for sentence in summary.sentences:

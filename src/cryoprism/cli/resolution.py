@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
 from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite
 
 __all__ = ["FIELDS", "resolution"]
@@ -49,7 +49,8 @@ def resolution(
     only_do_unfinished: OnlyDoUnfinished = False,
     overwrite: Overwrite = False,
     mask: Annotated[
-        str | None, typer.Option(metavar="MRC", help="Mask from 0 to 1. Default: made from the map.")
+        str | None,
+        typer.Option("--mask", "--solvent_mask", metavar="MRC", help="Mask from 0 to 1. Default: made from the map."),
     ] = None,
     threshold: Annotated[
         float | None,
@@ -117,8 +118,7 @@ def resolution(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else ResolutionConfig.from_file(config).model_dump()
-    settings = ResolutionConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, ResolutionConfig, config)
     with logging_to_console():
         result = measure_resolution(settings)
     done = "was measured before" if result.skipped else f"measured in {result.seconds:.1f} s"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
 from ._options import (
     JOB_FIELDS,
     LENS_FIELDS,
@@ -112,11 +112,8 @@ def restore(
 
     from ._console import logging_to_console, print_summary
 
-    values = given_values(context, FIELDS)
-    if inputs and in_mics:
-        values["inputs"] = [*inputs, in_mics]
-    known = {} if config is None else RestoreConfig.from_file(config).model_dump()
-    settings = RestoreConfig(**(known | values))
+    both = {"inputs": [*inputs, in_mics]} if inputs and in_mics else {}
+    settings = settings_of(context, FIELDS, RestoreConfig, config, **both)
     with logging_to_console():
         summary = restore_session(settings)
     return print_summary(summary)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import given_values, settings_of
 from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite, Seed, Workers
 
 __all__ = ["FIELDS", "simulate"]
@@ -72,8 +72,8 @@ def simulate(
     ] = 4,
     width: Annotated[int, typer.Option(metavar="PIXELS", help="Width of a micrograph.")] = 1024,
     height: Annotated[int, typer.Option(metavar="PIXELS", help="Height of a micrograph.")] = 1024,
-    pixel_size: Annotated[float, typer.Option(metavar="Å", help="Pixel size.")] = 1.5,
-    voltage: Annotated[float, typer.Option(metavar="kV", help="Acceleration voltage.")] = 300.0,
+    pixel_size: Annotated[float, typer.Option("--pixel-size", "--angpix", metavar="Å", help="Pixel size.")] = 1.5,
+    voltage: Annotated[float, typer.Option("--voltage", "--kV", metavar="kV", help="Acceleration voltage.")] = 300.0,
     spherical_aberration: Annotated[
         float, typer.Option("--spherical-aberration", "--cs", metavar="mm", help="Spherical aberration.")
     ] = 2.7,
@@ -128,8 +128,7 @@ def simulate(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else SimulateConfig.from_file(config).model_dump()
-    settings = SimulateConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, SimulateConfig, config)
     if settings.device != "cpu":
         raise InputError(
             "--device", f"'{settings.device}' was asked for but images are simulated on the CPU", "Use cpu."

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
 from ._options import JOB_FIELDS, Config, OnlyDoUnfinished, Overwrite, Seed
 
 __all__ = ["FIELDS", "train_picker"]
@@ -60,9 +60,12 @@ def train_picker(
         typer.Option(metavar="MICROGRAPHS", help="Adapt a picker to clicks on these micrographs (STAR, .cs, folder)."),
     ] = None,
     coordinates: Annotated[
-        str | None, typer.Option(metavar="CLICKS", help="A folder with one coordinate file a micrograph, or one file.")
+        str | None, typer.Option(metavar="PATH", help="A folder with one coordinate file a micrograph, or one file.")
     ] = None,
-    diameter: Annotated[float | None, typer.Option(metavar="Å", help="Diameter of the particle, to adapt.")] = None,
+    diameter: Annotated[
+        float | None,
+        typer.Option("--diameter", "--particle_diameter", metavar="Å", help="Diameter of the particle, to adapt."),
+    ] = None,
     expected_count: Annotated[
         float | None, typer.Option(metavar="N", help="Particles on a micrograph, roughly, to adapt.")
     ] = None,
@@ -93,8 +96,7 @@ def train_picker(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else TrainPickerConfig.from_file(config).model_dump()
-    settings = TrainPickerConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, TrainPickerConfig, config)
     with logging_to_console():
         summary = run_train_picker(settings)
     for sentence in summary.sentences:
