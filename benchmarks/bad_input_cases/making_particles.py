@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cryoprism.core import generator_for
-from cryoprism.formats import Volume, write_map, write_stack
+from cryoprism.core import euler_to_matrix, generator_for, irfft2, rfft2
+from cryoprism.formats import Volume, read_particles, write_map, write_stack
+from cryoprism.microscope import project_volume
+from cryoprism.particles import particle_transfer
 
 from .making import Prepare
 
 BOX, PIXEL = 32, 3.0
+_made: dict[int, np.ndarray] = {}
 TABLE = "particles.star"
 
 
@@ -59,11 +62,7 @@ def particles(
     change: Callable[[Table], None] = lambda table: None,
     images: Callable[[np.ndarray], np.ndarray] = lambda data: data,
 ) -> None:
-    """Write a table and its stack: four micrographs, two half sets, poses that mean nothing."""
-    data = _ball((BOX, BOX)) + noise((count, BOX, BOX), 1)
-    changed = images(data.astype(np.float32))
-    write_stack(folder / "particles.mrcs", torch.from_numpy(np.nan_to_num(changed)), PIXEL)
-    put_data(folder / "particles.mrcs", changed)
+    """Write a table and its stack: noisy views of the lopsided blob from four micrographs, in two half sets."""
     number = np.arange(count) * 4 // count
     values = np.random.default_rng(0).uniform(0, 1, (count, 5))
     table = Table(
@@ -84,8 +83,27 @@ def particles(
             "rlnOpticsGroup": ["1"] * count,
         }
     )
+    data = _views(folder, table, count)
+    changed = images(data)
+    write_stack(folder / "particles.mrcs", torch.from_numpy(np.nan_to_num(changed)), PIXEL)
+    put_data(folder / "particles.mrcs", changed)
     change(table)
     table.write(folder / TABLE)
+
+
+def _views(folder: Path, table: Table, count: int) -> np.ndarray:
+    """Images that the table describes; written once to have the table read as any other."""
+    if count not in _made:
+        write_stack(folder / "particles.mrcs", torch.from_numpy(noise((count, BOX, BOX), 1)), PIXEL)
+        table.write(folder / "all.star")
+        told = read_particles(folder / "all.star")
+        assert told.angles_in_degrees is not None
+        volume = torch.from_numpy(_ball((BOX, BOX, BOX))).float()
+        rotations = euler_to_matrix(*told.angles_in_degrees.unbind(-1)).float()
+        spectra = rfft2(project_volume(volume, rotations, 1.0)) * particle_transfer(told, (BOX, BOX))
+        clean = irfft2(spectra, (BOX, BOX)).numpy()
+        _made[count] = (clean + clean.std() * noise((count, BOX, BOX), 1)).astype(np.float32)
+    return _made[count]
 
 
 def volume(path: Path, data: np.ndarray | None = None, pixel: float = PIXEL, box: int = BOX) -> str:

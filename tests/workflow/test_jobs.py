@@ -1,13 +1,16 @@
+import errno
 import json
 import logging
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.workflow import FAILURE_MARKER, SUCCESS_MARKER, RestoreConfig, SimulateConfig, open_job
+from cryoprism.workflow._jobs import _logging_to
 
 
 def config_for(path, **values):
@@ -277,6 +280,22 @@ def test_the_log_holds_messages_warnings_and_the_traceback(tmp_path, monkeypatch
     assert "Traceback" in text
     assert log.level == level
     assert log.handlers == handlers
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_makes_the_log_silent_and_names_the_folder(tmp_path, capsys):
+    with _logging_to(Path("/dev/full")):
+        logging.getLogger("cryoprism").warning("lost")
+    assert capsys.readouterr().err == ""
+
+    def fill():
+        with open_job("Restore", config_for(tmp_path / "run")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as caught:
+        fill()
+    assert caught.value.filename == str(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 KILLED = """

@@ -11,7 +11,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TextIO
 
@@ -227,10 +227,12 @@ def open_job(kind: str, config: JobConfig, *, root: str | Path = ".", in_stages:
                 log.debug("%s", status, exc_info=error)
                 _finish_anyway(job, status)
                 refused = isinstance(error, InputError | OSError)
-                if isinstance(error, OSError) and error.filename is None:
-                    error.filename = str(path)  # numpy and torch do not say where the disk is full
                 raise
             job._finish("success")
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)  # many writers do not say where the disk is full
+        raise
     finally:
         lock.close()
         if refused and path in made and holds_only_traces(path):
@@ -320,9 +322,20 @@ def _lock(stream: IO[str]) -> None:
     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that goes silent where the disk is full: the job's own error says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.DEBUG)
     level, show = log.level, warnings.showwarning
