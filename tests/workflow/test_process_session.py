@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 from pathlib import Path
@@ -14,9 +15,16 @@ from cryoprism.formats import Volume, read_map, read_particles, read_star, write
 from cryoprism.microscope.potential import Solvent, potential_from_atoms
 from cryoprism.structure import fourier_shell_correlation, low_pass
 from cryoprism.synthesis import Scene, SessionConfig, phantom, simulate_session, specimen_from_phantom
-from cryoprism.workflow import InitialModelConfig, ProcessConfig, initial_model_session, process_session
+from cryoprism.workflow import (
+    InitialModelConfig,
+    PickConfig,
+    ProcessConfig,
+    initial_model_session,
+    open_job,
+    process_session,
+)
 from cryoprism.workflow._particle_data import even_fast_size
-from cryoprism.workflow.process_session import box_for, scaled_box_for, with_room
+from cryoprism.workflow.process_session import _Run, box_for, scaled_box_for, with_room
 
 PIXEL, DIAMETER, SIDE = 3.0, 120.0, 60
 # What to be careful about is said as a warning; here it is no error.
@@ -108,7 +116,7 @@ def test_a_restored_session_is_not_restored_again(session: Path, finished: Path)
     output = process_session(settings).output
     assert not (output / "Restore").exists()
     assert (output / "map.mrc").exists()
-    assert sorted(star.parent.glob("*.star")) == [star]
+    assert not (star.parent / "selected.star").exists()  # nothing is written into a folder of another job
     assert next(b for b in read_star(star) if "rlnMicrographName" in b)
 
 
@@ -148,13 +156,26 @@ def test_micrographs_that_were_left_out_are_named(session: Path, finished: Path)
     assert list(summary.left_out) == [poorest]
     page = summary.report.read_text()
     assert page.index("How it came about") < page.index("What was left out") < page.index(poorest)
-    assert summary.left_out[poorest] in page
+    assert html.escape(summary.left_out[poorest]) in page
     names = read_particles(summary.output / "particles.star").micrograph_names
     assert names is not None
     assert not any(poorest in name for name in names)
     with pytest.raises(InputError, match="no micrograph keeps the limits"):
         process_session(config(session, session / "none", inputs=(str(star),), max_ctf_resolution_in_angstroms=0.6))
     assert not (session / "none").exists()
+
+
+def test_a_stage_with_other_options_is_done_again_and_the_others_are_not(session: Path, tmp_path: Path) -> None:
+    with open_job("Process", config(session, tmp_path / "run"), in_stages=True) as job:
+        run = _Run(config(session, tmp_path / "run"), job, 3, PIXEL)
+        first = run.settings("Pick", PickConfig, inputs="m.star", diameter_in_angstroms=120.0)
+        with open_job("Pick", first) as pick:
+            pick.mark_done("a", stage="score")
+        same = run.settings("Pick", PickConfig, inputs="other.star", diameter_in_angstroms=120.0, threshold=3.0)
+        assert (same.only_do_unfinished, same.overwrite) == (True, False)
+        other = run.settings("Pick", PickConfig, inputs="m.star", diameter_in_angstroms=130.0)
+        assert (other.only_do_unfinished, other.overwrite) == (False, True)
+    assert "Pick is done again: --diameter was 120, now 130" in (tmp_path / "run" / "run.log").read_text()
 
 
 def test_boxes_are_even_of_small_factors_and_hold_the_particle() -> None:
