@@ -100,13 +100,13 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "", "PYTHONPATH": package}
 
 
-def said(err: str, code: int) -> str:
-    """Line of the program that matters most."""
+def said(err: str, code: int, words: Sequence[str] = ()) -> str:
+    """Line of the program that matters most: of several warnings, the one that holds most of ``words``."""
     lines = [line for line in err.splitlines() if line.strip()]
-    for start in ("Error:", "Not restored:", "Not picked:", "Not extracted:", "Warning:", "Stopped."):
-        for line in lines:
-            if line.startswith(start):
-                return line
+    for start in ("Error:", "Not restored:", "Not picked:", "Not extracted:", "Stopped.", "Warning:"):
+        found = [line for line in lines if line.startswith(start)]
+        if found:
+            return max(found, key=lambda line: sum(word in line for word in words))
     return "" if code == 0 else (lines[-1] if lines else "")
 
 
@@ -143,7 +143,7 @@ def check(case: Case, folder: Path) -> tuple[int, str, list[str]]:
         wrong.append(f"lacks {gone}")
     if result.returncode in (0, 1) and not (out / "RELION_JOB_EXIT_SUCCESS").exists():
         wrong.append("no marker of success")
-    line = said(result.stderr, result.returncode).replace(str(folder), "…")
+    line = said(result.stderr, result.returncode, case.words).replace(str(folder), "…")
     if "Traceback" in everything:
         line = everything.strip().splitlines()[-1]
     return result.returncode, line, wrong
@@ -288,10 +288,10 @@ def table(rows: Sequence[tuple[str, int, str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose command and title hold this")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/bad-input.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table, or the rows of --only, into docs/bad-input.md"
+    )
     args = parser.parse_args()
-    if args.write and args.only:
-        parser.error("--write needs all cases, not --only")
     torch.set_num_threads(1)  # a process that forks must have no threads of its own
     rows: list[tuple[str, int, str]] = []
     bad = 0
@@ -312,8 +312,13 @@ def main() -> None:
     print(f"\n{len(rows)} cases, {bad} not as expected")
     if args.write:
         before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        after = rest.split(END)[1]
-        PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+        old, after = rest.split(END)
+        new = table(rows)
+        if args.only:
+            named = {row.split(" | ")[0]: row for row in new.splitlines()[2:]}
+            new = "\n".join(named.pop(row.split(" | ")[0], row) for row in old.strip().splitlines())
+            new = "\n".join([new, *named.values()])
+        PAGE.write_text(f"{before}{BEGIN}\n{new}\n{END}{after}", encoding="utf-8")
     sys.exit(1 if bad else 0)
 
 

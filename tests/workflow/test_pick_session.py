@@ -197,6 +197,8 @@ def test_settings_that_cannot_be_are_refused(session, tmp_path):
     broken.write_bytes((folder / "map.mrc").read_bytes()[:2000])
     with pytest.raises(InputError, match=r"broken.mrc: .*cut short"):
         pick_session(config(folder, tmp_path / "d", method="template", reference=broken))
+    with pytest.raises(InputError, match=r"^\S*broken.mrc: is no safetensors file"):
+        pick_session(config(folder, tmp_path / "e", method="learned", weights=broken))
     assert [path.name for path in tmp_path.iterdir()] == ["broken.mrc"]
     with pytest.raises(InputError, match="does not exist"):
         pick_session(config(folder, tmp_path / "b", method="template", reference=folder / "no.mrc"))

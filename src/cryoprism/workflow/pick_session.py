@@ -36,7 +36,7 @@ from ._jobs import Job, open_job
 from ._memory import plan_memory
 from ._parallel import Failure, close_workers, map_items
 from ._particle_configs import PickConfig
-from ._picking import FLOOR, Candidates, PickTask, read_candidates, require_reference, score_micrograph
+from ._picking import FLOOR, Candidates, PickTask, read_candidates, require_tools, score_micrograph
 from ._progress import progress
 from ._room import require_room
 
@@ -126,8 +126,7 @@ def pick_session(config: PickConfig) -> PickSummary:
         )
     if config.reference is not None and not config.reference.is_file():
         raise InputError("--reference", f"{config.reference} does not exist", "Give a map or class averages in MRC.")
-    if config.method == "template":
-        require_reference(config)
+    require_tools(config)
     _require_room(config, catalogue)
     try:
         with open_job("Pick", config) as job:
