@@ -100,7 +100,7 @@ def real(work: Path, leaky: bool) -> None:
         encoding="utf-8",
     )
     cut = ["extract", str(micrographs), "--coordinates", str(DATA / "apoferritin" / "coordinates"), "--box", "120"]
-    cut += ["--edge", "55", "--diameter", "150", "--overwrite"]
+    cut += ["--edge", "82.5", "--diameter", "150", "--overwrite"]
     timed([*PROGRAM, *cut, "--out", "Extract"], work)
     particles = read_particles(work / "Extract" / "particles.star")
     particles = dataclasses.replace(particles, half_set=split_half_sets(particles))

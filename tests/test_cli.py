@@ -154,6 +154,19 @@ def test_help_and_configuration_agree_on_defaults_and_nothing_is_out_of_reach(mo
     assert set(module.FIELDS.values()) <= set(config.model_fields)
 
 
+def test_options_are_called_alike_and_mean_the_same_in_every_command():
+    spellings, units = {}, {}
+    for name, command in typer.main.get_command(app).commands.items():
+        for option in command.params:
+            if option.param_type_name == "option" and name != "demo":
+                spellings.setdefault(option.opts[0], {})[tuple(option.opts)] = name
+                units.setdefault(option.opts[0], {})["flag" if option.is_flag else option.metavar] = name
+    # Numbers of things that have nothing to do with each other, under the only word there is.
+    counts = {"--micrographs", "--iterations", "--particles", "--threshold", "--reference"}
+    assert {name: found for name, found in spellings.items() if len(found) > 1 and name not in counts} == {}
+    assert {name: found for name, found in units.items() if len(found) > 1 and name not in counts} == {}
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_and_command_is_documented(name):
     command = typer.main.get_command(app).commands[name]

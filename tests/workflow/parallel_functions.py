@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from cryoprism.core import CryoPrismWarning, InputError, generator_for
+from cryoprism.core import CryoPrismWarning, InputError, OutputError, generator_for
 
 
 def noise(name):
@@ -16,6 +16,12 @@ def noise(name):
 def fail_on_c(name):
     if name == "c":
         raise InputError("header", "mode 99 is unknown", "Convert it to mode 2.")
+    return name
+
+
+def full_on_b(name):
+    if name == "b":
+        raise OutputError("b.mrc", "cannot be written (No space left on device)", "Free some.")
     return name
 
 

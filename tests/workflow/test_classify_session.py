@@ -162,8 +162,13 @@ def test_a_killed_run_goes_on_where_it_was(session: Path, monkeypatch: pytest.Mo
         stricter = classify_session(config(only_do_unfinished=True, least_score=1.0))
     assert (stricter.skipped, stricter.selected_particles, len(seen)) == (False, 0, count)
     assert not Path("out/selected.star").exists()
-    classify_session(config(only_do_unfinished=True, seed=3))
+    with pytest.raises(InputError, match="--seed was 0, now 3"):
+        classify_session(config(only_do_unfinished=True, seed=3))
+    with Path("in/particles.star").open("a") as table:
+        table.write("\n# as another program may add\n")
+    classify_session(config(only_do_unfinished=True))
     assert len(seen) > count
+    assert "particles.star has changed since the earlier run" in Path("out/run.log").read_text()
 
 
 def test_images_are_scaled_down_and_origins_stay_in_angstroms(session: Path) -> None:

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from cryoprism.core import InputError
-from cryoprism.workflow import RestoreConfig, SimulateConfig
+from cryoprism.workflow import PickConfig, RestoreConfig, SimulateConfig
+from cryoprism.workflow._resume import changed_files, changed_options
 
 
 @pytest.mark.parametrize(
@@ -84,3 +85,21 @@ def test_every_field_is_described():
     for config in (RestoreConfig, SimulateConfig):
         for name, field in config.model_fields.items():
             assert field.description, name
+
+
+@pytest.mark.parametrize(("kind", "more"), [(RestoreConfig, {}), (PickConfig, {"diameter_in_angstroms": 100.0})])
+def test_a_session_that_grew_is_the_same_job(kind, more):
+    """A shell that spells a glob out gives other arguments when a micrograph is added."""
+    one, two = kind(inputs="a.mrc", **more), kind(inputs=("a.mrc", "b.mrc"), **more)
+    assert one.result_hash() == two.result_hash()
+    assert changed_options(two, one.model_dump(mode="json")) == []
+
+
+def test_changed_options_are_named_with_both_values_and_files_apart():
+    before = RestoreConfig(inputs="a.mrc", views=False).model_dump(mode="json")
+    now = RestoreConfig(inputs="a.mrc", voltage_in_kilovolts=200.0, mtf_file="m.star")
+    assert changed_options(now, before) == ["--voltage was not given, now 200", "--views was off, now on"]
+    assert changed_files(now, before) == ["--mtf was not given, now m.star"]
+    assert changed_options(now, {}) == []
+    del before["views"]  # what an earlier version did not know had its default
+    assert changed_options(now, before) == ["--voltage was not given, now 200"]

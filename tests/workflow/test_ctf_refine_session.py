@@ -14,7 +14,10 @@ import torch
 from cryoprism.cli import main
 from cryoprism.core import InputError
 from cryoprism.formats import Volume, read_map, read_particles, read_star, write_map, write_particles
+from cryoprism.structure import BeamTilt, DefocusRefinement
 from cryoprism.workflow import CtfRefineConfig, ctf_refine_session
+from cryoprism.workflow.report._aberrations_page import aberrations_report
+from cryoprism.workflow.report._numbers import with_error
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "structure"))
 from posed_particles import PIXEL, noisy_halves, simulate
@@ -81,6 +84,53 @@ def test_every_estimate_has_an_error_bar(job: Path) -> None:
     assert not any(row["signal"]["drift_identifiable"] for row in document["micrographs"])
     assert any("beam tilt" in sentence for sentence in document["sentences"])
     assert (job / "RELION_JOB_EXIT_SUCCESS").exists()
+
+
+def test_the_report_shows_what_was_found(job: Path) -> None:
+    page = (job / "report.html").read_text()
+    document = json.loads((job / "aberrations.json").read_text())
+    for sentence in document["sentences"]:
+        assert sentence in page
+    assert page.index('id="defocus"') < page.index('id="tilt"') < page.index('id="micrographs"')
+    picture = page[page.index("change of defocus of 240 particles") :]
+    assert picture[: picture.index("</svg>")].count('fill:var(--aberrations)"') > 10
+    # One dot for each particle, a circle for each micrograph, a whisker for those that are determined.
+    known = sum(row["defocus_change"]["identifiable"] for row in document["micrographs"])
+    picture = page[page.index(f"change of defocus of 8 micrographs, {known} of them determined") :]
+    picture = picture[: picture.index("</svg>")]
+    assert picture.count("h0") == COUNT
+    assert picture.count("<circle") == 8
+    assert picture.count('class="whisker"') == known
+    assert page.count("<ellipse") == 2
+    group = document["optics_groups"][0]["causes"]["beam_tilt"]["parameters"]["beam_tilt_x"]
+    assert with_error(group["mean"], group["standard_deviation"]) in page
+    for number in range(8):
+        assert f'<th scope="row">m{number:02d}.mrc</th>' in page
+
+
+def test_what_is_not_determined_is_not_shown_as_a_number(tmp_path: Path) -> None:
+    zero = torch.zeros(2, dtype=torch.float64)
+    no = torch.zeros(2, dtype=torch.bool)
+    sure = DefocusRefinement(zero + 50, zero + 9, ~no, zero + 50, zero + 8, ~no, 30.0, 30.0, 0)
+    seen = aberrations_report(
+        tmp_path, title="x", sentences=[], warnings=[], facts={}, micrograph=[0, 1], names=["a", "b"], defocus=sure
+    ).read_text()
+    assert seen.count('class="whisker"') == seen.count("50.0 ± 8.0") == 2
+    nothing = DefocusRefinement(zero, zero + 90, no, zero, zero + 80, no, 0.0, 0.0, 0)
+    covariance = 0.01 * torch.eye(4, dtype=torch.float64)
+    tilt = BeamTilt(3, (0.1, 0.0), (0.0, 0.0), (0.0, 0.0), covariance, 1.0, False, 1.0, 2)
+    page = aberrations_report(
+        tmp_path, title="<odd>", sentences=["None."], warnings=["Look."], facts={}, micrograph=[0, 1],
+        names=["a.mrc", "b.mrc"], tilts=[tilt], defocus=nothing,
+    ).read_text()  # fmt: skip
+    assert "<odd>" not in page
+    assert "&lt;odd&gt;" in page
+    assert "not determined: the old value is kept" in page
+    assert "Look." in page
+    table = page[page.index('id="micrographs"') :]
+    assert table.count('<span class="quiet">–</span></data>') == 2
+    assert "90" not in table
+    assert 'class="whisker"' not in page
 
 
 def test_the_weights_serve_reconstruct(job: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import subprocess
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import torch
 from torch import Tensor
 
 from cryoprism.cli import extract, main
-from cryoprism.core import CryoPrismWarning, InputError
+from cryoprism.core import CryoPrismWarning, InputError, OutputError
 from cryoprism.formats import (
     Coordinates,
+    read_catalogue,
     read_mrc_header,
     read_particle_images,
     read_particles,
@@ -21,9 +24,12 @@ from cryoprism.formats import (
     write_coordinates,
     write_mrc,
 )
+from cryoprism.formats.star import find_block
 from cryoprism.restoration import LABELS
 from cryoprism.workflow import ExtractConfig, extract_session
+from cryoprism.workflow._coordinates import session_coordinates
 
+module = importlib.import_module("cryoprism.workflow.extract_session")
 STEMS = ("one", "two", "three")
 XY = torch.tensor([[60.0, 70.0], [120.25, 55.0], [61.0, 71.0], [150.0, 140.0], [5.0, 100.0]], dtype=torch.float64)
 SCORES = torch.tensor([0.4, 0.9, 0.7, 0.5, 0.8])
@@ -220,8 +226,8 @@ def test_bad_input_is_one_line_and_exit_code_2(session: Path, capsys: pytest.Cap
         (["restored/micrographs.star", "--box", "40"], "--coordinates: nothing was given"),
         ([*good[:3], "--box", "9999999"], "--box"),
         ([*good, "--scale", "80"], "--scale: 80 pixels are more than the box of 40"),
-        ([*good[:3], "--box", "300"], "300 pixels on a micrograph of 220 x 200"),
-        ([*good, "--diameter", "900"], "larger box or a smaller diameter"),
+        ([*good[:3], "--box", "300"], "300 pixels, but the micrographs have 220 x 200"),
+        ([*good, "--diameter", "900"], "does not fit into the box of 40 pixels (80 Å)"),
         ([good[0], "--coordinates", "gone", "--box", "40"], "gone: does not exist"),
         ([good[0], "--coordinates", "empty", "--box", "40"], "holds no coordinate files"),
         ([good[0], "--coordinates", "wrong", "--box", "40"], "no coordinates of any of 3 micrographs"),
@@ -229,7 +235,7 @@ def test_bad_input_is_one_line_and_exit_code_2(session: Path, capsys: pytest.Cap
         (["none.star", *good[1:]], "empty or not a STAR file"),
         (["lost.star", *good[1:]], "optics group 1"),
         (["gone.star", *good[1:]], "does not exist"),
-        ([*good, "--edge", "99"], "no particle is left (12 at edges"),
+        ([*good, "--edge", "198"], "no particle is left (12 at edges"),
     ):
         assert run(*arguments, "--out", "bad", "--overwrite") == 2, words
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error:")]
@@ -302,7 +308,7 @@ def test_real_apoferritin_is_a_bright_shell(tmp_path: Path, real_data: Path, mon
     monkeypatch.chdir(tmp_path)
     folder = real_data / "apoferritin"
     arguments = [str(folder / "micrographs.star"), "--coordinates", str(folder / "coordinates"), "--box", "120"]
-    assert run(*arguments, "--edge", "55", "--diameter", "150", "--min-distance", "0", "--out", "out") == 0
+    assert run(*arguments, "--edge", "82.5", "--diameter", "150", "--min-distance", "0", "--out", "out") == 0
     particles = read_particles("out/particles.star")
     assert len(particles) == pytest.approx(1224, abs=2)
     images = read_particle_images(particles)
@@ -316,3 +322,124 @@ def test_real_apoferritin_is_a_bright_shell(tmp_path: Path, real_data: Path, mon
     assert 24 <= brightest <= 54
     assert max(shell) > shell[0] + 0.05
     assert max(shell) > shell[-1] + 0.2
+
+
+def test_coordinates_of_other_micrographs_are_named(session: Path) -> None:
+    for stem in ("four", "five"):
+        write_coordinates(Path(f"pick/coordinates/{stem}.star"), Coordinates(XY, SCORES), micrograph=f"{stem}.mrc")
+    with pytest.warns(CryoPrismWarning, match="pick: has coordinates of 2 micrographs that are not .* such as 'five'"):
+        summary = extract_session(config())
+    assert summary.particles == 9
+    rows = "".join(f"{stem}.mrc 60 70\n" for stem in (*STEMS, "six"))
+    Path("all.star").write_text(f"data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n{rows}")
+    with pytest.warns(CryoPrismWarning, match="all.star: has coordinates of 1 .* 'six'"):
+        assert extract_session(config(coordinates="all.star", output="b")).particles == 3
+
+
+def test_a_file_whose_rows_name_another_micrograph_is_refused(session: Path) -> None:
+    Path("pick/coordinates/two.star").write_text(
+        "data_\n\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\nother.mrc 60 70\n"
+    )
+    with pytest.raises(InputError, match=r"two\.star: is named after 'two' but its rows name 'other'"):
+        extract_session(config())
+
+
+def test_coordinates_outside_are_said_and_most_outside_are_refused(session: Path) -> None:
+    far = torch.cat([XY, torch.tensor([[900.0, 800.0], [219.4, 100.0], [-0.4, 100.0]], dtype=torch.float64)])
+    write_coordinates(Path("pick/coordinates/one.star"), Coordinates(far), micrograph="one.mrc")
+    with pytest.warns(CryoPrismWarning, match=r"1 of 18 coordinates lie outside .*one\.mrc"):
+        assert extract_session(config()).particles == 9
+    write_coordinates(Path("pick/coordinates/one.star"), Coordinates(20 * XY), micrograph="one.mrc")
+    summary = extract_session(config(output="b"))
+    assert [name for name, _ in summary.failed] == ["one"]
+    assert "5 of 5 coordinates lie outside its 220 x 200 pixels" in summary.failed[0][1]
+
+
+def test_sizes_are_judged_before_the_folder_is_made(session: Path) -> None:
+    with pytest.raises(InputError, match=r"--diameter: 90 Å does not fit into the box of 40 pixels \(80 Å\)"):
+        extract_session(config(diameter_in_angstroms=90.0))
+    with pytest.raises(InputError, match="--box: 230 pixels, but the micrographs have 220 x 200"):
+        extract_session(config(box_in_pixels=230))
+    assert not Path("out").exists()
+
+
+def test_a_folder_that_may_not_be_read_is_said(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(path: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", locked)
+    with pytest.raises(InputError, match=r"pick: cannot be read \(Permission denied\).*permissions"):
+        session_coordinates(Path("pick"), read_catalogue("restored/micrographs.star").micrographs)
+
+
+def test_a_full_disk_stops_the_job(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = module.write_stack
+
+    def full(path: Path, *rest: object) -> None:
+        if path.stem == "two":
+            raise OutputError(path, "cannot be written (No space left on device)", "Free some.")
+        write(path, *rest)
+
+    monkeypatch.setattr(module, "write_stack", full)
+    with pytest.raises(OutputError, match=r"two\.mrcs"):
+        extract_session(config())
+    assert Path("out/RELION_JOB_EXIT_FAILURE").exists()
+    assert Path("out/particles/one.mrcs").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(session)
+    assert extract_session(config(only_do_unfinished=True)).skipped == 1
+
+
+def causes_of(session: Path) -> None:
+    """What a restoration would say of the three micrographs: the bits and the fit of each."""
+    entries = [
+        {
+            "name": stem,
+            "information_in_bits": {"mean": bits},
+            "fit_limit_in_angstroms": fit,
+            "causes": {"crystalline_ice": {"parameters": {"significance": {"mean": ice, "identifiable": True}}}},
+        }
+        for stem, bits, fit, ice in zip(STEMS, (900.0, 1000.0, 300.0), (4.0, 9.0, 5.0), (1.0, 2.0, 30.0), strict=True)
+    ]
+    (session / "restored/causes.json").write_text(json.dumps({"micrographs": entries}))
+
+
+def test_micrographs_are_left_out_by_their_causes(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    causes_of(session)
+    arguments = ["restored/micrographs.star", "--coordinates", "pick", "--box", "40", "--diameter", "60"]
+    limits = ["--max-ctf-resolution", "8", "--max-ice", "20", "--min-information", "0.5"]
+    assert run(*arguments, *limits, "--out", "out") == 0
+    said = capsys.readouterr().out
+    assert "3 particles from 1 micrographs" in said
+    assert "Left out: two: Thon rings end at 9.0 Å, 8 Å are asked for." in said
+    assert "Left out: three: 33% of the session's median information are left, less than 50%; crystalline ice" in said
+    assert set(json.loads(Path("out/job.json").read_text())["notes"]["micrographs_left_out"]) == {"two", "three"}
+    assert "two is left out: Thon rings end" in Path("out/run.log").read_text()
+    # Other limits need no new images of the micrographs that stay.
+    again = extract_session(config(max_ice_significance=20.0, only_do_unfinished=True))
+    assert (again.micrographs, again.skipped, set(again.left_out)) == (2, 1, {"three"})
+    with pytest.raises(InputError, match=r"no micrograph keeps the limits; one: Thon rings end at 4.0 Å"):
+        extract_session(config(max_ctf_resolution_in_angstroms=3.0, output="b"))
+
+
+def test_limits_need_a_restoration(session: Path) -> None:
+    with pytest.raises(InputError, match=r"--max-ice: there is no causes\.json beside restored/micrographs\.star"):
+        extract_session(config(max_ice_significance=5.0))
+    assert extract_session(config()).left_out == {}
+
+
+def test_the_edge_is_in_angstroms(session: Path) -> None:
+    # The particle at (120, 55) pixels of 2 Å is 110 Å from the first row.
+    assert extract_session(config(edge_in_angstroms=105.0)).particles == 9
+    assert extract_session(config(edge_in_angstroms=115.0, output="b")).particles == 6
+
+
+def test_masks_may_lie_elsewhere(session: Path) -> None:
+    Path("restored/masks").rename("elsewhere")
+    label = "cryoprismMaskedFraction"
+    table = find_block(read_star(extract_session(config()).star), "particles")
+    assert table is not None
+    assert label not in table
+    table = find_block(read_star(extract_session(config(masks_folder="elsewhere", output="b")).star), "particles")
+    assert table is not None
+    assert max(table.numbers(label)) == 1.0

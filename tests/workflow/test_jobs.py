@@ -1,13 +1,16 @@
+import errno
 import json
 import logging
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.workflow import FAILURE_MARKER, SUCCESS_MARKER, RestoreConfig, SimulateConfig, open_job
+from cryoprism.workflow._jobs import _logging_to
 
 
 def config_for(path, **values):
@@ -72,7 +75,6 @@ def test_what_is_done_is_done_until_something_that_matters_changes(tmp_path, sou
 
     assert done()
     assert done(workers=3)
-    assert not done(seed=1)
     assert not done(depends_on="p2")
     source.touch()
     assert done()
@@ -84,6 +86,102 @@ def test_what_is_done_is_done_until_something_that_matters_changes(tmp_path, sou
     assert not done()
     (run / "views" / "a.mrc").unlink()
     assert not done()
+
+
+def test_a_job_goes_on_with_its_own_options_only(tmp_path, source):
+    run = tmp_path / "run"
+    run_once(run, source)
+    kept = (run / "job.json").read_text()
+    found = r"run: was begun with other options: --seed was 0, now 1; --min-defocus was 3000, now 4000\..*--overwrite"
+    changed = config_for(run, only_do_unfinished=True, lowest_defocus_in_angstroms=4000.0, seed=1)
+    with pytest.raises(InputError, match=found), open_job("Restore", changed):
+        pass
+    assert (run / "job.json").read_text() == kept
+    assert markers(run) == {SUCCESS_MARKER}
+    with open_job("Restore", changed, in_stages=True):
+        pass
+    run_once(run, source, seed=3, overwrite=True)
+    with open_job("Restore", config_for(run, only_do_unfinished=True, seed=3)) as job:
+        assert job.is_done("a", stage="restore", source=source, depends_on="p1")
+
+
+def test_inputs_that_changed_are_named(tmp_path, source):
+    run, curve = tmp_path / "run", tmp_path / "mtf.star"
+    with open_job("Restore", config_for(run)) as job:
+        job.record_inputs([source])
+        job.mark_done("a", stage="restore")
+    with open_job("Restore", config_for(run, only_do_unfinished=True)) as job:
+        pass  # skipped: what was read stays on record
+    assert json.loads((run / "job.json").read_text())["inputs"][0]["bytes"] == 5
+    assert "done again" not in (run / "run.log").read_text()
+    source.write_bytes(b"imagE")
+    with open_job("Restore", config_for(run, only_do_unfinished=True, mtf_file=curve)) as job:
+        job.record_inputs([source])
+    text = (run / "run.log").read_text()
+    assert f"--mtf was not given, now {curve}: what depends on it is done again" in text
+    assert f"{source} has changed since the earlier run" in text
+
+
+def refused(path, act=lambda job: job.folder("deep/er"), error=InputError, **values):
+    def work():
+        with open_job("Restore", config_for(path, **values)) as job:
+            job.folder("views")
+            act(job)
+            raise error("--mask", "has another box", "Give one of the map.")
+
+    with pytest.raises(error):
+        work()
+
+
+def test_a_refused_run_leaves_nothing_in_the_way(tmp_path, source):
+    refused(tmp_path / "a" / "b")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mrc"]
+    run_once(tmp_path / "a" / "b", source)
+    with pytest.raises(InputError), open_job("Restore", config_for(None), root=tmp_path):
+        raise InputError("a", "b", "c")
+    assert not (tmp_path / "Restore").exists()
+    # An error that nobody foresaw keeps its log, and is no obstacle either.
+    refused(tmp_path / "odd", error=ValueError)
+    assert "Traceback" in (tmp_path / "odd" / "run.log").read_text()
+    run_once(tmp_path / "odd", source)
+
+
+def test_a_refused_run_in_a_folder_that_was_there_keeps_its_marker(tmp_path, source):
+    run = tmp_path / "job004"
+    run.mkdir()
+    for name in ("run.out", "run.err", "note.txt", "job.star"):
+        (run / name).write_text("RELION's")
+    refused(run)
+    assert markers(run) == {FAILURE_MARKER}
+    assert "has another box" in (run / "run.log").read_text()
+    run_once(run, source)
+    assert markers(run) == {SUCCESS_MARKER}
+    assert (run / "note.txt").read_text() == "RELION's"
+
+
+def test_what_came_out_or_is_not_ours_stays(tmp_path, source):
+    run = tmp_path / "run"
+    refused(run, lambda job: (job.path / "views" / "a.mrc").write_bytes(b"12345"))
+    assert (run / "views" / "a.mrc").read_bytes() == b"12345"
+    assert markers(run) == {FAILURE_MARKER}
+    with pytest.raises(InputError, match="already holds"), open_job("Restore", config_for(run)):
+        pass
+    # What a user put there while the job was running.
+    refused(tmp_path / "note", lambda job: (job.path / "thesis.txt").write_text("precious"))
+    assert (tmp_path / "note" / "thesis.txt").read_text() == "precious"
+    refused(tmp_path / "link", lambda job: (job.path / "views" / "a.mrc").symlink_to(source))
+    assert (tmp_path / "link" / "views" / "a.mrc").is_symlink()
+    assert markers(tmp_path / "link") == {FAILURE_MARKER}
+    # An empty folder in a folder that no run has seen is somebody's.
+    other = tmp_path / "data" / "raw"
+    other.mkdir(parents=True)
+    with pytest.raises(InputError, match="already holds"), open_job("Restore", config_for(other.parent)):
+        pass
+    # A finished job is not lost to a refused repetition.
+    done = tmp_path / "done"
+    run_once(done, source)
+    refused(done, overwrite=True)
+    assert (done / "views" / "a.mrc").read_bytes() == b"12345"
 
 
 def test_results_come_back_and_stages_and_names_are_apart(tmp_path, source):
@@ -182,6 +280,22 @@ def test_the_log_holds_messages_warnings_and_the_traceback(tmp_path, monkeypatch
     assert "Traceback" in text
     assert log.level == level
     assert log.handlers == handlers
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_makes_the_log_silent_and_names_the_folder(tmp_path, capsys):
+    with _logging_to(Path("/dev/full")):
+        logging.getLogger("cryoprism").warning("lost")
+    assert capsys.readouterr().err == ""
+
+    def fill():
+        with open_job("Restore", config_for(tmp_path / "run")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as caught:
+        fill()
+    assert caught.value.filename == str(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 KILLED = """

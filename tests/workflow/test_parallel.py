@@ -5,7 +5,7 @@ from types import MappingProxyType
 import parallel_functions as functions
 import pytest
 
-from cryoprism.core import CryoPrismError, CryoPrismWarning, InputError
+from cryoprism.core import CryoPrismError, CryoPrismWarning, InputError, OutputError
 from cryoprism.workflow import Failure, map_items
 
 NAMES = ["a", "b", "c", "d", "e"]
@@ -32,6 +32,11 @@ def test_a_bad_micrograph_does_not_stop_the_others_if_so_asked(workers):
     assert isinstance(results[2], Failure)
     assert results[2].name == "c"
     assert seen == NAMES
+
+
+def test_a_full_disk_stops_all_the_same():
+    with pytest.raises(OutputError, match=r"b\.mrc: cannot be written"):
+        list(map_items(functions.full_on_b, NAMES, names=NAMES, keep_going=True))
 
 
 def test_a_mistake_in_the_program_is_never_passed_over():

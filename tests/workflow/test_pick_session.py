@@ -189,6 +189,17 @@ def test_settings_that_cannot_be_are_refused(session, tmp_path):
         config(folder, tmp_path, reference=folder / "map.mrc")
     with pytest.raises(InputError, match="fills a micrograph"):
         pick_session(config(folder, tmp_path / "a", threshold=0.1))
+    with pytest.raises(InputError, match=r"--diameter: 5000 Å does not fit into .*mic"):
+        pick_session(
+            PickConfig(inputs=folder / "micrographs.star", output=tmp_path / "c", diameter_in_angstroms=5000.0)
+        )
+    broken = tmp_path / "broken.mrc"
+    broken.write_bytes((folder / "map.mrc").read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"broken.mrc: .*cut short"):
+        pick_session(config(folder, tmp_path / "d", method="template", reference=broken))
+    with pytest.raises(InputError, match=r"^\S*broken.mrc: is no safetensors file"):
+        pick_session(config(folder, tmp_path / "e", method="learned", weights=broken))
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.mrc"]
     with pytest.raises(InputError, match="does not exist"):
         pick_session(config(folder, tmp_path / "b", method="template", reference=folder / "no.mrc"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 from pathlib import Path
@@ -14,9 +15,16 @@ from cryoprism.formats import Volume, read_map, read_particles, read_star, write
 from cryoprism.microscope.potential import Solvent, potential_from_atoms
 from cryoprism.structure import fourier_shell_correlation, low_pass
 from cryoprism.synthesis import Scene, SessionConfig, phantom, simulate_session, specimen_from_phantom
-from cryoprism.workflow import InitialModelConfig, ProcessConfig, initial_model_session, process_session
+from cryoprism.workflow import (
+    InitialModelConfig,
+    PickConfig,
+    ProcessConfig,
+    initial_model_session,
+    open_job,
+    process_session,
+)
 from cryoprism.workflow._particle_data import even_fast_size
-from cryoprism.workflow.process_session import box_for, scaled_box_for
+from cryoprism.workflow.process_session import _Run, box_for, scaled_box_for, with_room
 
 PIXEL, DIAMETER, SIDE = 3.0, 120.0, 60
 # What to be careful about is said as a warning; here it is no error.
@@ -108,6 +116,7 @@ def test_a_restored_session_is_not_restored_again(session: Path, finished: Path)
     output = process_session(settings).output
     assert not (output / "Restore").exists()
     assert (output / "map.mrc").exists()
+    assert not (star.parent / "selected.star").exists()  # nothing is written into a folder of another job
     assert next(b for b in read_star(star) if "rlnMicrographName" in b)
 
 
@@ -131,6 +140,42 @@ def test_an_initial_model_from_particles_alone(session: Path, finished: Path, tm
     posed = read_particles(summary.output / "particles.star")
     assert posed.angles_in_degrees is not None
     assert "What it looks like" in summary.report.read_text()
+
+
+@pytest.mark.slow
+def test_micrographs_that_were_left_out_are_named(session: Path, finished: Path) -> None:
+    star = finished / "Restore" / "micrographs.star"
+    entries = json.loads((star.parent / "causes.json").read_text())["micrographs"]
+    bits = {entry["name"]: entry["information_in_bits"]["mean"] for entry in entries}
+    poorest = min(bits, key=lambda name: bits[name])
+    middle = sorted(bits.values())
+    median, second = (middle[1] + middle[2]) / 2, middle[1]
+    share = (bits[poorest] + second) / 2 / median
+    settings = config(session, session / "chosen", inputs=(str(star),), iterations=1, min_information_share=share)
+    summary = process_session(settings)
+    assert list(summary.left_out) == [poorest]
+    page = summary.report.read_text()
+    assert page.index("How it came about") < page.index("What was left out") < page.index(poorest)
+    assert html.escape(summary.left_out[poorest]) in page
+    names = read_particles(summary.output / "particles.star").micrograph_names
+    assert names is not None
+    assert not any(poorest in name for name in names)
+    with pytest.raises(InputError, match="no micrograph keeps the limits"):
+        process_session(config(session, session / "none", inputs=(str(star),), max_ctf_resolution_in_angstroms=0.6))
+    assert not (session / "none").exists()
+
+
+def test_a_stage_with_other_options_is_done_again_and_the_others_are_not(session: Path, tmp_path: Path) -> None:
+    with open_job("Process", config(session, tmp_path / "run"), in_stages=True) as job:
+        run = _Run(config(session, tmp_path / "run"), job, 3, PIXEL)
+        first = run.settings("Pick", PickConfig, inputs="m.star", diameter_in_angstroms=120.0)
+        with open_job("Pick", first) as pick:
+            pick.mark_done("a", stage="score")
+        same = run.settings("Pick", PickConfig, inputs="other.star", diameter_in_angstroms=120.0, threshold=3.0)
+        assert (same.only_do_unfinished, same.overwrite) == (True, False)
+        other = run.settings("Pick", PickConfig, inputs="m.star", diameter_in_angstroms=130.0)
+        assert (other.only_do_unfinished, other.overwrite) == (False, True)
+    assert "Pick is done again: --diameter was 120, now 130" in (tmp_path / "run" / "run.log").read_text()
 
 
 def test_boxes_are_even_of_small_factors_and_hold_the_particle() -> None:
@@ -159,3 +204,22 @@ def test_errors_come_before_work(session: Path, tmp_path: Path) -> None:
         config(session, tmp_path, box_in_pixels=64, scaled_box_in_pixels=80)
     with pytest.raises(InputError, match="--symmetry"):
         config(session, tmp_path, symmetry="X")
+
+
+def test_sizes_are_judged_before_work_and_by_what_was_typed(session: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(
+        InputError, match=r"--box: 36 pixels are 108 Å, but the particle measures 120 Å.*about 60 pixels"
+    ):
+        process_session(config(session, out, box_in_pixels=36))
+    with pytest.raises(InputError, match=r"--diameter: 1300 Å does not fit into .*1200 Å"):
+        process_session(config(session, out, diameter_in_angstroms=1300.0))
+    flat = tmp_path / "flat.mrc"
+    write_map(flat, Volume(torch.ones(8, 8, 8), PIXEL))
+    with pytest.raises(InputError, match="one value only"):
+        process_session(config(session, out, reference=flat))
+    assert not out.exists()
+    # Never more than the box holds, never less than what was given.
+    assert with_room(config(session, out), PIXEL) == pytest.approx(132.0)
+    assert with_room(config(session, out, box_in_pixels=44), PIXEL) == pytest.approx(0.95 * 132)
+    assert with_room(config(session, out, box_in_pixels=41), PIXEL) == pytest.approx(120.0)

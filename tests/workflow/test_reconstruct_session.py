@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from cryoprism.core import InputError, frequency_grid, generator_for, irfft2, matrix_to_euler, random_rotations, rfft2
+from cryoprism.core import (
+    CryoPrismWarning,
+    InputError,
+    frequency_grid,
+    generator_for,
+    irfft2,
+    matrix_to_euler,
+    random_rotations,
+    rfft2,
+)
 from cryoprism.formats import Particles, read_map, read_particles, write_particles, write_stack, write_star
 from cryoprism.microscope import project_volume
 from cryoprism.particles import transfer_at
@@ -101,6 +110,14 @@ def test_a_finished_run_is_not_done_again(project: Path, finished: Path) -> None
     assert (finished / "half1.mrc").exists()
 
 
+def test_a_handful_of_particles_gets_no_resolution(project: Path, tmp_path: Path) -> None:
+    write_particles(project / "few.star", read_particles(project / "particles.star").subset([*range(8), *range(-8, 0)]))
+    config = ReconstructConfig(particles_file=project / "few.star", output=tmp_path / "few")
+    with pytest.warns(CryoPrismWarning, match="particles: too few"):
+        summary = reconstruct_session(config)
+    assert "too few" in summary.sentence()
+
+
 def test_flat_weights_change_nothing(project: Path, finished: Path, tmp_path: Path) -> None:
     config = ReconstructConfig(
         particles_file=project / "particles.star", output=tmp_path / "w", weights_folder=project / "weights"
@@ -137,6 +154,11 @@ def test_errors_come_before_work_and_name_the_remedy(project: Path, tmp_path: Pa
         reconstruct_session(
             ReconstructConfig(particles_file=star, output=tmp_path / "c", weights_folder=tmp_path / "none")
         )
+    with pytest.raises(InputError, match=r"--maximum-resolution: 2 Å is finer than pixels of .* can show"):
+        reconstruct_session(
+            ReconstructConfig(particles_file=star, output=tmp_path / "e", maximum_resolution_in_angstroms=2.0)
+        )
+    assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="Give both"):
         ReconstructConfig(particles_file=star, helical_rise_in_angstroms=4.0)
     particles = read_particles(star)

@@ -141,7 +141,20 @@ def test_a_finished_run_is_not_done_again_and_a_changed_reference_is(project: Pa
     again = refine_session(config(project, finished, only_do_unfinished=True))
     assert again.skipped
     assert again.sentences[0].startswith("The map is resolved to")
+    with pytest.raises(InputError, match="was begun with other options: --symmetry was C1, now C2"):
+        refine_session(config(project, finished, only_do_unfinished=True, symmetry="C2"))
     assert (finished / "map.mrc").stat().st_mtime_ns == before
+    assert (finished / "RELION_JOB_EXIT_SUCCESS").exists()
+
+
+def test_a_refused_run_does_not_stand_in_the_way(project: Path, tmp_path: Path) -> None:
+    """A mask of another box is found out when the particles are read, after the folder was made."""
+    write_map(tmp_path / "mask.mrc", Volume(torch.ones(20, 20, 20), PIXEL))
+    with pytest.raises(InputError, match="a box of 20 × 20 × 20 voxels"):
+        refine_session(config(project, tmp_path / "run", mask_file=tmp_path / "mask.mrc"))
+    with pytest.raises(InputError, match=r"--maximum-resolution: 2 Å is finer than pixels of .* can show"):
+        refine_session(config(project, tmp_path / "run", maximum_resolution_in_angstroms=2.0))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

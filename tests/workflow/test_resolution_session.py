@@ -19,6 +19,7 @@ from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Volume, read_map, write_map
 from cryoprism.structure import radial_filter, shell_frequencies, soft_sphere, viewing_directions
 from cryoprism.workflow import ResolutionConfig, measure_resolution, summarise_resolution
+from cryoprism.workflow._resolution_words import few_particles
 from cryoprism.workflow.report._map_pictures import central_slices, render_surface, surface_level
 
 SCHEMA = json.loads(
@@ -188,13 +189,14 @@ def test_bad_halves_are_named_with_a_remedy(change, word, tmp_path, monkeypatch,
     [
         (("half1.mrc",), "HALF2"),
         (("half1.mrc", "half1.mrc"), "first half map again"),
-        (("half1.mrc", "none.mrc"), "no such file"),
+        (("half1.mrc", "none.mrc"), "does not exist"),
         (("half1.mrc", "half2.mrc", "--mask", "half1.mrc"), "values from"),
         (("half1.mrc", "half2.mrc", "--symmetry", "Q"), "no point group"),
         (("half1.mrc", "half2.mrc", "--b-factor", "100"), "--b-factor"),
         (("half1.mrc", "half2.mrc", "--threshold", "1e9"), "--threshold"),
         (("half1.mrc", "half2.mrc", "--model", "particles.star"), "particles.star"),
         (("half1.mrc", "half2.mrc", "--max-memory", "0.01"), "GB"),
+        (("half1.mrc", "half2.mrc", "--model", "none.pdb"), "does not exist"),
     ],
 )
 def test_bad_options_are_named_with_a_remedy(arguments, word, inputs, tmp_path, monkeypatch, capsys):
@@ -251,6 +253,26 @@ def test_warnings_reach_the_caller(tmp_path):
     config = ResolutionConfig(half1=tmp_path / "a.mrc", half2=tmp_path / "b.mrc", output=tmp_path / "run", local=False)
     with pytest.warns(CryoPrismWarning, match="Nyquist"):
         measure_resolution(config)
+
+
+def test_too_few_particles_are_told_in_words_and_warnings():
+    """A hundred views fill the shells of this ball at its resolution, a dozen do not; symmetry makes more of them."""
+    many = summarise_resolution(*volumes(), particles_count=300, local=False, directions=False)
+    assert many.few is None
+    assert "should" in many.sentences()[0]
+    few = summarise_resolution(*volumes(), particles_count=300, smaller_half=8, local=False, directions=False)
+    assert few.few is not None
+    assert "only 8 particles: too few" in few.few
+    assert few.sentences()[1] == few.warnings[0] == few.few
+    assert "should" not in few.sentences()[0]
+    assert few.few in few.document()["verdict"]
+    jsonschema.validate(few.document(), SCHEMA)
+    assert summarise_resolution(*volumes(), local=False, directions=False).few is None  # nobody knows
+    # N d / (2 D) measurements: 60 views of 100 Å at 6 Å are 1.8, of which an octahedron makes 43.
+    assert few_particles(60, 1, 6.0, 100.0) is not None
+    assert few_particles(60, 1, 20.0, 100.0) is None
+    assert few_particles(60, 24, 6.0, 100.0) is None
+    assert few_particles(20, 24, 6.0, 100.0) is not None
 
 
 def test_pictures_show_the_right_side_and_hand():

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-__all__ = ["given_values"]
+if TYPE_CHECKING:
+    from cryoprism.workflow import JobConfig
+
+Settings = TypeVar("Settings", bound="JobConfig")
+
+__all__ = ["given_values", "settings_of"]
 
 
 def given_values(context: typer.Context, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -26,3 +31,23 @@ def given_values(context: typer.Context, fields: Mapping[str, str]) -> dict[str,
         if source is not None and source.name not in {"DEFAULT", "DEFAULT_MAP"}:
             values[field] = context.params[name]
     return values
+
+
+def settings_of(
+    context: typer.Context, fields: Mapping[str, str], kind: type[Settings], config: str | None, **more: Any
+) -> Settings:
+    """Return the validated configuration: what was given wins over the file, the file over the defaults.
+
+    Parameters
+    ----------
+    context, fields
+        As in :func:`given_values`.
+    kind
+        Class of the configuration.
+    config
+        YAML, JSON or ``job.json``; None for none.
+    more
+        Fields that the command has put together itself; they win over all.
+    """
+    known = {} if config is None else kind.from_file(config).model_dump()
+    return kind(**(known | given_values(context, fields) | more))

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite, Seed
 
 __all__ = ["FIELDS", "classify"]
 
 #: Which field of ``workflow.ClassifyConfig`` each option sets.
 FIELDS = {
     "particles": "particles_file",
-    "out": "output",
     "classes": "classes",
     "diameter": "diameter_in_angstroms",
     "iterations": "iterations",
@@ -22,11 +22,8 @@ FIELDS = {
     "max_shift": "max_shift_in_angstroms",
     "ctf": "ctf",
     "pixel_size": "pixel_size_in_angstroms",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -37,7 +34,10 @@ def classify(
         typer.Argument(metavar="PARTICLES", help="A RELION STAR or cryoSPARC .cs file of extracted particles."),
     ] = None,
     diameter: Annotated[
-        float | None, typer.Option(metavar="Å", help="Diameter of the circle that holds the particle.")
+        float | None,
+        typer.Option(
+            "--diameter", "--particle_diameter", metavar="Å", help="Diameter of the circle that holds the particle."
+        ),
     ] = None,
     classes: Annotated[int, typer.Option("--classes", "--K", metavar="N", help="Number of classes.")] = 50,
     out: Annotated[
@@ -49,7 +49,7 @@ def classify(
     ] = 25,
     scale: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Scale the images down to this side, in pixels. Default: 3 Å per pixel."),
+        typer.Option(metavar="PIXELS", help="Scale images down to this side. Default: to 3 Å per pixel."),
     ] = None,
     select: Annotated[
         float, typer.Option(metavar="SCORE", help="Lowest score of a class that goes into selected.star, 0 to 1.")
@@ -60,19 +60,19 @@ def classify(
     ] = None,
     ctf: Annotated[bool, typer.Option("--ctf/--no-ctf", help="Correct for the contrast transfer.")] = True,
     pixel_size: Annotated[
-        float | None, typer.Option(metavar="Å", help="Pixel size of the images; replaces the one in the metadata.")
+        float | None,
+        typer.Option(
+            "--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the one in the metadata."
+        ),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder after its last iteration.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
     ] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
+    seed: Seed = 0,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> None:
     """Sort particles into classes of like views and average them.
 
@@ -95,6 +95,6 @@ def classify(
     from ._console import logging_to_console
 
     with logging_to_console():
-        summary = classify_session(ClassifyConfig(**given_values(context, FIELDS)))
+        summary = classify_session(settings_of(context, FIELDS, ClassifyConfig, config))
     typer.echo(summary.sentence())
     typer.echo(f"Gallery: {summary.output / 'report.html'}")

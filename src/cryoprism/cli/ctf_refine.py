@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import Config, MaxMemory, OnlyDoUnfinished, Overwrite
 
 __all__ = ["FIELDS", "ctf_refine"]
 
@@ -36,12 +37,20 @@ FIELDS = {
 def ctf_refine(
     context: typer.Context,
     particles: Annotated[
-        str, typer.Argument(metavar="PARTICLES", help="A STAR or .cs file of particles with poses and half sets.")
-    ],
-    half1: Annotated[str, typer.Option("--half1", "--m1", metavar="FILE", help="Unfiltered map of half set 1.")],
-    half2: Annotated[str, typer.Option("--half2", "--m2", metavar="FILE", help="Unfiltered map of half set 2.")],
+        str | None,
+        typer.Argument(metavar="PARTICLES", help="A STAR or .cs file of particles with poses and half sets."),
+    ] = None,
+    half1: Annotated[
+        str | None, typer.Option("--half1", "--m1", metavar="FILE", help="Unfiltered map of half set 1. Needed.")
+    ] = None,
+    half2: Annotated[
+        str | None, typer.Option("--half2", "--m2", metavar="FILE", help="Unfiltered map of half set 2. Needed.")
+    ] = None,
     mask: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Mask from 0 to 1 in the maps' box. Default: a sphere.")
+        str | None,
+        typer.Option(
+            "--mask", "--solvent_mask", metavar="MRC", help="Mask from 0 to 1 in the maps' box. Default: a sphere."
+        ),
     ] = None,
     out: Annotated[
         str | None,
@@ -75,18 +84,17 @@ def ctf_refine(
     ] = 20.0,
     maximum_resolution: Annotated[
         float | None,
-        typer.Option("--maximum-resolution", metavar="Å", help="Finest frequencies used. Default: FSC = 0.143."),
+        typer.Option(
+            "--maximum-resolution", "--maxres", metavar="Å", help="Finest frequencies used. Default: FSC = 0.143."
+        ),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
     ] = "cpu",
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> None:
     """Refine defocus and beam tilt of particles against the half maps they made.
 
@@ -94,7 +102,7 @@ def ctf_refine(
 
     Writes particles.star (defocus of every particle with its standard deviation, beam tilt of every optics group),
     aberrations.json (every estimate with its error bar), weights/ (signal and noise of every micrograph, for
-    cryoprism reconstruct --weights), job.json and run.log.
+    cryoprism reconstruct --weights), report.html, job.json and run.log.
 
     \b
     Example:
@@ -105,5 +113,5 @@ def ctf_refine(
     from ._console import logging_to_console
 
     with logging_to_console():
-        summary = ctf_refine_session(CtfRefineConfig(**given_values(context, FIELDS)))
+        summary = ctf_refine_session(settings_of(context, FIELDS, CtfRefineConfig, config))
     typer.echo(summary.sentence())

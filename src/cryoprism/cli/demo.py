@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ._options import Seed, Workers
+
 __all__ = ["demo"]
 
 
@@ -14,8 +16,8 @@ def demo(
         str, typer.Option("--out", metavar="FOLDER", help="Folder to write; made anew every time.")
     ] = "demo",
     micrographs: Annotated[int, typer.Option(metavar="N", help="Number of micrographs.")] = 6,
-    workers: Annotated[int, typer.Option("--workers", "--j", metavar="N", help="Processes side by side.")] = 2,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
+    workers: Workers = 2,
+    seed: Seed = 0,
 ) -> int:
     """Show what CryoPrism does, on data it makes itself: no download, about two minutes.
 

@@ -6,7 +6,27 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import (
+    JOB_FIELDS,
+    LENS_FIELDS,
+    SELECTION_FIELDS,
+    AmplitudeContrast,
+    Config,
+    MaxAstigmatism,
+    MaxContamination,
+    MaxCtfResolution,
+    MaxIce,
+    MaxMemory,
+    MicrographPixelSize,
+    MinInformation,
+    OnlyDoUnfinished,
+    Overwrite,
+    Seed,
+    SphericalAberration,
+    Voltage,
+    Workers,
+)
 
 __all__ = ["FIELDS", "extract"]
 
@@ -17,21 +37,16 @@ FIELDS = {
     "box": "box_in_pixels",
     "scale": "scaled_box_in_pixels",
     "diameter": "diameter_in_angstroms",
-    "edge": "edge_in_pixels",
+    "edge": "edge_in_angstroms",
+    "masks": "masks_folder",
     "min_distance": "min_distance_in_angstroms",
     "dust": "dust_in_deviations",
     "invert": "invert",
     "normalise": "normalise",
-    "pixel_size": "pixel_size_in_angstroms",
-    "voltage": "voltage_in_kilovolts",
-    "spherical_aberration": "spherical_aberration_in_millimeters",
-    "amplitude_contrast": "amplitude_contrast",
-    "out": "output",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
+    **LENS_FIELDS,
+    **SELECTION_FIELDS,
     "workers": "workers",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -45,17 +60,22 @@ def extract(
         str | None,
         typer.Option(metavar="PATH", help="Folder of coordinate files, or one STAR, .box or .cs file for all."),
     ] = None,
-    box: Annotated[int | None, typer.Option(metavar="N", help="Side of the box on the micrograph, in pixels.")] = None,
+    box: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the box on the micrograph.")] = None,
     scale: Annotated[
-        int | None, typer.Option(metavar="N", help="Scale the images down to this side, in pixels.")
+        int | None, typer.Option(metavar="PIXELS", help="Scale images down to this side. Default: as cut.")
     ] = None,
     diameter: Annotated[
         float | None,
-        typer.Option(metavar="Å", help="Diameter of the particle; outside is background. Default: 75 % of the box."),
+        typer.Option(
+            "--diameter",
+            "--particle_diameter",
+            metavar="Å",
+            help="Diameter of the particle; outside is background. Default: 75 % of the box.",
+        ),
     ] = None,
     edge: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Leave out particles nearer to an edge, in pixels. Default: half a box."),
+        typer.Option(metavar="Å", help="Leave out particles nearer to an edge. Default: half a box."),
     ] = None,
     min_distance: Annotated[
         float, typer.Option(metavar="Å", help="Leave out duplicates: particles nearer than this to a better one.")
@@ -64,40 +84,33 @@ def extract(
         float | None,
         typer.Option(metavar="SIGMA", help="Replace pixels further from the background than this many deviations."),
     ] = None,
+    masks: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="masks/ of 'cryoprism restore'. Default: beside the input.")
+    ] = None,
     invert: Annotated[bool, typer.Option("--invert/--no-invert", help="Make protein bright.")] = True,
     normalise: Annotated[
         bool,
         typer.Option("--normalise/--no-normalise", help="Flatten the background; bring it to mean 0, deviation 1."),
     ] = True,
-    pixel_size: Annotated[
-        float | None, typer.Option(metavar="Å", help="Pixel size of the micrographs; replaces that of the metadata.")
-    ] = None,
-    voltage: Annotated[float | None, typer.Option(metavar="kV", help="Acceleration voltage.")] = None,
-    spherical_aberration: Annotated[
-        float | None, typer.Option("--spherical-aberration", "--cs", metavar="mm", help="Spherical aberration.")
-    ] = None,
-    amplitude_contrast: Annotated[
-        float | None, typer.Option(metavar="FRACTION", help="Amplitude contrast, usually 0.07 to 0.1.")
-    ] = None,
+    max_ctf_resolution: MaxCtfResolution = None,
+    min_information: MinInformation = None,
+    max_ice: MaxIce = None,
+    max_astigmatism: MaxAstigmatism = None,
+    max_contamination: MaxContamination = None,
+    pixel_size: MicrographPixelSize = None,
+    voltage: Voltage = None,
+    spherical_aberration: SphericalAberration = None,
+    amplitude_contrast: AmplitudeContrast = None,
     out: Annotated[
         str | None,
         typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Extract/jobNNN."),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
-    workers: Annotated[
-        int, typer.Option("--workers", "--j", metavar="N", help="Processes that work on micrographs side by side.")
-    ] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
-    ] = None,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
+    workers: Workers = 1,
+    seed: Seed = 0,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> int:
     """Cut particles out of micrographs: inverted, normalised, scaled down.
 
@@ -117,9 +130,7 @@ def extract(
 
     from ._console import logging_to_console
 
-    values = given_values(context, FIELDS)
-    known = {} if config is None else ExtractConfig.from_file(config).model_dump()
-    settings = ExtractConfig(**(known | values))
+    settings = settings_of(context, FIELDS, ExtractConfig, config)
     with logging_to_console():
         summary = extract_session(settings)
     typer.echo(
@@ -133,6 +144,8 @@ def extract(
     }
     if any(left_out.values()):
         typer.echo("Left out: " + ", ".join(f"{count} {why}" for why, count in left_out.items() if count) + ".")
+    for name, why in summary.left_out.items():
+        typer.echo(f"Left out: {name}: {why}")
     if summary.without_coordinates:
         typer.echo(f"Without coordinates: {len(summary.without_coordinates)} micrographs.")
     for name, reason in summary.failed:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite
 
 __all__ = ["FIELDS", "initial_model"]
 
@@ -20,12 +21,8 @@ FIELDS = {
     "shift_range": "shift_range_in_angstroms",
     "min_distance": "min_distance_in_angstroms",
     "pixel_size": "pixel_size_in_angstroms",
-    "out": "output",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -66,19 +63,12 @@ def initial_model(
             "--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free InitialModel/jobNNN."
         ),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu; others are refused, never replaced.")] = "cpu",
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the starts and of the half sets.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
-    ] = None,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> int:
     """Make a first map from particles alone, without a reference.
 
@@ -95,8 +85,7 @@ def initial_model(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else InitialModelConfig.from_file(config).model_dump()
-    settings = InitialModelConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, InitialModelConfig, config)
     keep_freed_memory()
     with logging_to_console():
         summary = initial_model_session(settings)

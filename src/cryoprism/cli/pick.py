@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import (
+    JOB_FIELDS,
+    LENS_FIELDS,
+    AmplitudeContrast,
+    Config,
+    MaxMemory,
+    MicrographPixelSize,
+    OnlyDoUnfinished,
+    Overwrite,
+    Seed,
+    SphericalAberration,
+    Voltage,
+    Workers,
+)
 
 __all__ = ["FIELDS", "pick"]
 
@@ -21,7 +35,7 @@ FIELDS = {
     "symmetry": "symmetry",
     "initial_lowpass": "lowpass_in_angstroms",
     "healpix_order": "healpix_order",
-    "weights": "weights",
+    "picker": "weights",
     "threshold": "threshold",
     "false_discovery_rate": "false_discovery_rate",
     "min_distance": "min_distance_in_angstroms",
@@ -31,17 +45,10 @@ FIELDS = {
     "box_files": "box_files",
     "box": "box_in_pixels",
     "pictures": "pictures",
-    "pixel_size": "pixel_size_in_angstroms",
-    "voltage": "voltage_in_kilovolts",
-    "spherical_aberration": "spherical_aberration_in_millimeters",
-    "amplitude_contrast": "amplitude_contrast",
-    "out": "output",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
+    **LENS_FIELDS,
     "workers": "workers",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -55,7 +62,10 @@ def pick(
         str, typer.Option(metavar="NAME", help="blob (a ball of the diameter), template (a map), or learned.")
     ] = "blob",
     diameter: Annotated[
-        float | None, typer.Option(metavar="Å", help="Longest diameter of the particle. Always needed.")
+        float | None,
+        typer.Option(
+            "--diameter", "--particle_diameter", metavar="Å", help="Longest diameter of the particle. Always needed."
+        ),
     ] = None,
     min_diameter: Annotated[
         float | None, typer.Option(metavar="Å", help="Smallest diameter of a blob. Default: 85 % of --diameter.")
@@ -71,13 +81,14 @@ def pick(
         str, typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group of the map, as in RELION.")
     ] = "C1",
     initial_lowpass: Annotated[
-        float, typer.Option(metavar="Å", help="Finest detail that blobs, templates use.")
+        float,
+        typer.Option("--initial-lowpass", "--ini_high", metavar="Å", help="Finest detail that blobs, templates use."),
     ] = 20.0,
     healpix_order: Annotated[
         int, typer.Option(metavar="N", help="Steps between views: 0 = 60°, 1 = 30°, 2 = 15°, 3 = 7.5°.")
     ] = 2,
-    weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights of the learned picker. Default: those that ship.")
+    picker: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Picker of 'train-picker'. Default: the one that ships.")
     ] = None,
     threshold: Annotated[
         float | None,
@@ -103,43 +114,28 @@ def pick(
     ] = True,
     box_files: Annotated[bool, typer.Option("--box-files", help="Write EMAN .box files too.")] = False,
     box: Annotated[
-        int | None, typer.Option(metavar="N", help="Side of the boxes in .box files. Default: 1.5 diameters.")
+        int | None, typer.Option(metavar="PIXELS", help="Side of the boxes in .box files. Default: 1.5 diameters.")
     ] = None,
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Draw the picks over each micrograph.")
     ] = True,
-    pixel_size: Annotated[
-        float | None, typer.Option(metavar="Å", help="Pixel size of the micrographs; replaces that of the metadata.")
-    ] = None,
-    voltage: Annotated[float | None, typer.Option(metavar="kV", help="Acceleration voltage.")] = None,
-    spherical_aberration: Annotated[
-        float | None, typer.Option("--spherical-aberration", "--cs", metavar="mm", help="Spherical aberration.")
-    ] = None,
-    amplitude_contrast: Annotated[
-        float | None, typer.Option(metavar="FRACTION", help="Amplitude contrast, usually 0.07 to 0.1.")
-    ] = None,
+    pixel_size: MicrographPixelSize = None,
+    voltage: Voltage = None,
+    spherical_aberration: SphericalAberration = None,
+    amplitude_contrast: AmplitudeContrast = None,
     out: Annotated[
         str | None,
         typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Pick/jobNNN."),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
-    workers: Annotated[
-        int, typer.Option("--workers", "--j", metavar="N", help="Processes that work on micrographs side by side.")
-    ] = 1,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
+    workers: Workers = 1,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="Of the learned picker: cpu, cuda, cuda:N or mps; never another one.")
     ] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
-    ] = None,
+    seed: Seed = 0,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> int:
     """Find the particles on micrographs: as balls of a size, by a map's views, or by a trained network.
 
@@ -161,9 +157,7 @@ def pick(
 
     from ._console import logging_to_console
 
-    values = given_values(context, FIELDS)
-    known = {} if config is None else PickConfig.from_file(config).model_dump()
-    settings = PickConfig(**(known | values))
+    settings = settings_of(context, FIELDS, PickConfig, config)
     with logging_to_console():
         summary = pick_session(settings)
     each = summary.particles / max(summary.micrographs, 1)

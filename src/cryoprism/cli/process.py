@@ -6,7 +6,27 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import (
+    JOB_FIELDS,
+    LENS_FIELDS,
+    SELECTION_FIELDS,
+    AmplitudeContrast,
+    Config,
+    MaxAstigmatism,
+    MaxContamination,
+    MaxCtfResolution,
+    MaxIce,
+    MaxMemory,
+    MicrographPixelSize,
+    MinInformation,
+    OnlyDoUnfinished,
+    Overwrite,
+    Seed,
+    SphericalAberration,
+    Voltage,
+    Workers,
+)
 
 __all__ = ["FIELDS", "process"]
 
@@ -21,20 +41,14 @@ FIELDS = {
     "scale": "scaled_box_in_pixels",
     "classes": "classes",
     "initial_lowpass": "initial_lowpass_in_angstroms",
-    "weights": "weights",
+    "use_weights": "use_weights",
     "starts": "starts",
     "iterations": "iterations",
-    "pixel_size": "pixel_size_in_angstroms",
-    "voltage": "voltage_in_kilovolts",
-    "spherical_aberration": "spherical_aberration_in_millimeters",
-    "amplitude_contrast": "amplitude_contrast",
-    "out": "output",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
+    **LENS_FIELDS,
+    **SELECTION_FIELDS,
     "workers": "workers",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -78,46 +92,35 @@ def process(
     initial_lowpass: Annotated[
         float, typer.Option("--initial-lowpass", "--ini_high", metavar="Å", help="Low-pass of the starting map.")
     ] = 30.0,
-    weights: Annotated[
-        bool, typer.Option("--weights/--no-weights", help="Use each micrograph's fitted envelope in the map.")
+    use_weights: Annotated[
+        bool, typer.Option("--use-weights/--no-weights", help="Use each micrograph's fitted envelope in the map.")
     ] = False,
     starts: Annotated[int, typer.Option(metavar="N", help="Independent starts of the initial model.")] = 3,
     iterations: Annotated[
         int, typer.Option("--iterations", "--iter", metavar="N", help="Most passes of the refinement.")
     ] = 20,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option("--pixel-size", "--angpix", metavar="Å", help="Pixel size; replaces the one in the metadata."),
-    ] = None,
-    voltage: Annotated[float | None, typer.Option("--voltage", "--kV", metavar="kV", help="Voltage.")] = None,
-    spherical_aberration: Annotated[
-        float | None, typer.Option("--spherical-aberration", "--cs", metavar="mm", help="Spherical aberration.")
-    ] = None,
-    amplitude_contrast: Annotated[
-        float | None, typer.Option(metavar="FRACTION", help="Amplitude contrast, usually 0.07 to 0.1.")
-    ] = None,
+    max_ctf_resolution: MaxCtfResolution = None,
+    min_information: MinInformation = None,
+    max_ice: MaxIce = None,
+    max_astigmatism: MaxAstigmatism = None,
+    max_contamination: MaxContamination = None,
+    pixel_size: MicrographPixelSize = None,
+    voltage: Voltage = None,
+    spherical_aberration: SphericalAberration = None,
+    amplitude_contrast: AmplitudeContrast = None,
     out: Annotated[
         str | None,
         typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Process/jobNNN."),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
-    workers: Annotated[
-        int, typer.Option("--workers", "--j", metavar="N", help="Processes that work on micrographs side by side.")
-    ] = 1,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
+    workers: Workers = 1,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="For the stages that use it: cpu, cuda, cuda:N or mps.")
     ] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
-    ] = None,
+    seed: Seed = 0,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> int:
     """Go from micrographs to a map: restore, pick, extract, initial model, refine.
 
@@ -136,8 +139,7 @@ def process(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else ProcessConfig.from_file(config).model_dump()
-    settings = ProcessConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, ProcessConfig, config)
     keep_freed_memory()
     with logging_to_console():
         summary = process_session(settings)
@@ -145,5 +147,7 @@ def process(
         typer.echo(sentence)
     for row in summary.stages:
         typer.echo(f"{row.folder}: {row.sentence}")
+    for name, why in summary.left_out.items():
+        typer.echo(f"Left out: {name}: {why}")
     typer.echo(f"Done in {summary.seconds:.0f} s. Report: {summary.report}")
     return 0

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite
 
 __all__ = ["FIELDS", "reconstruct"]
 
 #: Which field of ``workflow.ReconstructConfig`` each option sets.
 FIELDS = {
     "particles": "particles_file",
-    "out": "output",
     "symmetry": "symmetry",
     "maximum_resolution": "maximum_resolution_in_angstroms",
     "padding": "padding",
@@ -25,19 +25,17 @@ FIELDS = {
     "wiener": "wiener",
     "iterations": "iterations",
     "pixel_size": "pixel_size_in_angstroms",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
 def reconstruct(
     context: typer.Context,
     particles: Annotated[
-        str, typer.Argument(metavar="PARTICLES", help="A RELION STAR or cryoSPARC .cs file of particles with poses.")
-    ],
+        str | None,
+        typer.Argument(metavar="PARTICLES", help="A RELION STAR or cryoSPARC .cs file of particles with poses."),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -75,19 +73,19 @@ def reconstruct(
         int, typer.Option(metavar="N", help="Steps that account for uneven coverage; 0 only divides.")
     ] = 3,
     pixel_size: Annotated[
-        float | None, typer.Option(metavar="Å", help="Pixel size of the images; replaces the one in the metadata.")
+        float | None,
+        typer.Option(
+            "--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the one in the metadata."
+        ),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
     ] = "cpu",
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the half sets, where the table has none.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> None:
     """Reconstruct a map and two half maps from particles with known poses.
 
@@ -105,5 +103,5 @@ def reconstruct(
     from ._console import logging_to_console
 
     with logging_to_console():
-        summary = reconstruct_session(ReconstructConfig(**given_values(context, FIELDS)))
+        summary = reconstruct_session(settings_of(context, FIELDS, ReconstructConfig, config))
     typer.echo(summary.sentence())

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import JOB_FIELDS, Config, MaxMemory, Overwrite
 
 __all__ = ["FIELDS", "refine"]
 
@@ -35,12 +36,8 @@ FIELDS = {
     "helical_search": "helical_search",
     "pose_network": "pose_network",
     "pose_network_steps": "pose_network_steps",
-    "out": "output",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -170,20 +167,15 @@ def refine(
     only_do_unfinished: Annotated[
         bool, typer.Option("--only-do-unfinished", help="Go on after the last pass of a run that was stopped.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    overwrite: Overwrite = False,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; never replaced by another one.")
     ] = "cpu",
     seed: Annotated[
         int, typer.Option(metavar="N", help="Seed of the grids, and of the half sets where the table has none.")
     ] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
-    ] = None,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> int:
     """Refine poses and make a map with an honest resolution.
 
@@ -205,8 +197,7 @@ def refine(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else RefineConfig.from_file(config).model_dump()
-    settings = RefineConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, RefineConfig, config)
     keep_freed_memory()
     with logging_to_console():
         summary = refine_session(settings)

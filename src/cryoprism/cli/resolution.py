@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite
 
 __all__ = ["FIELDS", "resolution"]
 
@@ -14,9 +15,6 @@ __all__ = ["FIELDS", "resolution"]
 FIELDS = {
     "half1": "half1",
     "half2": "half2",
-    "out": "output",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "mask": "mask_file",
     "threshold": "mask_threshold",
     "extend": "mask_extend_in_angstroms",
@@ -32,8 +30,7 @@ FIELDS = {
     "pixel_size": "voxel_size_in_angstroms",
     "local": "local",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -49,12 +46,11 @@ def resolution(
             "--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Resolution/jobNNN."
         ),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     mask: Annotated[
-        str | None, typer.Option(metavar="MRC", help="Mask from 0 to 1. Default: made from the map.")
+        str | None,
+        typer.Option("--mask", "--solvent_mask", metavar="MRC", help="Mask from 0 to 1. Default: made from the map."),
     ] = None,
     threshold: Annotated[
         float | None,
@@ -104,13 +100,8 @@ def resolution(
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
     ] = "cpu",
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random phases.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
-    ] = None,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> int:
     """Say how well a map is resolved, from its two half maps.
 
@@ -127,8 +118,7 @@ def resolution(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else ResolutionConfig.from_file(config).model_dump()
-    settings = ResolutionConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, ResolutionConfig, config)
     with logging_to_console():
         result = measure_resolution(settings)
     done = "was measured before" if result.skipped else f"measured in {result.seconds:.1f} s"

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import (
+    JOB_FIELDS,
+    LENS_FIELDS,
+    AmplitudeContrast,
+    Config,
+    MaxMemory,
+    MicrographPixelSize,
+    OnlyDoUnfinished,
+    Overwrite,
+    Seed,
+    SphericalAberration,
+    Voltage,
+    Workers,
+)
 
 __all__ = ["FIELDS", "restore"]
 
@@ -14,14 +28,8 @@ __all__ = ["FIELDS", "restore"]
 FIELDS = {
     "inputs": "inputs",
     "in_mics": "inputs",
-    "out": "output",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "views": "views",
-    "pixel_size": "pixel_size_in_angstroms",
-    "voltage": "voltage_in_kilovolts",
-    "spherical_aberration": "spherical_aberration_in_millimeters",
-    "amplitude_contrast": "amplitude_contrast",
+    **LENS_FIELDS,
     "exposure": "exposure_in_electrons_per_square_angstrom",
     "incident_intensity": "incident_intensity",
     "mtf": "mtf_file",
@@ -34,8 +42,7 @@ FIELDS = {
     "max_passes": "max_passes",
     "workers": "workers",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -54,23 +61,15 @@ def restore(
         str | None,
         typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Restore/jobNNN."),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     views: Annotated[
         bool, typer.Option("--views/--no-views", help="Write restored views, residuals, deviations and masks.")
     ] = True,
-    pixel_size: Annotated[
-        float | None, typer.Option(metavar="Å", help="Pixel size; replaces the one in the metadata.")
-    ] = None,
-    voltage: Annotated[float | None, typer.Option(metavar="kV", help="Acceleration voltage.")] = None,
-    spherical_aberration: Annotated[
-        float | None, typer.Option("--spherical-aberration", "--cs", metavar="mm", help="Spherical aberration.")
-    ] = None,
-    amplitude_contrast: Annotated[
-        float | None, typer.Option(metavar="FRACTION", help="Amplitude contrast, usually 0.07 to 0.1.")
-    ] = None,
+    pixel_size: MicrographPixelSize = None,
+    voltage: Voltage = None,
+    spherical_aberration: SphericalAberration = None,
+    amplitude_contrast: AmplitudeContrast = None,
     exposure: Annotated[float | None, typer.Option(metavar="e/Å²", help="Total exposure of one micrograph.")] = None,
     incident_intensity: Annotated[
         float | None,
@@ -88,20 +87,13 @@ def restore(
     ] = None,
     phase_plate: Annotated[bool, typer.Option("--phase-plate", help="Search the phase shift too.")] = False,
     max_passes: Annotated[int, typer.Option(metavar="N", help="Most passes of the self-evaluation loop.")] = 8,
-    workers: Annotated[
-        int, typer.Option("--workers", "--j", metavar="N", help="Processes that work on micrographs side by side.")
-    ] = 1,
+    workers: Workers = 1,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
     ] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
-    ] = None,
+    seed: Seed = 0,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> int:
     """Estimate what damaged each micrograph, restore it, and say what each cause cost.
 
@@ -120,11 +112,8 @@ def restore(
 
     from ._console import logging_to_console, print_summary
 
-    values = given_values(context, FIELDS)
-    if inputs and in_mics:
-        values["inputs"] = [*inputs, in_mics]
-    known = {} if config is None else RestoreConfig.from_file(config).model_dump()
-    settings = RestoreConfig(**(known | values))
+    both = {"inputs": [*inputs, in_mics]} if inputs and in_mics else {}
+    settings = settings_of(context, FIELDS, RestoreConfig, config, **both)
     with logging_to_console():
         summary = restore_session(settings)
     return print_summary(summary)

@@ -6,15 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import given_values, settings_of
+from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite, Seed, Workers
 
 __all__ = ["FIELDS", "simulate"]
 
 #: Which field of ``workflow.SimulateConfig`` each option sets.
 FIELDS = {
-    "out": "output",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "structure": "structure_file",
     "micrographs": "micrographs",
     "width": "width_in_pixels",
@@ -37,8 +35,7 @@ FIELDS = {
     "truth_images": "truth_images",
     "workers": "workers",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -48,10 +45,8 @@ def simulate(
         str | None,
         typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Simulate/jobNNN."),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder and skip what is done.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     structure: Annotated[
         str | None,
         typer.Option(
@@ -77,8 +72,8 @@ def simulate(
     ] = 4,
     width: Annotated[int, typer.Option(metavar="PIXELS", help="Width of a micrograph.")] = 1024,
     height: Annotated[int, typer.Option(metavar="PIXELS", help="Height of a micrograph.")] = 1024,
-    pixel_size: Annotated[float, typer.Option(metavar="Å", help="Pixel size.")] = 1.5,
-    voltage: Annotated[float, typer.Option(metavar="kV", help="Acceleration voltage.")] = 300.0,
+    pixel_size: Annotated[float, typer.Option("--pixel-size", "--angpix", metavar="Å", help="Pixel size.")] = 1.5,
+    voltage: Annotated[float, typer.Option("--voltage", "--kV", metavar="kV", help="Acceleration voltage.")] = 300.0,
     spherical_aberration: Annotated[
         float, typer.Option("--spherical-aberration", "--cs", metavar="mm", help="Spherical aberration.")
     ] = 2.7,
@@ -106,20 +101,13 @@ def simulate(
     engine: Annotated[
         str, typer.Option(metavar="NAME", help="How the wave passes the specimen: rytov or multislice.")
     ] = "rytov",
-    workers: Annotated[
-        int, typer.Option("--workers", "--j", metavar="N", help="Processes that work on micrographs side by side.")
-    ] = 1,
+    workers: Workers = 1,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
     ] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Memory to stay below. Default: what is free.")
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
-    ] = None,
+    seed: Seed = 0,
+    max_memory: MaxMemory = None,
+    config: Config = None,
 ) -> int:
     """Make micrographs or movies of a virtual specimen, with every hidden quantity beside them.
 
@@ -140,8 +128,7 @@ def simulate(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else SimulateConfig.from_file(config).model_dump()
-    settings = SimulateConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, SimulateConfig, config)
     if settings.device != "cpu":
         raise InputError(
             "--device", f"'{settings.device}' was asked for but images are simulated on the CPU", "Use cpu."

@@ -6,15 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ._given import given_values
+from ._given import settings_of
+from ._options import JOB_FIELDS, Config, OnlyDoUnfinished, Overwrite, Seed
 
 __all__ = ["FIELDS", "train_picker"]
 
 #: Which field of ``workflow.TrainPickerConfig`` each option sets.
 FIELDS = {
-    "out": "output",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
     "structures": "structures",
     "exclude": "excluded",
     "micrographs": "fields",
@@ -24,11 +22,10 @@ FIELDS = {
     "coordinates": "coordinates",
     "diameter": "diameter_in_angstroms",
     "expected_count": "expected_count",
-    "weights": "weights",
+    "picker": "weights",
     "workers": "workers",
     "device": "device",
-    "seed": "seed",
-    "max_memory": "max_memory_in_gigabytes",
+    **JOB_FIELDS,
 }
 
 
@@ -40,10 +37,8 @@ def train_picker(
             "--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free TrainPicker/jobNNN."
         ),
     ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Continue in an existing folder.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over in an existing folder.")] = False,
+    only_do_unfinished: OnlyDoUnfinished = False,
+    overwrite: Overwrite = False,
     structures: Annotated[
         str | None,
         typer.Option(metavar="FOLDER", help="PDB and mmCIF files to simulate micrographs of. Default: phantoms."),
@@ -65,31 +60,31 @@ def train_picker(
         typer.Option(metavar="MICROGRAPHS", help="Adapt a picker to clicks on these micrographs (STAR, .cs, folder)."),
     ] = None,
     coordinates: Annotated[
-        str | None, typer.Option(metavar="CLICKS", help="A folder with one coordinate file a micrograph, or one file.")
+        str | None, typer.Option(metavar="PATH", help="A folder with one coordinate file a micrograph, or one file.")
     ] = None,
-    diameter: Annotated[float | None, typer.Option(metavar="Å", help="Diameter of the particle, to adapt.")] = None,
+    diameter: Annotated[
+        float | None,
+        typer.Option("--diameter", "--particle_diameter", metavar="Å", help="Diameter of the particle, to adapt."),
+    ] = None,
     expected_count: Annotated[
         float | None, typer.Option(metavar="N", help="Particles on a micrograph, roughly, to adapt.")
     ] = None,
-    weights: Annotated[
+    picker: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights to adapt. Default: those that ship with CryoPrism.")
     ] = None,
     workers: Annotated[int, typer.Option("--workers", "--j", metavar="N", help="Threads.")] = 1,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
     ] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random number.")] = 0,
+    seed: Seed = 0,
     max_memory: Annotated[
         float | None, typer.Option(metavar="GB", help="Kept with the job; training needs about 2 GB.")
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Settings from YAML, JSON or a job.json; options given beside it win."),
-    ] = None,
+    config: Config = None,
 ) -> int:
     """Train the learned picker on simulated micrographs, or adapt it to a few clicks.
 
-    Writes picker.safetensors, which pick takes as --weights, its card picker.md, job.json and run.log. To adapt, mark
+    Writes picker.safetensors, which pick takes as --picker, its card picker.md, job.json and run.log. To adapt, mark
     10 to 50 particles and say roughly how many a micrograph holds: what is not marked counts as unknown, not as empty.
 
     \b
@@ -101,8 +96,7 @@ def train_picker(
 
     from ._console import logging_to_console
 
-    known = {} if config is None else TrainPickerConfig.from_file(config).model_dump()
-    settings = TrainPickerConfig(**(known | given_values(context, FIELDS)))
+    settings = settings_of(context, FIELDS, TrainPickerConfig, config)
     with logging_to_console():
         summary = run_train_picker(settings)
     for sentence in summary.sentences:

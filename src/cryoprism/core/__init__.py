@@ -1,7 +1,7 @@
 """Foundations: units, Fourier transforms, rotations and point groups, devices, random numbers, typed errors."""
 
 from .devices import resolve_device, single_threaded
-from .errors import ConvergenceError, CryoPrismError, CryoPrismWarning, InputError
+from .errors import ConvergenceError, CryoPrismError, CryoPrismWarning, InputError, OutputError
 from .fourier import (
     fourier_crop,
     frequency_grid,
@@ -37,6 +37,7 @@ __all__ = [
     "CryoPrismError",
     "CryoPrismWarning",
     "InputError",
+    "OutputError",
     "direction_grid",
     "electron_wavelength_in_angstroms",
     "euler_to_matrix",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConvergenceError", "CryoPrismError", "CryoPrismWarning", "InputError"]
+__all__ = ["ConvergenceError", "CryoPrismError", "CryoPrismWarning", "InputError", "OutputError"]
 
 
 class CryoPrismError(Exception):
@@ -31,6 +31,10 @@ class CryoPrismError(Exception):
 
 class InputError(CryoPrismError):
     """Something that the user gave (a file, a field, an option) cannot be used."""
+
+
+class OutputError(InputError):
+    """A result cannot be written: nothing that comes after could be, either."""
 
 
 class ConvergenceError(CryoPrismError):

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from cryoprism.core import InputError
+from cryoprism.core import InputError, OutputError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BZIP2_MAGIC = b"BZh"
@@ -92,7 +92,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     Raises
     ------
-    InputError
+    OutputError
         The folder is missing or cannot be written to, or the disk is full.
     """
     target = Path(path)
@@ -104,7 +104,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except OSError as error:
         _remove(temporary)
         reason = error.strerror or str(error)
-        raise InputError(
+        raise OutputError(
             target,
             f"cannot be written ({reason})",
             "Check the folder and the space left on disk; --only-do-unfinished continues from what is finished.",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cryoprism.core import CryoPrismWarning, InputError
 
-from .mrc import read_mrc, write_mrc
+from .mrc import read_mrc, require_finite, write_mrc
 
 __all__ = ["Volume", "read_map", "write_map"]
 
@@ -42,12 +42,16 @@ def read_map(path: str | os.PathLike[str], voxel_size_in_angstroms: float | None
     Raises
     ------
     InputError
-        Damaged file, not a volume, impossible axes, no voxel size or voxels that are not cubes.
+        Damaged file, not a volume, impossible axes, no voxel size, voxels that are not cubes, NaN or infinite voxels.
     """
     file = Path(path)
-    data, header = read_mrc(file)
+    data, header = read_mrc(file, allow_nonfinite=True)
     if data.shape[0] == 1:
-        raise InputError(file, "holds one section: it is an image, not a map", "Read it with read_image.")
+        raise InputError(
+            file,
+            "holds one section: it is an image, not a map",
+            "Give a three-dimensional map; a stack of images ends in .mrcs.",
+        )
     if sorted(header.axes) == [1, 2, 3]:
         axes = header.axes
     elif header.axes == (0, 0, 0):
@@ -62,7 +66,10 @@ def read_map(path: str | os.PathLike[str], voxel_size_in_angstroms: float | None
     if voxel is None:
         if not (x and y and z):
             raise InputError(
-                file, f"the header's voxel size is {x:g}, {y:g}, {z:g}", "Give the voxel size in Å yourself."
+                file,
+                f"the header gives no voxel size ({x:g} x {y:g} x {z:g} Å)",
+                "Write the true one, in Å, into the header: 'relion_image_handler --i IN --o OUT "
+                "--force_header_angpix 1.23'.",
             )
         if max(x, y, z) / min(x, y, z) > 1.001:
             raise InputError(
@@ -76,6 +83,7 @@ def read_map(path: str | os.PathLike[str], voxel_size_in_angstroms: float | None
                 CryoPrismWarning,
                 stacklevel=2,
             )
+    require_finite(data, file, volume=True)
     origin = header.origin_in_angstroms
     if not any(origin):
         # nxstart, nystart, nzstart count along columns, rows and sections.

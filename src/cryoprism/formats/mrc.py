@@ -199,8 +199,8 @@ def to_float32(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=np.float32, order="C", copy=True))
 
 
-def require_finite(data: Tensor, path: str | os.PathLike[str]) -> None:
-    """Raise an InputError where ``data`` holds NaN or infinity, naming how many and the first."""
+def require_finite(data: Tensor, path: str | os.PathLike[str], *, volume: bool = False) -> None:
+    """Raise an InputError where an image, or a map, holds NaN or infinity, naming how many and the first."""
     # The extremes carry NaN and infinity: one vectorised pass, no temporary.
     if data.numel() == 0 or all(math.isfinite(float(extreme)) for extreme in torch.aminmax(data)):
         return
@@ -208,8 +208,11 @@ def require_finite(data: Tensor, path: str | os.PathLike[str]) -> None:
     first = tuple(int(i) for i in bad.nonzero()[0])
     raise InputError(
         Path(path),
-        f"{int(bad.sum())} of {data.numel()} pixels are NaN or infinite, the first at index {first}",
-        "Leave the image out, or replace such pixels, for example 'relion_image_handler --remove_nan'.",
+        f"{int(bad.sum())} of {data.numel()} {'voxels' if volume else 'pixels'} are NaN or infinite, the first at "
+        f"index {first}",
+        "Make the map again from its particles, or replace them: 'relion_image_handler --i IN --o OUT --remove_nan'."
+        if volume
+        else "Leave the image out, or replace such pixels, for example 'relion_image_handler --remove_nan'.",
     )
 
 

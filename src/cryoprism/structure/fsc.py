@@ -410,12 +410,12 @@ def require_half_maps(half1: Tensor, half2: Tensor, names: tuple[str, str] = ("h
         raise InputError(
             names[1],
             f"a box of {_sizes(half2)} voxels, but {names[0]} has {_sizes(half1)}",
-            "Give the two half maps of one refinement.",
+            "Give the two half maps of one refinement, as it wrote them: uncropped, at one box and voxel size.",
         )
     for half, name in ((half1, names[0]), (half2, names[1])):
         bad = int((~torch.isfinite(half)).sum())
         if bad:
-            raise InputError(name, f"{bad} voxels are not finite", "Reconstruct the map again.")
+            raise InputError(name, f"{bad} voxels are not finite", "Make the map again, or set them to 0.")
         if bool(half.max() == half.min()):
             raise InputError(name, f"every voxel is {float(half.max()) + 0.0:g}", "Give a map that is not empty.")
     scale = float(half1.std())

@@ -154,12 +154,24 @@ def match_particles(
     """
     where = particles.source or "particles"
     if particles.angles_in_degrees is None:
-        raise InputError(where, "gives no angles (rlnAngleRot, rlnAngleTilt, rlnAnglePsi)", "Refine the poses first.")
+        raise InputError(
+            where,
+            "gives no angles (rlnAngleRot, rlnAngleTilt, rlnAnglePsi)",
+            "Find the poses first, with 'cryoprism refine' or RELION, and give its table.",
+        )
     if particles.defocus is None:
-        raise InputError(where, "gives no defocus (rlnDefocusU)", "Estimate the CTF of the micrographs first.")
+        raise InputError(
+            where,
+            "gives no defocus (rlnDefocusU, rlnDefocusV, rlnDefocusAngle)",
+            "Estimate the CTF ('cryoprism restore') and extract and refine again, or give the table of the refinement.",
+        )
     sizes = particles.pixel_size_in_angstroms
     if float(sizes.max() / sizes.min()) > 1.0001:
-        raise InputError(where, "holds images of several pixel sizes", "Refine each optics group on its own.")
+        raise InputError(
+            where,
+            f"holds images of several pixel sizes ({float(sizes.min()):g} to {float(sizes.max()):g} Å)",
+            "Extract them at one pixel size ('cryoprism extract --scale'), or refine each optics group on its own.",
+        )
     if abs(float(sizes[0]) / reference.pixel_size_in_angstroms - 1) > 0.01:
         raise InputError(
             where,

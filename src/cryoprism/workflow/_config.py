@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from cryoprism import __version__
 from cryoprism.core import InputError, point_group_matrices, resolve_device
 
-__all__ = ["JobConfig", "RestoreConfig", "SimulateConfig"]
+__all__ = ["JobConfig", "RestoreConfig", "SelectingConfig", "SimulateConfig"]
 
 
 def _as_paths(value: Any) -> Any:
@@ -57,6 +57,9 @@ class JobConfig(BaseModel):
         "output": "--out",
         "max_memory_in_gigabytes": "--max-memory",
     }
+
+    #: Fields that name files but are no paths.
+    named_files: ClassVar[frozenset[str]] = frozenset({"inputs"})
 
     output: Path | None = Field(None, description="Folder to write; the next free KIND/jobNNN if absent.")
     only_do_unfinished: bool = Field(False, description="Continue in an existing folder and skip what is done.")
@@ -108,6 +111,14 @@ class JobConfig(BaseModel):
         """Name of a field as the user of the command line writes it, for example ``--pixel-size``."""
         return cls.options.get(field, "--" + field.replace("_", "-"))
 
+    @classmethod
+    def files(cls) -> frozenset[str]:
+        """Fields that name what is read: not their names but the contents of the files decide the result."""
+        paths = {
+            name for name, field in cls.model_fields.items() if Path in (field.annotation, *get_args(field.annotation))
+        }
+        return frozenset(paths) | cls.named_files
+
     def result_hash(self) -> str:
         """Hash of everything that decides the result: all fields but the bookkeeping ones, and CryoPrism's version."""
         content = self.model_dump(mode="json", exclude=set(self.bookkeeping))
@@ -154,6 +165,8 @@ class RestoreConfig(JobConfig):
     here wins.
     """
 
+    #: Every micrograph is judged by its own content, so that a session can grow.
+    bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {"inputs"}
     options: ClassVar[dict[str, str]] = {
         **JobConfig.options,
         "inputs": "IN",
@@ -219,6 +232,34 @@ class RestoreConfig(JobConfig):
     def _device_exists(self) -> Self:
         resolve_device(self.device)
         return self
+
+
+class SelectingConfig(JobConfig):
+    """A job that may leave out micrographs by what ``cryoprism restore`` found out about them."""
+
+    options: ClassVar[dict[str, str]] = {
+        **JobConfig.options,
+        "max_ctf_resolution_in_angstroms": "--max-ctf-resolution",
+        "min_information_share": "--min-information",
+        "max_ice_significance": "--max-ice",
+        "max_astigmatism_in_angstroms": "--max-astigmatism",
+    }
+
+    max_ctf_resolution_in_angstroms: float | None = Field(
+        None, gt=0.5, le=200, description="Thon rings have to be fitted to this resolution or finer [Å]."
+    )
+    min_information_share: float | None = Field(
+        None, ge=0, le=10, description="Least information left, as a share of the session's median."
+    )
+    max_ice_significance: float | None = Field(
+        None, ge=0, le=1e6, description="Largest significance of rings of crystalline ice, in standard deviations."
+    )
+    max_astigmatism_in_angstroms: float | None = Field(
+        None, ge=0, le=1e5, description="Largest difference between the two defocus values [Å]."
+    )
+    max_contamination: float | None = Field(
+        None, ge=0, le=1, description="Largest share of the field under contamination and carbon."
+    )
 
 
 class SimulateConfig(JobConfig):

@@ -11,7 +11,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TextIO
 
@@ -20,18 +20,22 @@ from cryoprism.core import InputError
 
 from ._config import JobConfig
 from ._files import TEMPORARY_PREFIX, fingerprint, write_json, write_text
+from ._resume import (
+    FAILURE_MARKER,
+    LOCK,
+    RECORDS,
+    RELION_OWN,
+    SUCCESS_MARKER,
+    changed_files,
+    changed_options,
+    discard,
+    holds_only_traces,
+    make_folder,
+    read_record,
+)
 
 __all__ = ["FAILURE_MARKER", "SUCCESS_MARKER", "Job", "open_job"]
 
-SUCCESS_MARKER: Final = "RELION_JOB_EXIT_SUCCESS"
-FAILURE_MARKER: Final = "RELION_JOB_EXIT_FAILURE"
-_RECORDS = ".done"
-_LOCK = ".lock"
-# RELION makes the folder of an external job and puts these into it before it starts the program.
-_RELION_OWN = {
-    "run.out", "run.err", "run.job", "note.txt", "job.star", "job_pipeline.star", "default_pipeline.star",
-    "continue_job.star", "RELION_JOB_RUNNING", "RELION_JOB_ABORT_NOW", "pipeline_control",
-}  # fmt: skip
 _PACKAGES = ("torch", "numpy", "scipy", "mrcfile", "starfile", "pydantic")
 
 log = logging.getLogger("cryoprism")
@@ -50,7 +54,7 @@ class Job:
         The validated configuration; it is what ``job.json`` holds.
     """
 
-    def __init__(self, kind: str, path: Path, config: JobConfig) -> None:
+    def __init__(self, kind: str, path: Path, config: JobConfig, inputs: Sequence[Mapping[str, Any]] = ()) -> None:
         self.kind: Final = kind
         self.path: Final = path
         self.config: Final = config
@@ -66,13 +70,17 @@ class Job:
             "started": _now(),
             "finished": None,
             "status": "running",
-            "inputs": [],
+            "inputs": list(inputs),
         }
 
     def record_inputs(self, paths: Iterable[str | Path]) -> None:
-        """Write the inputs with their fingerprints into ``job.json``."""
+        """Write the inputs with their fingerprints into ``job.json``; say which changed since an earlier run."""
+        before = {entry.get("path"): entry.get("sha256_of_ends") for entry in self._record["inputs"]}
         self._record["inputs"] = [fingerprint(path) for path in paths]
         self._write_record()
+        for entry in self._record["inputs"]:
+            if before.get(entry["path"], entry["sha256_of_ends"]) != entry["sha256_of_ends"]:
+                log.info("%s has changed since the earlier run: what depends on it is done again", entry["path"])
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value under ``notes`` in ``job.json``: a count, a duration, a decision."""
@@ -149,7 +157,7 @@ class Job:
 
     def _record_path(self, name: str, stage: str) -> Path:
         digest = hashlib.sha256(f"{stage}\x1f{name}".encode()).hexdigest()[:12]
-        return self.path / _RECORDS / f"{Path(name).stem[:80]}-{stage}-{digest}.json"
+        return self.path / RECORDS / f"{Path(name).stem[:80]}-{stage}-{digest}.json"
 
     def _read(self, name: str, stage: str) -> dict[str, Any] | None:
         try:
@@ -180,35 +188,55 @@ class Job:
 
 
 @contextmanager
-def open_job(kind: str, config: JobConfig, *, root: str | Path = ".") -> Iterator[Job]:
+def open_job(kind: str, config: JobConfig, *, root: str | Path = ".", in_stages: bool = False) -> Iterator[Job]:
     """Open the folder of a job and leave it with exactly one of RELION's exit markers.
 
     The folder is ``config.output``, or the next free ``root/KIND/jobNNN``. Inside the block, log records of the
     ``cryoprism`` logger and warnings go to ``run.log`` as well.
 
+    A folder that was made here, and in which a run was refused (``InputError``, ``OSError``) before anything came out,
+    is removed again: the command with corrected options finds no obstacle. One that was there before, as RELION makes
+    it, gets the failure marker, and what such a run left in it does not count as content the next time.
+
+    ``only_do_unfinished`` continues the same job: options that decide the result have to be those of the earlier run,
+    since nothing that is there could be kept otherwise. A job ``in_stages`` judges that stage by stage itself.
+
     Raises
     ------
     InputError
         The folder exists and holds something but neither ``only_do_unfinished`` nor ``overwrite`` is set, belongs to
-        another kind of job, or another run is writing into it.
+        another kind of job, was begun with other options, or another run is writing into it.
     """
-    path = _next_folder(Path(root) / kind) if config.output is None else config.output
-    lock = _claim(kind, path, config)
+    if config.output is None:
+        path, made = _next_folder(Path(root) / kind)
+    else:
+        path, made = config.output, _made(config.output)
+    refused = False
+    lock = _claim(kind, path, config, in_stages)
     try:
-        job = Job(kind, path, config)
+        record = read_record(path) if config.only_do_unfinished else {}
+        job = Job(kind, path, config, record.get("inputs", ()))
         job._start()
         with _logging_to(path / "run.log"):
             log.info("CryoPrism %s, %s in %s", __version__, kind, path)
+            _say_what_is_done_again(config, record)
             try:
                 yield job
             except BaseException as error:
                 status = "interrupted" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "failure"
                 log.debug("%s", status, exc_info=error)
                 _finish_anyway(job, status)
+                refused = isinstance(error, InputError | OSError)
                 raise
             job._finish("success")
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)  # many writers do not say where the disk is full
+        raise
     finally:
         lock.close()
+        if refused and path in made and holds_only_traces(path):
+            discard(path, made)
 
 
 def _finish_anyway(job: Job, status: str) -> None:
@@ -220,8 +248,16 @@ def _finish_anyway(job: Job, status: str) -> None:
         log.debug("the marker could not be written", exc_info=True)
 
 
-def _next_folder(parent: Path) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
+def _say_what_is_done_again(config: JobConfig, record: Mapping[str, Any]) -> None:
+    earlier, version = record.get("config", {}), record.get("versions", {}).get("cryoprism", __version__)
+    for text in changed_files(config, earlier):
+        log.info("%s: what depends on it is done again", text)
+    if version != __version__:
+        log.info("The earlier run was made by CryoPrism %s: all is done again", version)
+
+
+def _next_folder(parent: Path) -> tuple[Path, list[Path]]:
+    made = make_folder(parent)
     numbers = [int(p.name[3:]) for p in parent.glob("job[0-9]*") if p.name[3:].isdigit()]
     number = max(numbers, default=0) + 1
     while True:
@@ -231,25 +267,20 @@ def _next_folder(parent: Path) -> Path:
         except FileExistsError:
             number += 1
         else:
-            return path
+            return path, [path, *made]
 
 
-def _claim(kind: str, path: Path, config: JobConfig) -> IO[str]:
+def _made(path: Path) -> list[Path]:
     if path.exists() and not path.is_dir():
         raise InputError(path, "is a file, not a folder", "Name another folder in --out.")
-    path.mkdir(parents=True, exist_ok=True)
-    foreign = [entry.name for entry in path.iterdir() if entry.name not in _RELION_OWN | {_LOCK}]
-    if foreign and not (config.only_do_unfinished or config.overwrite):
-        raise InputError(
-            path,
-            f"the folder already holds {len(foreign)} entries",
-            "Add --only-do-unfinished to continue, --overwrite to start over, or name another folder in --out.",
-        )
-    earlier = _kind_of(path)
-    if foreign and earlier != kind:
-        what = "no CryoPrism job" if earlier is None else f"a {earlier} job, not a {kind} job"
-        raise InputError(path, f"the folder holds {what}", "Name another folder in --out.")
-    lock = (path / _LOCK).open("a", encoding="utf-8")
+    return make_folder(path)
+
+
+def _claim(kind: str, path: Path, config: JobConfig, in_stages: bool) -> IO[str]:
+    foreign = [entry.name for entry in path.iterdir() if entry.name not in RELION_OWN | {LOCK}]
+    if foreign and not holds_only_traces(path):
+        _require_the_same_job(kind, path, config, len(foreign), in_stages)
+    lock = (path / LOCK).open("a", encoding="utf-8")
     try:
         _lock(lock)
     except OSError as error:
@@ -258,17 +289,29 @@ def _claim(kind: str, path: Path, config: JobConfig) -> IO[str]:
             path, "another run is writing into this folder", "Wait for it or name another folder."
         ) from error
     if config.overwrite:
-        for record in (path / _RECORDS).glob("*.json"):
+        for record in (path / RECORDS).glob("*.json"):
             record.unlink()
     return lock
 
 
-def _kind_of(path: Path) -> str | None:
-    try:
-        content = json.loads((path / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return str(content.get("kind")) if isinstance(content, dict) else None
+def _require_the_same_job(kind: str, path: Path, config: JobConfig, entries: int, in_stages: bool) -> None:
+    if not (config.only_do_unfinished or config.overwrite):
+        raise InputError(
+            path,
+            f"the folder already holds {entries} entries",
+            "Add --only-do-unfinished to continue, --overwrite to start over, or name another folder in --out.",
+        )
+    record = read_record(path)
+    if record.get("kind") != kind:
+        earlier = record.get("kind")
+        what = "no CryoPrism job" if earlier is None else f"a {earlier} job, not a {kind} job"
+        raise InputError(path, f"the folder holds {what}", "Name another folder in --out.")
+    if config.only_do_unfinished and not in_stages and (changes := changed_options(config, record.get("config", {}))):
+        raise InputError(
+            path,
+            f"was begun with other options: {'; '.join(changes)}",
+            "Give the same options to continue, --overwrite to start over, or another folder in --out.",
+        )
 
 
 def _lock(stream: IO[str]) -> None:
@@ -279,9 +322,20 @@ def _lock(stream: IO[str]) -> None:
     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that goes silent where the disk is full: the job's own error says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.DEBUG)
     level, show = log.level, warnings.showwarning

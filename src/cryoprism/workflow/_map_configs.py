@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from cryoprism.core import InputError
 
-from ._config import Inputs, JobConfig, PointGroup
+from ._config import Inputs, JobConfig, PointGroup, SelectingConfig
 
 __all__ = ["InitialModelConfig", "ProcessConfig", "RefineConfig"]
 
@@ -37,6 +37,7 @@ class RefineConfig(JobConfig):
         "helical_diameter_in_angstroms": "--helical-diameter",
         "helical_axis_spread_in_degrees": "--helical-axis-spread",
     }
+    named_files: ClassVar[frozenset[str]] = frozenset({"reference"})
 
     particles_file: Path = Field(description=_PARTICLES)
     reference: str = Field("none", description="Map to start from; 'none' starts from poses that the table holds.")
@@ -117,11 +118,11 @@ class InitialModelConfig(JobConfig):
     pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size of the images [Å].")
 
 
-class ProcessConfig(JobConfig):
+class ProcessConfig(SelectingConfig):
     """Everything that decides what ``cryoprism process`` does; each stage has its own command with more options."""
 
     options: ClassVar[dict[str, str]] = {
-        **JobConfig.options,
+        **SelectingConfig.options,
         "inputs": "MICROGRAPHS",
         "diameter_in_angstroms": "--diameter",
         "box_in_pixels": "--box",
@@ -146,7 +147,7 @@ class ProcessConfig(JobConfig):
         None, ge=16, le=8192, description="Side to which particles are scaled down; what the data carry if absent."
     )
     initial_lowpass_in_angstroms: float = Field(30.0, gt=1, le=1000, description="Low-pass of the starting map [Å].")
-    weights: bool = Field(False, description="Use the envelope that restore fitted to each micrograph in the map.")
+    use_weights: bool = Field(False, description="Use the envelope that restore fitted to each micrograph in the map.")
     classes: int = Field(
         0, ge=0, le=2000, description="Classes of a 2-D classification that sorts particles out; 0 leaves it out."
     )

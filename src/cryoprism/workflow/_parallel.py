@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from cryoprism.core import CryoPrismError, CryoPrismWarning
+from cryoprism.core import CryoPrismError, CryoPrismWarning, OutputError
 
 __all__ = ["Failure", "close_workers", "map_items"]
 
@@ -77,7 +77,8 @@ def map_items(
     names
         Name of each item for errors and progress; its position if absent.
     keep_going
-        Yield a :class:`Failure` for an item whose error is a CryoPrism error, instead of stopping.
+        Yield a :class:`Failure` for an item whose error is a CryoPrism error, instead of stopping. An output that
+        cannot be written stops all the same.
     on_result
         Called with the item's name when its result is yielded, for example the step of a progress bar.
 
@@ -96,7 +97,7 @@ def map_items(
         for name, outcome in zip(labels, outcomes, strict=True):
             if isinstance(outcome, _Raised):
                 error = _named(outcome.error, name)
-                if not (keep_going and isinstance(error, CryoPrismError)):
+                if not keep_going or isinstance(error, OutputError) or not isinstance(error, CryoPrismError):
                     raise error
                 yield Failure(name, error)
             else:

@@ -9,21 +9,31 @@ from pydantic import Field, model_validator
 
 from cryoprism.core import InputError
 
-from ._config import Inputs, JobConfig, PointGroup
+from ._config import Inputs, JobConfig, PointGroup, SelectingConfig
 
 __all__ = ["ClassifyConfig", "CtfRefineConfig", "ExtractConfig", "PickConfig", "ReconstructConfig", "ResolutionConfig"]
 
 
-class ExtractConfig(JobConfig):
+class ExtractConfig(SelectingConfig):
     """Everything that decides what ``cryoprism extract`` does."""
 
+    #: Every micrograph is judged by its own content, so that a session can grow.
+    bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {
+        "inputs",
+        "max_ctf_resolution_in_angstroms",
+        "min_information_share",
+        "max_ice_significance",
+        "max_astigmatism_in_angstroms",
+        "max_contamination",
+    }
     options: ClassVar[dict[str, str]] = {
-        **JobConfig.options,
+        **SelectingConfig.options,
         "inputs": "MICROGRAPHS",
+        "masks_folder": "--masks",
         "box_in_pixels": "--box",
         "scaled_box_in_pixels": "--scale",
         "diameter_in_angstroms": "--diameter",
-        "edge_in_pixels": "--edge",
+        "edge_in_angstroms": "--edge",
         "min_distance_in_angstroms": "--min-distance",
         "dust_in_deviations": "--dust",
         "pixel_size_in_angstroms": "--pixel-size",
@@ -33,6 +43,9 @@ class ExtractConfig(JobConfig):
 
     inputs: Inputs = Field(min_length=1, description="A STAR or .cs file of micrographs, folders, globs or images.")
     coordinates: Path = Field(description="Folder of coordinate files, or one STAR, .box or .cs file.")
+    masks_folder: Path | None = Field(
+        None, description="Folder 'masks' of cryoprism restore; that beside the input if absent."
+    )
     box_in_pixels: int = Field(ge=8, le=8192, description="Side of the box on the micrograph [pixels].")
     scaled_box_in_pixels: int | None = Field(
         None, ge=8, le=8192, description="Side to which the images are scaled down [pixels]; as cut if absent."
@@ -43,8 +56,8 @@ class ExtractConfig(JobConfig):
         le=1e5,
         description="Diameter of the particle [Å]; outside is background. 75 % of the box if absent.",
     )
-    edge_in_pixels: float | None = Field(
-        None, ge=0, le=1e5, description="Leave out particles nearer to an edge [pixels]; half a box if absent."
+    edge_in_angstroms: float | None = Field(
+        None, ge=0, le=1e5, description="Leave out particles nearer to an edge [Å]; half a box if absent."
     )
     min_distance_in_angstroms: float = Field(
         20.0, ge=0, le=1e5, description="Leave out duplicates: particles nearer than this to a better one [Å]."
@@ -156,8 +169,9 @@ class ReconstructConfig(JobConfig):
 class PickConfig(JobConfig):
     """Everything that decides what ``cryoprism pick`` does."""
 
-    #: These decide what is done with finished scores, not the scores.
+    #: These decide what is done with finished scores, not the scores; every micrograph is judged by its own content.
     bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {
+        "inputs",
         "threshold",
         "false_discovery_rate",
         "box_files",
@@ -173,6 +187,7 @@ class PickConfig(JobConfig):
         "lowpass_in_angstroms": "--initial-lowpass",
         "masks_folder": "--masks",
         "use_masks": "--use-masks",
+        "weights": "--picker",
         "min_distance_in_angstroms": "--min-distance",
         "edge_in_angstroms": "--edge",
         "box_in_pixels": "--box",
@@ -194,7 +209,9 @@ class PickConfig(JobConfig):
     symmetry: PointGroup = Field("C1", description="Point group of the map: C1, Cn, Dn, T, O, I1 or I2, as in RELION.")
     lowpass_in_angstroms: float = Field(20.0, gt=1, le=1000, description="Finest detail used by blobs, templates [Å].")
     healpix_order: int = Field(2, ge=0, le=4, description="Steps between views: 0 = 60°, 1 = 30°, 2 = 15°, 3 = 7.5°.")
-    weights: Path | None = Field(None, description="Weights of the learned picker; those that ship if absent.")
+    weights: Path | None = Field(
+        None, description="Weights of the learned picker, from train-picker; those that ship if absent."
+    )
     threshold: float | None = Field(
         None, description="Lowest figure of merit; chosen for the session from its own noise if absent."
     )
@@ -230,7 +247,7 @@ class PickConfig(JobConfig):
         if self.method != "template" and self.reference is not None:
             raise InputError("--reference", f"the {self.method} picker uses none", "Add --method template.")
         if self.method != "learned" and self.weights is not None:
-            raise InputError("--weights", f"the {self.method} picker uses none", "Add --method learned.")
+            raise InputError("--picker", f"the {self.method} picker uses none", "Add --method learned.")
         small, large = self.diameters_in_angstroms
         if small > large:
             raise InputError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cryoprism.core import CryoPrismWarning, InputError, rfft2
-from cryoprism.formats import Particles, read_map, read_particle_images, read_particles
+from cryoprism.formats import Particles, Volume, read_map, read_particle_images, read_particles
 from cryoprism.particles import find_duplicate_particles, leaked_halves, transfer_at
 from cryoprism.structure import (
     apply_beam_tilt,
@@ -31,10 +31,13 @@ from ._memory import GIGABYTE, available_memory_in_bytes
 __all__ = [
     "ParticleData",
     "checked_particles",
+    "common_pixel_size",
     "even_fast_size",
     "load_particles",
+    "read_reference",
     "reference_in_box",
     "require_memory",
+    "require_reachable",
 ]
 
 log = logging.getLogger("cryoprism")
@@ -107,16 +110,10 @@ def checked_particles(
             "gives no defocus (rlnDefocusU, rlnDefocusV, rlnDefocusAngle)",
             "Run 'cryoprism restore' and extract from its micrographs.star.",
         )
-    sizes = sorted(set(particles.pixel_size_in_angstroms.tolist()))
-    if sizes[-1] / sizes[0] - 1 > 1e-4:
-        raise InputError(
-            path,
-            f"holds images of {len(sizes)} pixel sizes ({sizes[0]:g} to {sizes[-1]:g} Å)",
-            "Extract them at one pixel size ('cryoprism extract --scale'), or refine each optics group on its own.",
-        )
+    pixel = common_pixel_size(particles, "refine")
     if len(particles) < 2:
         raise InputError(path, f"holds {len(particles)} particle", "Two half maps need at least two.")
-    box, pixel = int(read_particle_images(particles, [0]).shape[-1]), float(sizes[0])
+    box = int(read_particle_images(particles, [0]).shape[-1])
     if box * pixel <= diameter_in_angstroms:
         raise InputError(
             "--diameter",
@@ -131,6 +128,24 @@ def checked_particles(
             stacklevel=3,
         )
     return particles, box, pixel
+
+
+def common_pixel_size(particles: Particles, verb: str) -> float:
+    """Pixel size that all images share [Å]; ``verb`` says in the remedy what may be done with each group on its own.
+
+    Raises
+    ------
+    InputError
+        There are several.
+    """
+    sizes = sorted(set(particles.pixel_size_in_angstroms.tolist()))
+    if sizes[-1] / sizes[0] - 1 > 1e-4:
+        raise InputError(
+            particles.source or "particles",
+            f"holds images of {len(sizes)} pixel sizes ({sizes[0]:g} to {sizes[-1]:g} Å)",
+            f"Extract them at one pixel size ('cryoprism extract --scale'), or {verb} each optics group on its own.",
+        )
+    return float(sizes[0])
 
 
 def without_duplicates(particles: Particles, min_distance_in_angstroms: float, seed: int) -> tuple[Particles, int]:
@@ -151,6 +166,24 @@ def without_duplicates(particles: Particles, min_distance_in_angstroms: float, s
         log.info("Left out %d particles that lie on others", count)
         particles = particles.subset(~drop)
     return replace(particles, half_set=split_half_sets(particles, seed)), count
+
+
+def require_reachable(limit_in_angstroms: float | None, pixel_size_in_angstroms: float) -> None:
+    """Refuse a finest frequency that pixels of this size cannot show.
+
+    Raises
+    ------
+    InputError
+        The limit is beyond Nyquist.
+    """
+    finest = 2 * pixel_size_in_angstroms
+    if limit_in_angstroms is not None and limit_in_angstroms < 0.999 * finest:
+        raise InputError(
+            "--maximum-resolution",
+            f"{limit_in_angstroms:g} Å is finer than pixels of {pixel_size_in_angstroms:.4g} Å can show, which is "
+            f"{finest:.4g} Å",
+            "Give a coarser one, or leave it out to use all that there is.",
+        )
 
 
 def require_memory(
@@ -309,6 +342,29 @@ def _warn_of_dark_particles(data: ParticleData, diameter: float, where: Path) ->
         )
 
 
+def read_reference(path: Path) -> Volume:
+    """Read a map to start from.
+
+    Raises
+    ------
+    InputError
+        The file is no map, gives no voxel size, is not finite, is constant, or is no cube.
+    """
+    if not path.is_file():
+        raise InputError("--reference", f"{path} does not exist", "Give a map in MRC format.")
+    volume = read_map(path)
+    if float(volume.data.float().std()) == 0:
+        raise InputError(
+            path,
+            "holds one value only: it is no map",
+            "Give a map of the particle, or make one with 'cryoprism initial-model'.",
+        )
+    if len(set(volume.data.shape)) != 1:
+        size = " x ".join(str(n) for n in reversed(volume.data.shape))
+        raise InputError(path, f"{size} voxels are no cube", "Pad the map to a cube about the particle's centre.")
+    return volume
+
+
 def reference_in_box(path: Path, box: int, pixel_size_in_angstroms: float, coarsest_in_angstroms: float) -> Tensor:
     """Read a map and bring it to the box and pixel size of the images, (box, box, box).
 
@@ -320,17 +376,10 @@ def reference_in_box(path: Path, box: int, pixel_size_in_angstroms: float, coars
     Raises
     ------
     InputError
-        The file is no map, is not finite, or is constant.
+        As :func:`read_reference`.
     """
-    if not path.is_file():
-        raise InputError("--reference", f"{path} does not exist", "Give a map in MRC format.")
-    volume = read_map(path)
+    volume = read_reference(path)
     data, voxel = volume.data.float(), volume.voxel_size_in_angstroms
-    if not bool(torch.isfinite(data).all()) or float(data.std()) == 0:
-        raise InputError(path, "holds values that are not finite, or one value only", "Give another map.")
-    if len(set(data.shape)) != 1:
-        size = " x ".join(str(n) for n in reversed(data.shape))
-        raise InputError(path, f"{size} voxels are no cube", "Pad the map to a cube about the particle's centre.")
     factor = pixel_size_in_angstroms / voxel
     if data.shape == (box, box, box) and abs(factor - 1) < 1e-3:
         return data

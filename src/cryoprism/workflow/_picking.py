@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cryoprism.core import InputError, fourier_crop, frequency_magnitude, generator_for, irfft2, rfft2
 from cryoprism.formats import CtfRecord, MicrographRecord, OpticsGroup, Volume, read_image, read_map
-from cryoprism.formats.mrc import read_mrc
+from cryoprism.formats.mrc import read_mrc, read_mrc_header
 from cryoprism.microscope.optics import Lens
 from cryoprism.particles import (
     Field,
@@ -39,7 +39,7 @@ from ._config import RestoreConfig
 from ._files import atomic_path
 from ._particle_configs import PickConfig
 
-__all__ = ["FLOOR", "Candidates", "PickTask", "read_candidates", "score_micrograph"]
+__all__ = ["FLOOR", "Candidates", "PickTask", "read_candidates", "require_tools", "score_micrograph"]
 
 #: Lowest figure of merit that is kept: standard deviations, or log-odds of the learned picker.
 FLOOR = {"blob": 1.5, "template": 1.5, "learned": -6.0}
@@ -190,6 +190,20 @@ def _classical(
     )
 
 
+def require_tools(config: PickConfig) -> None:
+    """Refuse a reference or a picker that cannot be used, before any micrograph is read.
+
+    Raises
+    ------
+    InputError
+        As ``templates_from_map``, ``templates_from_images`` and ``load_picker``.
+    """
+    if config.method == "template":
+        _templates(config)
+    elif config.method == "learned":
+        load_picker(config.weights)
+
+
 def _templates(config: PickConfig) -> Templates:
     if config.reference is None:
         raise InputError("--reference", "nothing was given", "The template picker needs a map or class averages.")
@@ -208,11 +222,16 @@ def _read_templates(
     path: Path, changed: int, diameter: float, symmetry: str, lowpass: float, healpix_order: int
 ) -> Templates:
     """Templates of a map, or of a stack of images (by its suffix .mrcs, or a header that says stack)."""
-    data, header = read_mrc(path)
-    if path.suffix.lower() == ".mrcs" or data.shape[0] == 1:
+    header = read_mrc_header(path)
+    if path.suffix.lower() == ".mrcs" or header.shape[0] == 1:
+        data, _ = read_mrc(path)
         pixel = header.voxel_size_in_angstroms[2]
         if not pixel:
-            raise InputError(path, "its header gives no pixel size", "Write the pixel size into the header.")
+            raise InputError(
+                path,
+                "the header gives no pixel size",
+                "Write the true one, in Å, into it: 'relion_image_handler --i IN --o OUT --force_header_angpix 1.23'.",
+            )
         return templates_from_images(
             data.float(),
             float(pixel),

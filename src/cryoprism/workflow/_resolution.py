@@ -33,7 +33,7 @@ from cryoprism.structure import (
 )
 
 from ._files import write_json
-from ._resolution_words import cautions, verdict
+from ._resolution_words import cautions, few_particles, verdict
 
 __all__ = ["THRESHOLDS", "ModelFit", "ResolutionSummary", "summarise_resolution"]
 
@@ -99,6 +99,8 @@ class ResolutionSummary:
         What to be careful about, in words.
     mask_made
         How the mask came about where the user gave none, in words.
+    few
+        That a half has too few particles, in words; None where it has enough, or their number is unknown.
     """
 
     mean: Volume
@@ -116,6 +118,7 @@ class ResolutionSummary:
     model: ModelFit | None = None
     warnings: tuple[str, ...] = field(default=())
     mask_made: str = "made from the map"
+    few: str | None = None
 
     @property
     def sharpened(self) -> Volume:
@@ -157,6 +160,7 @@ def summarise_resolution(
     *,
     symmetry: str = "C1",
     particles_count: int | None = None,
+    smaller_half: int | None = None,
     seconds: float | None = None,
     viewing: ViewingDirections | None = None,
     mtf: Mtf | None = None,
@@ -183,6 +187,8 @@ def summarise_resolution(
         Point group of the map: it lowers the number of independent coefficients.
     particles_count, seconds, viewing
         Only passed on to the summary.
+    smaller_half
+        Particles in the smaller half; half of ``particles_count`` if absent.
     mtf, mtf_pixel_size_in_angstroms
         Detector curve, and the pixel size [Å] of the micrographs where it was measured; the voxel size if absent.
     b_factor_in_square_angstroms
@@ -246,6 +252,9 @@ def summarise_resolution(
     on_stage("directions")
     places = _local(one, two, voxel, mask, limit) if local else None
     on_stage("local resolution")
+    if smaller_half is None and particles_count is not None:
+        smaller_half = particles_count // 2
+    few = few_particles(smaller_half, order, limit, _diameter(mask, voxel))
     summary = ResolutionSummary(
         mean=mean,
         fsc=fsc,
@@ -259,9 +268,15 @@ def summarise_resolution(
         directional=cones,
         local=places,
         viewing=viewing,
-        warnings=tuple(cautions(fsc, cones, mean, sharpening, order, viewing)),
+        warnings=tuple(cautions(fsc, cones, mean, sharpening, order, viewing, few)),
+        few=few,
     )
     return summary
+
+
+def _diameter(mask: Tensor, voxel: float) -> float:
+    """Diameter of the ball that is as large as the mask [Å]."""
+    return float((6 / math.pi * mask.double().sum()) ** (1 / 3)) * voxel
 
 
 def _local(one: Tensor, two: Tensor, voxel: float, mask: Tensor, limit: float | None) -> LocalResolution | None:

@@ -20,9 +20,47 @@ from cryoprism.structure import (
 if TYPE_CHECKING:
     from ._resolution import ResolutionSummary
 
-__all__ = ["cautions", "verdict"]
+__all__ = ["cautions", "few_particles", "verdict"]
 
 _UNEVEN: Final = 1.3
+# Fewer views of a half than this are a matter of chance, whatever shells they fill: a rule of thumb.
+_FEWEST = 50
+# Times that a half has to measure each coefficient at the resolution, in the mean over directions.
+_FEWEST_MEASUREMENTS = 3.0
+
+
+def few_particles(
+    half_count: int | None,
+    order: int,
+    resolution_in_angstroms: float | None = None,
+    diameter_in_angstroms: float | None = None,
+) -> str | None:
+    """Say that a half has too few particles for its FSC to mean something; None where it has enough.
+
+    A shell at 1/d of a molecule of diameter D holds 2π(D/d)² independent coefficients, of which a view measures π D/d.
+    N views of a half, times the order of the point group, therefore measure each N·d/(2D) times in the mean. Where
+    that is hardly once, poses follow the noise of single images, and the halves agree on what they started from.
+
+    Parameters
+    ----------
+    half_count
+        Particles in the smaller half; None if unknown.
+    order
+        Of the point group.
+    resolution_in_angstroms, diameter_in_angstroms
+        d and D; without them only the number counts.
+    """
+    if half_count is None:
+        return None
+    times = math.inf
+    if resolution_in_angstroms is not None and diameter_in_angstroms:
+        times = half_count * order * resolution_in_angstroms / (2 * diameter_in_angstroms)
+    if half_count >= _FEWEST and times >= _FEWEST_MEASUREMENTS:
+        return None
+    return (
+        f"A half has only {half_count} particles: too few for the agreement of the halves to mean something. Take no "
+        "resolution from it; hundreds in each half are the least."
+    )
 
 
 def cautions(
@@ -32,6 +70,7 @@ def cautions(
     sharpening: Sharpening,
     order: int,
     viewing: ViewingDirections | None,
+    few: str | None = None,
 ) -> list[str]:
     """Return what to be careful about, in words.
 
@@ -41,8 +80,10 @@ def cautions(
         As in :class:`ResolutionSummary`.
     order
         Of the point group.
+    few
+        Of :func:`few_particles`.
     """
-    found = []
+    found = [] if few is None else [few]
     crossing = fsc.crossing()
     if crossing.resolution_in_angstroms is None:
         found.append("The half maps do not agree at any resolution: there is no common structure in them.")
@@ -108,7 +149,9 @@ def verdict(summary: ResolutionSummary) -> list[str]:
     if limit is None:
         return ["The two half maps do not agree with each other: this map shows no structure that can be trusted."]
     up_to = "at least " if crossing.at_nyquist else ""
-    sentences = [f"The map is resolved to {up_to}{limit:.2f} Å (FSC = 0.143, mask corrected). {_seen_at(limit)}"]
+    figure = f"The map is resolved to {up_to}{limit:.2f} Å (FSC = 0.143, mask corrected)."
+    # What should be seen is no use where the figure itself is none.
+    sentences = [f"{figure} {_seen_at(limit)}"] if summary.few is None else [figure, summary.few]
     unmasked = summary.fsc.crossing("unmasked").resolution_in_angstroms
     if unmasked is not None:
         sentences.append(f"Without any mask the halves agree to {unmasked:.2f} Å.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import math
 import pickle
@@ -43,6 +44,7 @@ from ._files import atomic_path, fingerprint, write_json
 from ._jobs import Job, open_job
 from ._memory import GIGABYTE, available_memory_in_bytes
 from ._particle_configs import ClassifyConfig
+from ._particle_data import common_pixel_size
 from ._progress import progress
 
 __all__ = ["ClassifySummary", "classify_session"]
@@ -111,7 +113,7 @@ def classify_session(config: ClassifyConfig) -> ClassifySummary:
     started = time.monotonic()
     resolve_device(config.device)
     particles = read_particles(config.particles_file, pixel_size_in_angstroms=config.pixel_size_in_angstroms)
-    pixel = _common_pixel(particles)
+    pixel = common_pixel_size(particles, "classify")
     box = int(read_particle_images(particles, [0]).shape[-1])
     side = _scaled_side(config, box, pixel)
     _check(config, particles, side, pixel * box / side)
@@ -153,17 +155,6 @@ def classify_session(config: ClassifyConfig) -> ClassifySummary:
             result={f.name: getattr(summary, f.name) for f in fields(summary) if f.name not in ("output", "skipped")},
         )
     return summary
-
-
-def _common_pixel(particles: Particles) -> float:
-    sizes = sorted(set(particles.pixel_size_in_angstroms.tolist()))
-    if len(sizes) > 1:
-        raise InputError(
-            particles.source,
-            f"holds images of {len(sizes)} pixel sizes ({sizes[0]:g} to {sizes[-1]:g} Å)",
-            "Extract them at one pixel size, or classify each optics group on its own.",
-        )
-    return float(sizes[0])
 
 
 def _scaled_side(config: ClassifyConfig, box: int, pixel: float) -> int:
@@ -225,6 +216,10 @@ def _load(particles: Particles, side: int, ctf: bool) -> tuple[Tensor, Tensor | 
         for start in range(0, len(particles), _BATCH):
             rows = torch.arange(start, min(start + _BATCH, len(particles)))
             whole = read_particle_images(particles, rows)
+            flat = (whole.flatten(1).std(1) == 0).nonzero()
+            if len(flat):
+                name = particles.image_names[int(rows[int(flat[0, 0])])]
+                raise InputError(particles.source, f"image {name} holds one value only", "Delete that row.")
             images[rows] = whole if side == box else fourier_crop(whole, (side, side))
             if transfer is not None:
                 transfer[rows] = transfer_at(scaled, k[None, :, 1], k[None, :, 0], rows)[:, 0]
@@ -253,8 +248,11 @@ def _keeper(
 ) -> Callable[[ClassificationState], None]:
     def keep(state: ClassificationState) -> None:
         content: dict[str, Any] = {f.name: getattr(state, f.name) for f in fields(state)}
+        # Through memory: torch tells of a full disk in a way that nobody can read.
+        packed = io.BytesIO()
+        torch.save({"stamp": stamp, **content}, packed)
         with atomic_path(path) as temporary:
-            torch.save({"stamp": stamp, **content}, temporary)
+            temporary.write_bytes(packed.getbuffer())
         step(f"{extent / state.radius:.1f} Å, log-likelihood {float(state.trace[-1]):.2f}")
 
     return keep

@@ -7,7 +7,7 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,6 @@ from cryoprism.formats import (
     Coordinates,
     MicrographRecord,
     OpticsGroup,
-    Particles,
-    StarBlock,
-    portable_name,
     read_catalogue,
     read_image,
     read_image_info,
@@ -33,18 +30,20 @@ from cryoprism.particles import (
     extract_particles,
     find_duplicates,
     junk_features,
-    junk_probability,
     local_defocus,
     masked_fraction,
 )
 from cryoprism.restoration import find_defects, replace_defects
 
 from ._coordinates import session_coordinates
+from ._extract_table import particles_table
 from ._jobs import Job, open_job
 from ._memory import plan_memory
 from ._parallel import Failure, close_workers, map_items
 from ._particle_configs import ExtractConfig
 from ._progress import progress
+from ._room import require_box
+from ._selection import choose_micrographs, note_left_out
 
 __all__ = ["ExtractSummary", "extract_session"]
 
@@ -68,6 +67,8 @@ class ExtractSummary:
         How many coordinates were left out, and why.
     without_coordinates
         Names of micrographs for which no coordinates were given.
+    left_out
+        Micrographs that do not keep the limits, each with the reason.
     skipped
         How many micrographs were done before.
     failed
@@ -85,6 +86,7 @@ class ExtractSummary:
     duplicates: int = 0
     without_contrast: int = 0
     without_coordinates: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     skipped: int = 0
     failed: tuple[tuple[str, str], ...] = ()
     pixel_size_in_angstroms: float = 0.0
@@ -143,12 +145,32 @@ def extract_session(config: ExtractConfig) -> ExtractSummary:
         spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
         amplitude_contrast=config.amplitude_contrast,
     )
+    require_box(config, catalogue)
     coordinates = session_coordinates(config.coordinates, catalogue.micrographs)
+    left_out = choose_micrographs(config, Path(config.inputs[0]))
+    kept = tuple(record for record in catalogue if record.name not in left_out)
+    catalogue = replace(catalogue, micrographs=kept)
     try:
         with open_job("Extract", config) as job:
-            return _run(config, catalogue, coordinates, job, started)
+            note_left_out(job, left_out)
+            return replace(_run(config, catalogue, coordinates, job, started), left_out=left_out)
     finally:
         close_workers()
+
+
+def _warn_of_coordinates_outside(
+    config: ExtractConfig, tasks: Sequence[_Task], results: Sequence[Mapping[str, Any]]
+) -> None:
+    outside = sum(result.get("outside", 0) for result in results)
+    if outside:
+        first = next(task.record for task, result in zip(tasks, results, strict=True) if result.get("outside", 0))
+        warnings.warn(
+            f"{config.coordinates}: {outside} of {sum(result['given'] for result in results)} coordinates lie outside "
+            f"their micrographs, such as {first.path}. They are left out; were they picked on these micrographs, at "
+            "this binning?",
+            CryoPrismWarning,
+            stacklevel=3,
+        )
 
 
 def _run(
@@ -170,7 +192,7 @@ def _run(
     plan = plan_memory(_largest(records), workers=config.workers, views=False, limit_in_bytes=limit)
     log.info("%s", plan)
     folder = job.folder("particles").parent
-    beside = Path(config.inputs[0]).parent / "masks"
+    masks = config.masks_folder or Path(config.inputs[0]).parent / "masks"
     tasks = [
         _Task(
             record,
@@ -179,7 +201,7 @@ def _run(
             config,
             folder,
             _image_of(record, catalogue),
-            mask if (mask := beside / f"{record.name}.mrc").is_file() else None,
+            mask if (mask := masks / f"{record.name}.mrc").is_file() else None,
         )
         for record in records
     ]
@@ -208,15 +230,18 @@ def _run(
             )
     done = [task for task in tasks if task.record.name not in dict(failed)]
     results = [job.done_result(task.record.name, stage="extract") for task in done]
+    _warn_of_coordinates_outside(config, done, results)
     if not any(result["x"] for result in results):
         counts = {key: sum(result[key] for result in results) for key in ("at_edge", "duplicates", "without_contrast")}
         raise InputError(
             config.coordinates if results else config.inputs[0],
             f"no particle is left ({counts['at_edge']} at edges, {counts['duplicates']} duplicates, "
-            f"{counts['without_contrast']} without contrast, {len(failed)} micrographs not read)",
+            f"{counts['without_contrast']} without contrast, {len(failed)} micrographs that cannot be used)",
             failed[0][1] if failed else "Take a smaller --box or --edge, and check that coordinates are in pixels.",
         )
-    particles, columns = _table(catalogue, config, done, results)
+    particles, columns = particles_table(
+        catalogue, config, [task.record for task in done], [task.stack for task in done], results
+    )
     write_particles(job.path / "particles.star", particles, extra_columns=columns)
     job.write_relion_output_nodes({"particles.star": 3})
     summary = ExtractSummary(
@@ -269,6 +294,13 @@ def _extract(task: _Task) -> dict[str, Any]:
         if bool(defects.mask.any()):
             image = replace_defects(image, defects.mask, generator_for(config.seed, "defects", record.name))
     xy, score = task.coordinates.xy_in_pixels, task.coordinates.score
+    outside = _count_outside(xy, image)
+    if outside and 2 * outside >= len(xy):
+        raise InputError(
+            record.path,
+            f"{outside} of {len(xy)} coordinates lie outside its {image.shape[1]} x {image.shape[0]} pixels",
+            "They were picked on another micrograph, or at another binning: give the micrographs that were picked.",
+        )
     twice = find_duplicates(xy * pixel, config.min_distance_in_angstroms, figure_of_merit=score)
     xy = xy[~twice]
     cut = extract_particles(
@@ -277,7 +309,7 @@ def _extract(task: _Task) -> dict[str, Any]:
         box_in_pixels=config.box_in_pixels,
         pixel_size_in_angstroms=pixel,
         output_box=config.scaled_box_in_pixels,
-        edge_in_pixels=config.edge_in_pixels,
+        edge_in_pixels=None if config.edge_in_angstroms is None else config.edge_in_angstroms / pixel,
         background_diameter_in_angstroms=config.diameter_in_angstroms,
         invert=config.invert,
         normalise=config.normalise,
@@ -286,6 +318,8 @@ def _extract(task: _Task) -> dict[str, Any]:
     )
     shape = (int(image.shape[0]), int(image.shape[1]))
     result: dict[str, Any] = {
+        "outside": outside,
+        "given": len(xy) + int(twice.sum()),
         "at_edge": cut.at_edge,
         "without_contrast": cut.without_contrast,
         "duplicates": int(twice.sum()),
@@ -314,6 +348,11 @@ def _extract(task: _Task) -> dict[str, Any]:
     return result
 
 
+def _count_outside(xy: Tensor, image: Tensor) -> int:
+    far = torch.tensor([image.shape[1], image.shape[0]], dtype=xy.dtype)
+    return int(((xy < -0.5) | (xy > far - 0.5)).any(1).sum())
+
+
 def _gradient(record: MicrographRecord) -> tuple[float, float]:
     """Change of the defocus over the field [Å per Å] as (y, x); zero where no tilt was found."""
     y, x = (record.extra.get(f"cryoprismDefocusGradient{axis}", "0") for axis in "YX")
@@ -321,75 +360,3 @@ def _gradient(record: MicrographRecord) -> tuple[float, float]:
         return float(y), float(x)
     except ValueError:
         raise InputError(record.path, f"cryoprismDefocusGradient is '{y}', '{x}'", "Write numbers there.") from None
-
-
-def _table(
-    catalogue: Catalogue, config: ExtractConfig, tasks: Sequence[_Task], results: Sequence[Mapping[str, Any]]
-) -> tuple[Particles, dict[str, list[object]]]:
-    """All particles of the session, in the order of its micrographs, and columns that are not fields."""
-    pairs = [(task, result) for task, result in zip(tasks, results, strict=True) if result["x"]]
-    counts = torch.tensor([len(result["x"]) for _, result in pairs])
-
-    def each(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64).repeat_interleave(counts)
-
-    def joined(key: str) -> list[Any]:
-        return [value for _, result in pairs for value in result[key]]
-
-    def pair(one: str, other: str) -> Tensor:
-        return torch.tensor([joined(one), joined(other)], dtype=torch.float64).T
-
-    numbers = {name: number for number, name in enumerate(catalogue.optics, 1)}
-    ctfs = [task.record.ctf for task, _ in pairs]
-    has_ctf = all(ctf is not None for ctf in ctfs)
-    known = [ctf for ctf in ctfs if ctf is not None] if has_ctf else []
-    stacks = [portable_name(task.stack) for task, _ in pairs]
-    side = config.scaled_box_in_pixels or config.box_in_pixels
-    particles = Particles(
-        image_names=tuple(
-            f"{i + 1:06d}@{stack}" for stack, count in zip(stacks, counts.tolist(), strict=True) for i in range(count)
-        ),
-        micrograph_names=tuple(
-            portable_name(task.record.path)
-            for (task, _), count in zip(pairs, counts.tolist(), strict=True)
-            for _ in range(count)
-        ),
-        pixel_size_in_angstroms=each([result["pixel_size_in_angstroms"] for _, result in pairs]),
-        voltage_in_kilovolts=each([task.optics.voltage_in_kilovolts for task, _ in pairs]),
-        spherical_aberration_in_millimeters=each(
-            [task.optics.spherical_aberration_in_millimeters for task, _ in pairs]
-        ),
-        amplitude_contrast=each([task.optics.amplitude_contrast for task, _ in pairs]),
-        origins_in_angstroms=pair("origin_x", "origin_y"),
-        coordinates_in_pixels=pair("x", "y"),
-        defocus=torch.tensor(joined("defocus"), dtype=torch.float64) if has_ctf else None,
-        phase_shift_in_degrees=each([ctf.phase_shift_in_degrees for ctf in known]) if has_ctf else None,
-        optics_table=_optics_table(catalogue, numbers),
-        optics_group=each([numbers[task.record.optics_group] for task, _ in pairs]).long(),
-        image_size=torch.full((int(counts.sum()),), side),
-        micrograph_pixel_size_in_angstroms=each([task.optics.pixel_size_in_angstroms for task, _ in pairs]),
-        ctf_b_factor_in_square_angstroms=each([ctf.b_factor_in_square_angstroms for ctf in known]) if has_ctf else None,
-        ctf_scale=each([ctf.scale_factor for ctf in known]) if has_ctf else None,
-    )
-    columns: dict[str, list[object]] = {}
-    if all(result["score"] is not None for _, result in pairs):
-        columns["rlnAutopickFigureOfMerit"] = joined("score")
-    if all(ctf.max_resolution_in_angstroms is not None for ctf in known) and known:
-        columns["rlnCtfMaxResolution"] = list(each([ctf.max_resolution_in_angstroms or 0.0 for ctf in known]).tolist())
-    if all("masked" in result for _, result in pairs):
-        columns["cryoprismMaskedFraction"] = joined("masked")
-    junk = junk_probability(torch.tensor(joined("features"), dtype=torch.float64))
-    columns["cryoprismJunkProbability"] = [round(value, 6) for value in junk.tolist()]
-    return particles, columns
-
-
-def _optics_table(catalogue: Catalogue, numbers: Mapping[str, int]) -> StarBlock:
-    """Columns of the micrographs' optics that particles keep (MTF, names), by the new numbers."""
-    # The pixel size of micrographs is the particles' original one from now on.
-    gone = {"rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize", "rlnOpticsGroup", "rlnOpticsGroupName"}
-    labels = dict.fromkeys(label for group in catalogue.optics.values() for label in group.extra if label not in gone)
-    rows = [
-        (str(numbers[name]), name, *(group.extra.get(label, "None") for label in labels))
-        for name, group in catalogue.optics.items()
-    ]
-    return StarBlock("optics", ("rlnOpticsGroup", "rlnOpticsGroupName", *labels), tuple(rows))

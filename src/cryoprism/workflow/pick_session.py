@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import matplotlib.image
 import numpy as np
 import torch
 
-from cryoprism.core import InputError
+from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import (
     Catalogue,
     CtfRecord,
@@ -35,8 +36,9 @@ from ._jobs import Job, open_job
 from ._memory import plan_memory
 from ._parallel import Failure, close_workers, map_items
 from ._particle_configs import PickConfig
-from ._picking import FLOOR, Candidates, PickTask, read_candidates, score_micrograph
+from ._picking import FLOOR, Candidates, PickTask, read_candidates, require_tools, score_micrograph
 from ._progress import progress
+from ._room import require_room
 
 __all__ = ["PickSummary", "pick_session"]
 
@@ -44,6 +46,8 @@ log = logging.getLogger("cryoprism")
 
 #: Even odds: the learned picker's figure of merit is the logarithm of the odds.
 _LEARNED_THRESHOLD = 0.0
+# The smallest proteins that were ever picked measure about twice as much.
+_SMALLEST = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +126,26 @@ def pick_session(config: PickConfig) -> PickSummary:
         )
     if config.reference is not None and not config.reference.is_file():
         raise InputError("--reference", f"{config.reference} does not exist", "Give a map or class averages in MRC.")
+    require_tools(config)
+    _require_room(config, catalogue)
     try:
         with open_job("Pick", config) as job:
             return _run(config, catalogue, job, started)
     finally:
         close_workers()
+
+
+def _require_room(config: PickConfig, catalogue: Catalogue) -> None:
+    """Refuse a particle that no micrograph has room for; wonder about one of a few ångströms."""
+    diameter = config.diameter_in_angstroms
+    require_room(catalogue, diameter)
+    if diameter < _SMALLEST:
+        warnings.warn(
+            f"--diameter: {diameter:g} Å is less than any protein that can be seen. Diameters are in Å: if these are "
+            f"nanometres, give {10 * diameter:g}",
+            CryoPrismWarning,
+            stacklevel=3,
+        )
 
 
 def _run(config: PickConfig, catalogue: Catalogue, job: Job, started: float) -> PickSummary:

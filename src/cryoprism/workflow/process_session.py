@@ -7,22 +7,24 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryoprism.core import InputError
-from cryoprism.formats import read_catalogue, read_map, read_star, write_star
-from cryoprism.particles import select_micrographs
+from cryoprism.formats import Catalogue, read_catalogue, read_map, read_star, write_star
 
 from ._config import JobConfig, RestoreConfig
 from ._files import atomic_path, write_json
 from ._jobs import Job, open_job
 from ._map_configs import InitialModelConfig, ProcessConfig, RefineConfig
 from ._particle_configs import ClassifyConfig, ExtractConfig, PickConfig
-from ._particle_data import even_fast_size
+from ._particle_data import even_fast_size, read_reference
 from ._resolution import ResolutionSummary, summarise_resolution
+from ._resume import changed_options, read_record
+from ._room import require_room
+from ._selection import choose_micrographs, note_left_out, read_causes
 from .classify_session import classify_session
 from .extract_session import extract_session
 from .initial_model_session import initial_model_session
@@ -30,12 +32,14 @@ from .pick_session import pick_session
 from .refine_session import RefineSummary, refine_session
 from .report import map_report
 from .report._passes import passes_section
-from .report._stages import StageRow, stages_section
+from .report._stages import StageRow, left_out_section, stages_section
 from .session import restore_session
 
 __all__ = ["ProcessSummary", "process_session"]
 
 log = logging.getLogger("cryoprism")
+
+Settings = TypeVar("Settings", bound=JobConfig)
 
 _RESTORED = "cryoprismFlags"
 _RESULTS = (
@@ -52,6 +56,7 @@ _COARSEST_RINGS = 25.0
 # The molecule reaches a little beyond what is called its diameter, and picks are not exactly in its middle.
 _ROOM = 1.1
 _BOX_IN_DIAMETERS = 1.4
+_MOST_OF_BOX = 0.95
 _WORTH_SCALING = 0.87
 
 
@@ -67,6 +72,8 @@ class ProcessSummary:
         Name, outcome, folder and seconds of every stage.
     refinement
         What the last stage found.
+    left_out
+        Micrographs that did not go on, each with the reason.
     seconds
         Wall time.
     """
@@ -74,6 +81,7 @@ class ProcessSummary:
     output: Path
     stages: tuple[StageRow, ...]
     refinement: RefineSummary
+    left_out: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -90,22 +98,26 @@ class ProcessSummary:
 class _Run:
     """The stages that are done, and how the next one is called."""
 
-    def __init__(self, config: ProcessConfig, job: Job, total: int) -> None:
-        self.config, self.job, self.total = config, job, total
+    def __init__(self, config: ProcessConfig, job: Job, total: int, pixel: float) -> None:
+        self.config, self.job, self.total, self.pixel = config, job, total, pixel
         self.rows: list[StageRow] = []
 
-    def common(self, folder: str, kind: type[JobConfig]) -> dict[str, Any]:
-        """Fields that all stages share; a stage goes on where it stopped unless it is to start over."""
-        config = self.config
-        return {
-            "output": self.job.path / folder,
-            "only_do_unfinished": not config.overwrite,
-            "overwrite": config.overwrite,
-            "workers": config.workers,
-            "device": config.device if config.device.partition(":")[0] in _DEVICES.get(kind, ()) else "cpu",
-            "seed": config.seed,
-            "max_memory_in_gigabytes": config.max_memory_in_gigabytes,
-        }
+    def settings(self, folder: str, kind: type[Settings], **fields: Any) -> Settings:
+        """Configure a stage: it goes on where it stopped, unless it is to start over or had other options."""
+        config, output = self.config, self.job.path / folder
+        settings = kind(
+            output=output,
+            workers=config.workers,
+            device=config.device if config.device.partition(":")[0] in _DEVICES.get(kind, ()) else "cpu",
+            seed=config.seed,
+            max_memory_in_gigabytes=config.max_memory_in_gigabytes,
+            **fields,
+        )
+        changes = changed_options(settings, read_record(output).get("config", {}))
+        if changes and not config.overwrite:
+            log.info("%s is done again: %s", folder, "; ".join(changes))
+        again = config.overwrite or bool(changes)
+        return settings.model_copy(update={"only_do_unfinished": not again, "overwrite": again})
 
     def stage(self, folder: str, work: Callable[[], Any], words: Callable[[Any], str]) -> Any:
         """Do one stage and keep what came of it."""
@@ -139,35 +151,63 @@ def process_session(config: ProcessConfig) -> ProcessSummary:
         amplitude_contrast=config.amplitude_contrast,
     )
     pixel = catalogue.optics_of(catalogue.micrographs[0]).pixel_size_in_angstroms
+    _check_before_work(config, catalogue, pixel)
     done_before = all(_RESTORED in record.extra for record in catalogue) and len(config.inputs) == 1
-    with open_job("Process", config) as job:
+    with open_job("Process", config, in_stages=True) as job:
         job.record_inputs(record.path for record in catalogue)
         total = 3 + (not done_before) + bool(config.classes) + (config.reference is None)
-        run = _Run(config, job, total)
+        run = _Run(config, job, total, pixel)
         restored = Path(config.inputs[0]) if done_before else _restore(run)
-        micrographs = _selected(job, restored)
-        picks = _pick(run, micrographs)
-        particles = _extract(run, micrographs, picks, pixel, _finest(restored))
+        left_out = choose_micrographs(config, restored, coarsest_in_angstroms=_COARSEST_RINGS)
+        micrographs = _selected(job, restored, left_out)
+        masks = restored.parent / "masks"
+        picks = _pick(run, micrographs, masks if masks.is_dir() else None)
+        particles = _extract(run, micrographs, picks, _finest(restored), masks if masks.is_dir() else None)
         if config.classes:
             particles = _classify(run, particles)
         reference = config.reference or _initial_model(run, particles)
         refinement = _refine(run, particles, reference, restored)
-        _collect(config, job, run.rows, refinement, time.monotonic() - started)
+        _collect(config, job, run.rows, left_out, refinement, time.monotonic() - started)
         return ProcessSummary(
-            output=job.path, stages=tuple(run.rows), refinement=refinement, seconds=time.monotonic() - started
+            output=job.path,
+            stages=tuple(run.rows),
+            refinement=refinement,
+            left_out=left_out,
+            seconds=time.monotonic() - started,
         )
+
+
+def _check_before_work(config: ProcessConfig, catalogue: Catalogue, pixel: float) -> None:
+    """Refuse now what a stage would refuse after hours."""
+    require_room(catalogue, config.diameter_in_angstroms)
+    box = config.box_in_pixels
+    if box is not None and box * pixel <= config.diameter_in_angstroms:
+        raise InputError(
+            "--box",
+            f"{box} pixels are {box * pixel:.4g} Å, but the particle measures {config.diameter_in_angstroms:g} Å",
+            f"Give about {box_for(config.diameter_in_angstroms, pixel)} pixels (1.4 diameters), or leave --box out.",
+        )
+    if config.reference is not None:
+        read_reference(config.reference)
+
+
+def with_room(config: ProcessConfig, pixel: float) -> float:
+    """Diameter of the circle that holds every particle [Å]: a little more than was given, as far as the box goes."""
+    box = config.box_in_pixels or box_for(config.diameter_in_angstroms, pixel)
+    return min(_ROOM * config.diameter_in_angstroms, max(config.diameter_in_angstroms, _MOST_OF_BOX * box * pixel))
 
 
 def _restore(run: _Run) -> Path:
     config = run.config
-    settings = RestoreConfig(
+    settings = run.settings(
+        "Restore",
+        RestoreConfig,
         inputs=config.inputs,
         pixel_size_in_angstroms=config.pixel_size_in_angstroms,
         voltage_in_kilovolts=config.voltage_in_kilovolts,
         spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
         amplitude_contrast=config.amplitude_contrast,
         views=False,
-        **run.common("Restore", RestoreConfig),
     )
     summary = run.stage(
         "Restore",
@@ -177,27 +217,12 @@ def _restore(run: _Run) -> Path:
     return Path(summary.star)
 
 
-def _causes(restored: Path) -> dict[str, Any] | None:
-    try:
-        document: dict[str, Any] = json.loads((restored.parent / "causes.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document
-
-
-def _selected(job: Job, restored: Path) -> Path:
-    """Table without micrographs whose spectrum shows no rings: their defocus means nothing."""
-    causes = _causes(restored)
-    if causes is None:
+def _selected(job: Job, restored: Path, left_out: Mapping[str, str]) -> Path:
+    """Table of the micrographs that go on."""
+    note_left_out(job, left_out)
+    if not left_out:
         return restored
-    choice = select_micrographs(causes, max_resolution_in_angstroms=_COARSEST_RINGS)
-    if not choice.rejected or not choice.kept:
-        return restored
-    for name, why in choice.rejected.items():
-        log.info("%s is left out: %s", name, why)
-    job.note("micrographs_left_out", dict(choice.rejected))
-    out = restored.parent / "selected.star"
-    stems = {Path(name).stem for name in choice.rejected}
+    stems = {Path(name).stem for name in left_out}
     blocks = []
     for block in read_star(restored):
         if "rlnMicrographName" in block:
@@ -207,13 +232,14 @@ def _selected(job: Job, restored: Path) -> Path:
                 rows=tuple(row for row, name in zip(block.rows, names, strict=True) if Path(name).stem not in stems),
             )
         blocks.append(block)
+    out = job.path / "selected.star"
     write_star(out, blocks)
     return out
 
 
 def _finest(restored: Path) -> float | None:
     """Resolution to which the better micrographs show rings [Å]: no particle carries more."""
-    causes = _causes(restored)
+    causes = read_causes(restored)
     limits = sorted(
         float(entry["fit_limit_in_angstroms"])
         for entry in (causes or {}).get("micrographs", [])
@@ -222,16 +248,18 @@ def _finest(restored: Path) -> float | None:
     return limits[len(limits) // 10] if limits else None
 
 
-def _pick(run: _Run, micrographs: Path) -> Path:
+def _pick(run: _Run, micrographs: Path, masks: Path | None) -> Path:
     config = run.config
     method = config.pick_method or ("blob" if config.reference is None else "template")
-    settings = PickConfig(
+    settings = run.settings(
+        "Pick",
+        PickConfig,
         inputs=(str(micrographs),),
+        masks_folder=masks,
         method=method,
         diameter_in_angstroms=config.diameter_in_angstroms,
         reference=config.reference if method == "template" else None,
         symmetry=config.symmetry,
-        **run.common("Pick", PickConfig),
     )
     summary = run.stage(
         "Pick",
@@ -239,7 +267,12 @@ def _pick(run: _Run, micrographs: Path) -> Path:
         lambda s: f"{s.particles} particles on {s.micrographs} micrographs. {s.how}",
     )
     if summary.particles < 2:
-        raise InputError("Pick", f"{summary.particles} particles", "Check --diameter, or try another --pick-method.")
+        raise InputError(
+            "Pick",
+            f"{summary.particles} particles on {summary.micrographs} micrographs",
+            f"Look at {micrographs.parent / 'report.html'} first: do the micrographs show Thon rings? Then check "
+            "--diameter and the pixel size, or try another --pick-method.",
+        )
     return Path(summary.output)
 
 
@@ -256,17 +289,19 @@ def scaled_box_for(box: int, pixel_size_in_angstroms: float, finest_in_angstroms
     return side if side <= _WORTH_SCALING * box else None
 
 
-def _extract(run: _Run, micrographs: Path, picks: Path, pixel: float, finest: float | None) -> Path:
-    config = run.config
+def _extract(run: _Run, micrographs: Path, picks: Path, finest: float | None, masks: Path | None) -> Path:
+    config, pixel = run.config, run.pixel
     box = config.box_in_pixels or box_for(config.diameter_in_angstroms, pixel)
     side = config.scaled_box_in_pixels or scaled_box_for(box, pixel, finest)
-    settings = ExtractConfig(
+    settings = run.settings(
+        "Extract",
+        ExtractConfig,
         inputs=(str(micrographs),),
+        masks_folder=masks,
         coordinates=picks,
         box_in_pixels=box,
         scaled_box_in_pixels=side,
-        diameter_in_angstroms=min(_ROOM * config.diameter_in_angstroms, 0.97 * box * pixel),
-        **run.common("Extract", ExtractConfig),
+        diameter_in_angstroms=with_room(config, pixel),
     )
     summary = run.stage(
         "Extract",
@@ -283,11 +318,12 @@ def _extract(run: _Run, micrographs: Path, picks: Path, pixel: float, finest: fl
 
 def _classify(run: _Run, particles: Path) -> Path:
     config = run.config
-    settings = ClassifyConfig(
+    settings = run.settings(
+        "Classify",
+        ClassifyConfig,
         particles_file=particles,
         classes=config.classes,
-        diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
-        **run.common("Classify", ClassifyConfig),
+        diameter_in_angstroms=with_room(config, run.pixel),
     )
     summary = run.stage("Classify", lambda: classify_session(settings), lambda s: s.sentence())
     if not summary.selected_particles:
@@ -298,12 +334,13 @@ def _classify(run: _Run, particles: Path) -> Path:
 
 def _initial_model(run: _Run, particles: Path) -> Path:
     config = run.config
-    settings = InitialModelConfig(
+    settings = run.settings(
+        "InitialModel",
+        InitialModelConfig,
         particles_file=particles,
         symmetry=config.symmetry,
-        diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
+        diameter_in_angstroms=with_room(config, run.pixel),
         starts=config.starts,
-        **run.common("InitialModel", InitialModelConfig),
     )
     summary = run.stage("InitialModel", lambda: initial_model_session(settings), lambda s: s.sentence)
     return Path(summary.map)
@@ -312,21 +349,29 @@ def _initial_model(run: _Run, particles: Path) -> Path:
 def _refine(run: _Run, particles: Path, reference: Path, restored: Path) -> RefineSummary:
     config = run.config
     weights = restored.parent / "weights"
-    settings = RefineConfig(
+    settings = run.settings(
+        "Refine",
+        RefineConfig,
         particles_file=particles,
         reference=str(reference),
         symmetry=config.symmetry,
-        diameter_in_angstroms=_ROOM * config.diameter_in_angstroms,
+        diameter_in_angstroms=with_room(config, run.pixel),
         initial_lowpass_in_angstroms=config.initial_lowpass_in_angstroms,
-        weights_folder=weights if config.weights else None,
+        weights_folder=weights if config.use_weights else None,
         iterations=config.iterations,
-        **run.common("Refine", RefineConfig),
     )
     summary: RefineSummary = run.stage("Refine", lambda: refine_session(settings), lambda s: s.sentences[0])
     return summary
 
 
-def _collect(config: ProcessConfig, job: Job, rows: list[StageRow], refinement: RefineSummary, seconds: float) -> None:
+def _collect(
+    config: ProcessConfig,
+    job: Job,
+    rows: list[StageRow],
+    left_out: Mapping[str, str],
+    refinement: RefineSummary,
+    seconds: float,
+) -> None:
     """Put the results at the top, and one report that says how they came about."""
     for name in _RESULTS:
         source, target = refinement.output / name, job.path / name
@@ -346,7 +391,7 @@ def _collect(config: ProcessConfig, job: Job, rows: list[StageRow], refinement: 
         job.path,
         replace(resolution, particles_count=refinement.particles),
         title=f"From {Path(config.inputs[0]).name} to a map",
-        extra=stages_section(rows) + passes_section(history),
+        extra=stages_section(rows) + left_out_section(left_out) + passes_section(history),
     )
     job.write_relion_output_nodes({"particles.star": 3, "map.mrc": 6, "half1.mrc": 10, "half2.mrc": 10, "mask.mrc": 7})
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryoprism.core import InputError, resolve_device
-from cryoprism.formats import Particles, Volume, read_particle_images, read_particles, write_map
+from cryoprism.core import CryoPrismWarning, InputError, point_group_matrices, resolve_device
+from cryoprism.formats import Volume, read_particle_images, read_particles, write_map
 from cryoprism.particles import leaked_halves
 from cryoprism.structure import (
     HelicalCopies,
@@ -31,7 +32,9 @@ from ._files import write_json
 from ._jobs import Job, open_job
 from ._memory import GIGABYTE, available_memory_in_bytes
 from ._particle_configs import ReconstructConfig
+from ._particle_data import common_pixel_size, require_reachable
 from ._progress import Step, progress
+from ._resolution_words import few_particles
 
 __all__ = ["ReconstructSummary", "reconstruct_session"]
 
@@ -57,6 +60,8 @@ class ReconstructSummary:
         Wall clock.
     skipped
         Whether everything was there already.
+    few
+        That a half has too few particles for a resolution, in words.
     """
 
     output: Path
@@ -64,6 +69,7 @@ class ReconstructSummary:
     resolution_in_angstroms: float | None
     seconds: float
     skipped: bool
+    few: str | None = None
 
     def sentence(self) -> str:
         """One line for the console."""
@@ -74,7 +80,8 @@ class ReconstructSummary:
             if self.resolution_in_angstroms is None
             else f"halves agree to {self.resolution_in_angstroms:.2f} Å (FSC 0.143, no mask)"
         )
-        return f"{self.particles} particles in {self.seconds:.1f} s: {found}. Map: {self.output / 'map.mrc'}"
+        few = "" if self.few is None else f" {self.few}"
+        return f"{self.particles} particles in {self.seconds:.1f} s: {found}.{few} Map: {self.output / 'map.mrc'}"
 
 
 def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
@@ -90,7 +97,7 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
     device = resolve_device(config.device)
     symmetry = config.symmetry
     particles = read_particles(config.particles_file, pixel_size_in_angstroms=config.pixel_size_in_angstroms)
-    pixel = _common_pixel(particles)
+    pixel = common_pixel_size(particles, "reconstruct")
     box = int(read_particle_images(particles, [0]).shape[-1])
     radius = _radius(config, box, pixel)
     _check_memory(config, box, radius)
@@ -124,7 +131,10 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
             )
         seconds = time.monotonic() - started
         resolution = _write(job, result, config, box, pixel, seconds)
-    return ReconstructSummary(job.path, len(particles), resolution, seconds, False)
+        few = few_particles(min(result.counts), len(point_group_matrices(symmetry)))
+        if few is not None:
+            warnings.warn(few, CryoPrismWarning, stacklevel=2)
+    return ReconstructSummary(job.path, len(particles), resolution, seconds, False, few)
 
 
 def _helix(config: ReconstructConfig, pixel: float) -> HelicalCopies | None:
@@ -134,22 +144,12 @@ def _helix(config: ReconstructConfig, pixel: float) -> HelicalCopies | None:
     return HelicalCopies(HelicalSymmetry(rise, twist), config.helical_units, pixel)
 
 
-def _common_pixel(particles: Particles) -> float:
-    sizes = sorted(set(particles.pixel_size_in_angstroms.tolist()))
-    if len(sizes) > 1:
-        raise InputError(
-            particles.source,
-            f"holds images of {len(sizes)} pixel sizes ({sizes[0]:g} to {sizes[-1]:g} Å)",
-            "Extract them at one pixel size, or reconstruct each optics group on its own.",
-        )
-    return float(sizes[0])
-
-
 def _radius(config: ReconstructConfig, box: int, pixel: float) -> int:
     most = (box - 1) // 2
     limit = config.maximum_resolution_in_angstroms
     if limit is None:
         return most
+    require_reachable(limit, pixel)
     radius = round(box * pixel / limit)
     if radius < 1:
         raise InputError("--maximum-resolution", f"{limit:g} Å is more than the box of {box * pixel:g} Å", "Lower it.")

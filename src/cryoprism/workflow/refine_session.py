@@ -23,7 +23,7 @@ from ._filaments import axes_of_filaments, filament_of, halves_by_filament, near
 from ._files import fingerprint, write_json
 from ._jobs import Job, open_job
 from ._map_configs import RefineConfig
-from ._particle_data import ParticleData, checked_particles, load_particles, reference_in_box
+from ._particle_data import ParticleData, checked_particles, load_particles, reference_in_box, require_reachable
 from ._progress import progress
 from ._refinement import (
     FinalMaps,
@@ -193,6 +193,7 @@ def _search_radius(config: RefineConfig, data: ParticleData) -> int:
     limit = config.maximum_resolution_in_angstroms
     if limit is None:
         return data.radius
+    require_reachable(limit, data.pixel_size_in_angstroms)
     radius = round(data.box * data.pixel_size_in_angstroms / limit)
     if radius < 4:
         raise InputError("--maximum-resolution", f"{limit:g} Å leaves {radius} shells of the box", "Lower it.")
@@ -309,6 +310,7 @@ def _finish(
             mask,
             symmetry=config.symmetry,
             particles_count=len(posed),
+            smaller_half=min(data.counts),
             viewing=viewing_directions(angles[:, 0], angles[:, 1], symmetry=config.symmetry),
             local=config.local,
             seed=config.seed,

@@ -85,12 +85,14 @@ def measure_resolution(config: ResolutionConfig) -> ResolutionResult:
     for path in (config.half1, config.half2):
         if not path.is_file():
             raise InputError(
-                path, "no such file", "Give the two unfiltered half maps, for example half1.mrc half2.mrc."
+                path, "does not exist", "Give the two unfiltered half maps, for example half1.mrc half2.mrc."
             )
     if config.half1.resolve() == config.half2.resolve():
         raise InputError(config.half2, "is the first half map again", "Give the two half maps of one refinement.")
-    with _known_voxel_size(config):
-        half1, half2 = (read_map(path, config.voxel_size_in_angstroms) for path in (config.half1, config.half2))
+    if config.model_file is not None and not config.model_file.is_file():
+        raise InputError(config.model_file, "does not exist", "Give a PDB or mmCIF file in --model.")
+    with _known_voxel_size():
+        half1, half2 = (_half(path, config) for path in (config.half1, config.half2))
     _require_memory(half1, config)
     mask = None if config.mask_file is None else read_mask(config.mask_file, half1)
     mtf = None if config.mtf_file is None else read_mtf(config.mtf_file)
@@ -161,8 +163,17 @@ def _finish(
     return ResolutionResult(job.path, sentences, summary.warnings, time.monotonic() - started)
 
 
+def _half(path: Path, config: ResolutionConfig) -> Volume:
+    try:
+        return read_map(path, config.voxel_size_in_angstroms)
+    except InputError as error:
+        if "no voxel size" in error.found:
+            raise InputError(error.where, error.found, "Give it with --pixel-size (Å per voxel).") from error
+        raise
+
+
 @contextmanager
-def _known_voxel_size(config: ResolutionConfig) -> Iterator[None]:
+def _known_voxel_size() -> Iterator[None]:
     # Each half would warn about the same header.
     with warnings.catch_warnings():
         warnings.simplefilter("once", CryoPrismWarning)

@@ -49,7 +49,9 @@ class TrainPickerConfig(JobConfig):
         "fields": "--micrographs",
         "adapt_to": "--adapt",
         "diameter_in_angstroms": "--diameter",
+        "weights": "--picker",
     }
+    named_files: ClassVar[frozenset[str]] = frozenset({"adapt_to"})
 
     structures: Path | None = Field(None, description="Folder of PDB or mmCIF files; phantoms if absent.")
     excluded: Annotated[tuple[str, ...], BeforeValidator(_as_names)] = Field(
@@ -73,7 +75,7 @@ class TrainPickerConfig(JobConfig):
             if self.adapt_to is None and getattr(self, name) is not None:
                 raise InputError(self.option(name), "serves adaptation only", "Give --adapt, or leave it out.")
         if self.adapt_to is None and self.weights is not None:
-            raise InputError("--weights", "serves adaptation only", "Give --adapt, or leave it out.")
+            raise InputError("--picker", "serves adaptation only", "Give --adapt, or leave it out.")
         return self
 
     @model_validator(mode="after")
@@ -110,6 +112,12 @@ def run_train_picker(config: TrainPickerConfig) -> TrainPickerSummary:
     InputError
         No usable structures, no clicks, values that are missing or out of bounds.
     """
+    if config.structures is not None and not config.structures.is_dir():
+        raise InputError(
+            "--structures",
+            f"{config.structures} does not exist or is no folder",
+            "Name a folder of PDB or mmCIF files, or leave it out to train on phantoms.",
+        )
     with open_job("TrainPicker", config) as job, _threads(config.workers):
         picker, facts = _adapted(config, job) if config.adapt_to is not None else _trained(config, job)
         weights, card = job.path / "picker.safetensors", job.path / "picker.md"

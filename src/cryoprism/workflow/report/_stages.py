@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ._numbers import escape
 
-__all__ = ["StageRow", "stages_section"]
+__all__ = ["StageRow", "left_out_section", "stages_section"]
 
 _PAGES = {"Restore", "Classify", "InitialModel", "Refine"}
 
@@ -38,4 +38,19 @@ def stages_section(rows: Sequence[StageRow]) -> str:
         f'<tbody>{lines}</tbody></table><p class="quiet small">{total:.0f} s in this run; stages that were done before '
         "take none. Every stage is a folder of its own beside this page, written by the command of the same "
         "name.</p></div></section>"
+    )
+
+
+def left_out_section(left_out: Mapping[str, str]) -> str:
+    """Table of the micrographs that did not go on, and why; nothing where all did."""
+    if not left_out:
+        return ""
+    lines = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(why)}</td></tr>' for name, why in left_out.items()
+    )
+    count = f"{len(left_out)} micrograph" + ("s were" if len(left_out) > 1 else " was")
+    return (
+        f'<section id="left-out"><h2>What was left out</h2><p>{count} left out before picking.</p>'
+        '<div class="box scroll"><table><thead><tr><th scope="col">micrograph</th><th scope="col">why</th></tr></thead>'
+        f"<tbody>{lines}</tbody></table></div></section>"
     )

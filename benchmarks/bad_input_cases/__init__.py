@@ -1,0 +1,11 @@
+"""Cases of bad input, by what they are given to; ``bad_input.py`` beside this folder runs them."""
+
+from .making import LENS, Case, folder_of
+from .maps import CASES as MAPS
+from .particles import CASES as PARTICLES
+from .picking import CASES as PICKING
+from .restoring import CASES as RESTORING
+
+__all__ = ["CASES", "LENS", "Case", "folder_of"]
+
+CASES = (*RESTORING, *PICKING, *PARTICLES, *MAPS)
