@@ -281,6 +281,7 @@ def refinements(kind: str, box: int, count: int, ratio: float, steps: int, passe
                 f"{seconds:.0f}" if candidates is None else f"{preparing:.0f} + {seconds:.0f}",
             ]
         )
+        print(f"<!-- {' | '.join(lines[-1])} -->", flush=True)
     return lines
 
 
