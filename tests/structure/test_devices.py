@@ -22,6 +22,7 @@ from cryoprism.structure import (
     RefinementSettings,
     SearchPlan,
     SliceAccumulator,
+    ab_initio,
     classify,
     estimate_beam_tilt,
     half_map_fsc,
@@ -164,6 +165,34 @@ def test_a_refinement(data: AlignmentData, helical: bool) -> None:
     with pretended_device() as device:
         for there, here in zip(run(device), expected, strict=True):
             close(there, here, 0.02)
+
+
+@pytest.mark.parametrize("symmetry", ["C1", "O"])
+def test_a_first_map_from_noise(data: AlignmentData, symmetry: str) -> None:
+    """With O it takes the way of round particles, in the refinement after it too."""
+    settings = RefinementSettings(
+        symmetry=symmetry,
+        diameter_in_angstroms=60.0,
+        pixel_size_in_angstroms=PIXEL,
+        shift_range_in_angstroms=6.0,
+        iterations=1,
+        finest_order=4,
+        keep=6,
+    )
+    half_set = 1 + data.group
+
+    def run(device: torch.device) -> tuple[torch.Tensor, ...]:
+        made = ab_initio(data.images, data.transfer, data.group, settings, box=BOX, starts=2, batches=4, device=device)
+        assert made.map.device.type == device.type
+        assert made.rotations.device.type == "cpu"
+        state = start_state(data.images, data.transfer, data.group, made.map, settings, RADIUS)
+        end = refine(data.images, data.transfer, data.group, half_set, state, settings)
+        return made.map, made.log_evidence, end.maps[0], end.noise_variance
+
+    expected = run(torch.device("cpu"))
+    with pretended_device() as device:
+        for there, here in zip(run(device), expected, strict=True):
+            close(there, here, 2e-2)
 
 
 def test_resolution_and_masks() -> None:

@@ -65,7 +65,9 @@ def initial_model(
     ] = None,
     only_do_unfinished: OnlyDoUnfinished = False,
     overwrite: Overwrite = False,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu; others are refused, never replaced.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; never replaced by another one.")
+    ] = "cpu",
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the starts and of the half sets.")] = 0,
     max_memory: MaxMemory = None,
     config: Config = None,

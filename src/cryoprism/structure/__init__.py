@@ -9,7 +9,7 @@ from .aberrations import (
     odd_phase_sums,
     with_beam_tilt,
 )
-from .abinitio import InitialModel, ab_initio
+from .abinitio import InitialModel, ab_initio, finest_of_start
 from .classes import (
     Classification,
     ClassificationState,
@@ -96,6 +96,7 @@ from .slices import (
     split_point_group,
     unpack,
 )
+from .spherical_start import improve_about_sphere, is_round_group, spherical_average
 from .viewing import ViewingDirections, viewing_directions
 from .weights import (
     DirectionalWeights,
@@ -165,6 +166,7 @@ __all__ = [
     "estimate_beam_tilt",
     "even_rotations",
     "filter_locally",
+    "finest_of_start",
     "first_crossing",
     "fit_guinier",
     "fit_model_rigidly",
@@ -176,9 +178,11 @@ __all__ = [
     "helical_agreement",
     "helical_views",
     "impose_helical_symmetry",
+    "improve_about_sphere",
     "insert_particles",
     "insert_posterior",
     "irfft3",
+    "is_round_group",
     "local_resolution",
     "low_pass",
     "map_to_model_fsc",
@@ -225,6 +229,7 @@ __all__ = [
     "shift_disc",
     "soft_cylinder",
     "soft_sphere",
+    "spherical_average",
     "split_half_sets",
     "split_point_group",
     "spread_directions",

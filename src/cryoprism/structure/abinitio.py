@@ -41,7 +41,7 @@ class InitialModel:
     Attributes
     ----------
     map
-        (box, box, box) low-passed, in the units of the images.
+        (box, box, box) low-passed, in the units of the images, on the device of the work.
     resolution_in_angstroms
         Of the low-pass: the detail that the last batches used.
     log_evidence
@@ -84,6 +84,7 @@ def ab_initio(
     batch_size: int | None = None,
     finest_in_angstroms: float | None = None,
     seed: int = 0,
+    device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> InitialModel:
     """Find a map from noise.
@@ -108,6 +109,8 @@ def ab_initio(
         Detail down to which it is sought; :func:`finest_of_start` if absent.
     seed
         Of starts and batches.
+    device
+        Where maps are and the work is done; particles may stay in the host's memory.
     on_progress
         Called with batches done and batches in all.
     """
@@ -117,7 +120,16 @@ def ab_initio(
     if is_round_group(settings.symmetry):
         radius = min(radius_of(images), round(extent / finest))
         found = start_about_sphere(
-            images, transfer, group, settings, box=box, radius=radius, starts=starts, seed=seed, on_progress=on_progress
+            images,
+            transfer,
+            group,
+            settings,
+            box=box,
+            radius=radius,
+            starts=starts,
+            seed=seed,
+            device=device,
+            on_progress=on_progress,
         )
         noise = noise_from_power(images, group, radius_of(images))
         return _with_poses(
@@ -145,8 +157,8 @@ def ab_initio(
     candidates = []
     for index in range(starts):
         generator = generator_for(seed, "start", index)
-        first = _random_map(box, settings, generator, images, transfer)
-        start = _Start(first, SliceAccumulator(box, max_radius=most))
+        first = _random_map(box, settings, generator, images, transfer).to(device)
+        start = _Start(first, SliceAccumulator(box, max_radius=most, device=device))
         for number in range(trial):
             step(start, number, index)
         candidates.append(start)
@@ -181,7 +193,7 @@ def _with_poses(
         _plan(settings, radius, 1.0),
         symmetry=settings.symmetry,
     )
-    rotations, shifts = posterior.best()
+    rotations, shifts = (pose.to(images.device) for pose in posterior.best())
     detail = box * settings.pixel_size_in_angstroms / radius
     return InitialModel(volume, detail, evidence, chosen, rotations, shifts)
 
@@ -197,6 +209,7 @@ def _random_map(
     lumps = radial_filter(white, torch.exp(-0.5 * (shells / width) ** 2))
     sphere = soft_sphere((box, box, box), pixel, 0.4 * settings.diameter_in_angstroms)
     lumps = (lumps / lumps.std() + 1.5).clamp_min(0) * sphere
+    lumps = lumps.to(images.device)
     low = packed_count(4)
     volume = FourierVolume.from_map(lumps, max_radius=4)
     cells = OrientationCells(1, torch.eye(3))
@@ -238,19 +251,21 @@ def _learn(
     offset = OrientationCells(0, torch.eye(3)).matrices(torch.tensor([number % 72]))[0]
     posterior = search(data, volume, _plan(settings, radius, progress), symmetry=settings.symmetry, offset=offset)
     exact, copies = split_point_group(point_group_matrices(settings.symmetry))
-    fresh = SliceAccumulator(box, max_radius=start.sums.grid.max_radius)
+    device = start.map.device
+    fresh = SliceAccumulator(box, max_radius=start.sums.grid.max_radius, device=device)
     insert_posterior(fresh, data, posterior, radius, copies=copies if len(copies) > 1 else None)
     # The memory grows: about two batches at first, a whole set in the end.
     keep = 0.5 + 0.42 * progress
     start.sums.sums.mul_(keep).add_(fresh.sums)
     accumulator = start.sums.symmetrised(exact) if len(exact) > 1 else start.sums
     weights = accumulator.shell_weights()
-    shells = torch.arange(len(weights), dtype=torch.float32)
+    shells = torch.arange(len(weights), dtype=torch.float32, device=device)
     # Prior power falls with frequency; it holds back shells that a batch hardly determines.
     typical = weights[1 : radius + 1].mean()
     prior = 0.15 * typical * (1 + (shells / max(radius, 1)) ** 2)
     new = accumulator.reconstruct(prior.clamp_min(1e-12), iterations=0)
     sphere = soft_sphere((box, box, box), settings.pixel_size_in_angstroms, 0.5 * settings.diameter_in_angstroms)
+    sphere = sphere.to(device)
     gain = 0.5 * (1 + torch.cos(math.pi * ((torch.arange(box // 2 + 1).float() - radius + 1) / 3).clamp(0, 1)))
     gain[radius + 2 :] = 0
     start.map = radial_filter(new * sphere, gain) * sphere

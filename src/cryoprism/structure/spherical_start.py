@@ -106,6 +106,7 @@ def start_about_sphere(
     trial_passes: int = 12,
     passes: int = 30,
     seed: int = 0,
+    device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SphericalStart:
     """Find a map of a nearly round particle from noise.
@@ -126,10 +127,12 @@ def start_about_sphere(
         Random starts, the passes after which the best is chosen, and the passes that this one gets in all.
     seed
         Of starts, grids and the choice of particles.
+    device
+        Where the work is done.
     on_progress
         Called with passes done and passes in all.
     """
-    data = _some(images, transfer, group, radius, box, seed, 1.0, images.device)
+    data = _some(images, transfer, group, radius, box, seed, 1.0, device)
     data, ball = _centred(data, settings, radius, seed)
     search = _Search(data, ball, settings, radius)
     total = starts * trial_passes + passes - trial_passes
@@ -220,7 +223,7 @@ def _some(
     box: int,
     seed: int,
     factor: float,
-    device: torch.device,
+    device: torch.device | str,
 ) -> AlignmentData:
     """As many particles as a first map needs, cropped to the radius, on the device of the work."""
     chosen = torch.randperm(len(images), generator=generator_for(seed, "round-particles"))[:_MOST_PARTICLES]

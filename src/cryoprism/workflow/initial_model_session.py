@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryoprism.core import InputError
+import torch
+
 from cryoprism.formats import Particles, Volume, write_map, write_particles
 from cryoprism.structure.abinitio import InitialModel, ab_initio, finest_of_start
 from cryoprism.structure.refinement import RefinementSettings
@@ -21,7 +22,7 @@ from ._jobs import Job, open_job
 from ._map_configs import InitialModelConfig
 from ._particle_data import ParticleData, checked_particles, even_fast_size, load_particles
 from ._progress import progress
-from ._refinement import posed_particles
+from ._refinement import posed_particles, search_device
 from .report._model_page import model_report
 
 __all__ = ["InitialModelSummary", "initial_model_session"]
@@ -84,8 +85,7 @@ def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
         The table cannot be used, or memory does not suffice.
     """
     started = time.monotonic()
-    if config.device != "cpu":
-        raise InputError("--device", f"'{config.device}' was asked for", "Poses are searched on the cpu for now.")
+    device = search_device(config.device)
     particles, box, pixel = checked_particles(
         config.particles_file,
         diameter_in_angstroms=config.diameter_in_angstroms,
@@ -120,11 +120,13 @@ def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
             shift_range_in_angstroms=config.shift_range_in_angstroms,
             seed=config.seed,
         )
-        model = _model(data, settings, config.starts, finest)
+        model = _model(data, settings, config.starts, finest, device)
         return _finish(config, job, data, model, posed_particles(data, model.rotations, model.shifts), started)
 
 
-def _model(data: ParticleData, settings: RefinementSettings, starts: int, finest: float) -> InitialModel:
+def _model(
+    data: ParticleData, settings: RefinementSettings, starts: int, finest: float, device: torch.device
+) -> InitialModel:
     with ExitStack() as stack:
         steps: list[Callable[[str], None]] = []
 
@@ -142,6 +144,7 @@ def _model(data: ParticleData, settings: RefinementSettings, starts: int, finest
             starts=starts,
             finest_in_angstroms=finest,
             seed=settings.seed,
+            device=device,
             on_progress=on_progress,
         )
 

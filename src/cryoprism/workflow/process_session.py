@@ -50,6 +50,7 @@ _RESULTS = (
 _DEVICES = {
     RestoreConfig: ("cuda", "mps"),
     ClassifyConfig: ("cuda", "mps"),
+    InitialModelConfig: ("cuda",),
     RefineConfig: ("cuda",),
 }
 _COARSEST_RINGS = 25.0
