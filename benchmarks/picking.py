@@ -219,26 +219,32 @@ def relion_template(work: Path, reference: Volume, score: Callable[[Result], flo
     return max(results, key=score)
 
 
-def topaz(work: Path, files: Sequence[Path], score: Callable[[Result], float]) -> Result:
-    """Topaz's pre-trained resnet16_u64 at two shrinking factors; its default threshold is 0."""
+def topaz_picks(work: Path, files: Sequence[Path], factor: int) -> tuple[dict[str, Coordinates], float]:
+    """Return picks of Topaz's pre-trained resnet16_u64 from a low score on, after shrinking, and its CPU seconds."""
     python = PEERS / "topaz" / "bin" / "python"
+    folder, table = work / f"topaz-{factor}", work / f"topaz-{factor}.txt"
+    folder.mkdir()
+    seconds = run([python, "-m", "topaz.commands.preprocess", "-s", factor, "-o", folder, *files], work)
+    command = [python, "-m", "topaz.commands.extract", "-m", "resnet16_u64", "-d", -1, "-t", -6, "-x", factor]
+    command += ["-r", round(0.5 * REACH / PIXEL / factor * 1.5), "-o", table]
+    seconds += run([*command, *sorted(folder.glob("*.mrc"))], work)
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    with table.open(encoding="utf-8") as stream:
+        for row in csv.DictReader(stream, delimiter="\t"):
+            values = float(row["x_coord"]), float(row["y_coord"]), float(row["score"])
+            found.setdefault(row["image_name"], []).append(values)
+    picks = {}
+    for name, values in found.items():
+        array = torch.tensor(values, dtype=torch.float64)
+        picks[name] = Coordinates(array[:, :2], array[:, 2].float())
+    return picks, seconds
+
+
+def topaz(work: Path, files: Sequence[Path], score: Callable[[Result], float]) -> Result:
+    """Topaz at two shrinking factors; its default threshold is 0."""
     results = []
     for factor in (4, 6):
-        folder, table = work / f"topaz-{factor}", work / f"topaz-{factor}.txt"
-        folder.mkdir()
-        seconds = run([python, "-m", "topaz.commands.preprocess", "-s", factor, "-o", folder, *files], work)
-        command = [python, "-m", "topaz.commands.extract", "-m", "resnet16_u64", "-d", -1, "-t", -6, "-x", factor]
-        command += ["-r", round(0.5 * REACH / PIXEL / factor * 1.5), "-o", table]
-        seconds += run([*command, *sorted(folder.glob("*.mrc"))], work)
-        found: dict[str, list[tuple[float, float, float]]] = {}
-        with table.open(encoding="utf-8") as stream:
-            for row in csv.DictReader(stream, delimiter="\t"):
-                values = float(row["x_coord"]), float(row["y_coord"]), float(row["score"])
-                found.setdefault(row["image_name"], []).append(values)
-        picks = {}
-        for name, values in found.items():
-            array = torch.tensor(values, dtype=torch.float64)
-            picks[name] = Coordinates(array[:, :2], array[:, 2].float())
+        picks, seconds = topaz_picks(work, files, factor)
         results.append(Result(picks, 0.0, seconds, "network", f"best of 2: shrunk {factor} times"))
     return max(results, key=score)
 
