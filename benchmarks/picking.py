@@ -42,6 +42,7 @@ import numpy as np
 import scipy.spatial
 import torch
 
+import cryoprism as cryoprism_package
 from cryoprism.formats import Coordinates, Volume, read_coordinates, read_structure, write_map
 from cryoprism.microscope.potential import AtomicModel, Solvent, average_hydrogens, potential_from_atoms
 from cryoprism.particles import Picks, suppress_neighbours
@@ -66,7 +67,9 @@ class Result:
 def run(command: Sequence[object], folder: Path) -> float:
     """Run a program with one thread; return its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # Programs run elsewhere: a relative PYTHONPATH would make them import another CryoPrism than this file does.
+    code = str(Path(cryoprism_package.__file__).resolve().parents[1])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": code}
     done = subprocess.run([str(c) for c in command], cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {(done.stderr or done.stdout)[-600:]}")
@@ -233,6 +236,8 @@ def topaz_picks(work: Path, files: Sequence[Path], factor: int) -> tuple[dict[st
         for row in csv.DictReader(stream, delimiter="\t"):
             values = float(row["x_coord"]), float(row["y_coord"]), float(row["score"])
             found.setdefault(row["image_name"], []).append(values)
+    if not found:  # its command ends without an error where its libraries do not fit together
+        raise RuntimeError("Topaz wrote no pick at all, not even below its threshold: its environment does not work")
     picks = {}
     for name, values in found.items():
         array = torch.tensor(values, dtype=torch.float64)
@@ -303,7 +308,10 @@ def everything(work: Path, truth: dict[str, np.ndarray], args: argparse.Namespac
     if args.without_topaz:
         found["Topaz resnet16"] = "left out by --without-topaz"
     elif (PEERS / "topaz").exists():
-        found["Topaz resnet16"] = topaz(work, files, score)
+        try:
+            found["Topaz resnet16"] = topaz(work, files, score)
+        except RuntimeError as error:
+            found["Topaz resnet16"] = f"failed: {str(error)[-200:]}"
     else:
         found["Topaz resnet16"] = "absent: benchmarks/restore.py makes its environment under .peers/"
     return found
