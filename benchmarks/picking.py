@@ -42,6 +42,7 @@ import numpy as np
 import scipy.spatial
 import torch
 
+import cryoprism as cryoprism_package
 from cryoprism.formats import Coordinates, Volume, read_coordinates, read_structure, write_map
 from cryoprism.microscope.potential import AtomicModel, Solvent, average_hydrogens, potential_from_atoms
 from cryoprism.particles import Picks, suppress_neighbours
@@ -66,7 +67,9 @@ class Result:
 def run(command: Sequence[object], folder: Path) -> float:
     """Run a program with one thread; return its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # Programs run elsewhere: a relative PYTHONPATH would make them import another CryoPrism than this file does.
+    code = str(Path(cryoprism_package.__file__).resolve().parents[1])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": code}
     done = subprocess.run([str(c) for c in command], cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {(done.stderr or done.stdout)[-600:]}")
@@ -219,26 +222,34 @@ def relion_template(work: Path, reference: Volume, score: Callable[[Result], flo
     return max(results, key=score)
 
 
-def topaz(work: Path, files: Sequence[Path], score: Callable[[Result], float]) -> Result:
-    """Topaz's pre-trained resnet16_u64 at two shrinking factors; its default threshold is 0."""
+def topaz_picks(work: Path, files: Sequence[Path], factor: int) -> tuple[dict[str, Coordinates], float]:
+    """Return picks of Topaz's pre-trained resnet16_u64 from a low score on, after shrinking, and its CPU seconds."""
     python = PEERS / "topaz" / "bin" / "python"
+    folder, table = work / f"topaz-{factor}", work / f"topaz-{factor}.txt"
+    folder.mkdir()
+    seconds = run([python, "-m", "topaz.commands.preprocess", "-s", factor, "-o", folder, *files], work)
+    command = [python, "-m", "topaz.commands.extract", "-m", "resnet16_u64", "-d", -1, "-t", -6, "-x", factor]
+    command += ["-r", round(0.5 * REACH / PIXEL / factor * 1.5), "-o", table]
+    seconds += run([*command, *sorted(folder.glob("*.mrc"))], work)
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    with table.open(encoding="utf-8") as stream:
+        for row in csv.DictReader(stream, delimiter="\t"):
+            values = float(row["x_coord"]), float(row["y_coord"]), float(row["score"])
+            found.setdefault(row["image_name"], []).append(values)
+    if not found:  # its command ends without an error where its libraries do not fit together
+        raise RuntimeError("Topaz wrote no pick at all, not even below its threshold: its environment does not work")
+    picks = {}
+    for name, values in found.items():
+        array = torch.tensor(values, dtype=torch.float64)
+        picks[name] = Coordinates(array[:, :2], array[:, 2].float())
+    return picks, seconds
+
+
+def topaz(work: Path, files: Sequence[Path], score: Callable[[Result], float]) -> Result:
+    """Topaz at two shrinking factors; its default threshold is 0."""
     results = []
     for factor in (4, 6):
-        folder, table = work / f"topaz-{factor}", work / f"topaz-{factor}.txt"
-        folder.mkdir()
-        seconds = run([python, "-m", "topaz.commands.preprocess", "-s", factor, "-o", folder, *files], work)
-        command = [python, "-m", "topaz.commands.extract", "-m", "resnet16_u64", "-d", -1, "-t", -6, "-x", factor]
-        command += ["-r", round(0.5 * REACH / PIXEL / factor * 1.5), "-o", table]
-        seconds += run([*command, *sorted(folder.glob("*.mrc"))], work)
-        found: dict[str, list[tuple[float, float, float]]] = {}
-        with table.open(encoding="utf-8") as stream:
-            for row in csv.DictReader(stream, delimiter="\t"):
-                values = float(row["x_coord"]), float(row["y_coord"]), float(row["score"])
-                found.setdefault(row["image_name"], []).append(values)
-        picks = {}
-        for name, values in found.items():
-            array = torch.tensor(values, dtype=torch.float64)
-            picks[name] = Coordinates(array[:, :2], array[:, 2].float())
+        picks, seconds = topaz_picks(work, files, factor)
         results.append(Result(picks, 0.0, seconds, "network", f"best of 2: shrunk {factor} times"))
     return max(results, key=score)
 
@@ -297,7 +308,10 @@ def everything(work: Path, truth: dict[str, np.ndarray], args: argparse.Namespac
     if args.without_topaz:
         found["Topaz resnet16"] = "left out by --without-topaz"
     elif (PEERS / "topaz").exists():
-        found["Topaz resnet16"] = topaz(work, files, score)
+        try:
+            found["Topaz resnet16"] = topaz(work, files, score)
+        except RuntimeError as error:
+            found["Topaz resnet16"] = f"failed: {str(error)[-200:]}"
     else:
         found["Topaz resnet16"] = "absent: benchmarks/restore.py makes its environment under .peers/"
     return found

@@ -13,7 +13,7 @@ import torch
 from cryoprism.core import InputError, fourier_crop, generator_for
 from cryoprism.formats import read_coordinates, read_image
 from cryoprism.microscope.optics import Lens
-from cryoprism.particles import ScoreMap, Transfer, load_picker, precision_of, save_picker
+from cryoprism.particles import Calibration, ScoreMap, Transfer, load_picker, precision_of, save_picker
 from cryoprism.particles._inputs import PIXELS_PER_DIAMETER, SPOT_WIDTH, centre_odds, picker_channels, resample
 from cryoprism.particles.network import LearnedPicker, PickerNetwork, shipped_weights
 from cryoprism.particles.picks import pick_from_score_map
@@ -46,8 +46,7 @@ def seen():
 
 
 def peaks(score: ScoreMap, least=-2.0):
-    picks = pick_from_score_map(score.values, score.pixel_size_in_angstroms, 60.0, least, pixel_size_in_angstroms=1.0)
-    return picks.xy_in_pixels.numpy()
+    return score.picks(60.0, least, pixel_size_in_angstroms=1.0).xy_in_pixels.numpy()
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +197,22 @@ def test_real_apoferritin_is_found(picker):
     image = read_image(data / "micrographs" / "May08_04.33.57.mrc").data
     truth = read_coordinates(data / "coordinates" / "May08_04.33.57.star").xy_in_pixels
     score = picker.score(image, 1.5, diameter_in_angstroms=130.0)
-    picks = pick_from_score_map(score.values, score.pixel_size_in_angstroms, 65.0, -9.0, pixel_size_in_angstroms=1.5)
+    picks = score.picks(65.0, -9.0, pixel_size_in_angstroms=1.5)
     assert precision_of([picks], [truth], [65.0 / 1.5]).average_precision > 0.8
+
+
+def test_neighbours_are_told_apart_by_the_map_of_spots():
+    """A faint particle on the flank of a sure one has a maximum of its own among the spots, none in the sums."""
+    y, x = torch.arange(80)[:, None], torch.arange(80)[None, :]
+    spread = -((x - 30.0) ** 2 + (y - 40.0) ** 2) / 12.0 + 3.0
+    faint = -((x - 44.0) ** 2 + (y - 40.0) ** 2) / 12.0 - 4.0
+    spots = torch.maximum(spread, faint)
+    score = ScoreMap(centre_odds(spots), 5.0, spots)
+    sums = pick_from_score_map(score.values, 5.0, 60.0, -9.0, pixel_size_in_angstroms=5.0)
+    both = score.picks(60.0, -9.0, pixel_size_in_angstroms=5.0)
+    assert len(sums) == 1
+    torch.testing.assert_close(both.xy_in_pixels, torch.tensor([[30.0, 40.0], [44.0, 40.0]]).double(), atol=0.5, rtol=0)
+    assert float(both.figure_of_merit[0]) == pytest.approx(float(sums.figure_of_merit[0]), abs=0.05)
 
 
 def test_weights_are_written_and_read(tmp_path):
@@ -246,6 +259,7 @@ def test_the_card_names_the_weights_that_ship():
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
     assert file.stat().st_size < 2_000_000
     notes = load_picker().notes
+    assert math.isfinite(Calibration.from_text(notes["calibration"]).threshold(0.5))
     names = notes["trained_on"].split(",")
     assert re.search(r"4oyn", card)
     assert re.search(r"6z6u", card)

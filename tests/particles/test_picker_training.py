@@ -13,8 +13,9 @@ from cryoprism.microscope.optics import Lens
 from cryoprism.particles import ClickedMicrograph, Transfer, adapt, load_picker, precision_of
 from cryoprism.particles._patches import centre_target, draw_patch
 from cryoprism.particles._training_fields import EXCLUDED, TrainingField, load_specimens, simulate_fields
-from cryoprism.particles.picks import Picks, pick_from_score_map
+from cryoprism.particles.picks import Picks
 from cryoprism.particles.training import TrainingConfig, precision_on_fields, train_on_fields
+from cryoprism.restoration.masks import LABELS
 from cryoprism.synthesis import phantom, specimen_from_phantom
 
 PIXEL, DIAMETER = 4.5, 120.0
@@ -149,7 +150,7 @@ def test_simulated_fields_have_dark_particles_at_their_labels(barrel):
         torch.testing.assert_close(field.image, same.image, atol=0, rtol=0)
         assert field.diameter_in_angstroms == 2 * barrel.radius_in_angstroms
         x, y = field.xy_in_pixels.round().long().unbind(-1)
-        assert bool((field.labels[y, x] == 0).all())
+        assert bool((field.labels[y, x] != LABELS["carbon"]).all())
         good = field.labels == 0
         spots = centre_target(field.xy_in_pixels, (160, 160)) > 0.002  # a third of the diameter around each
         if int((spots & good).sum()) > 50:
@@ -157,6 +158,43 @@ def test_simulated_fields_have_dark_particles_at_their_labels(barrel):
             differences.append(float((level - field.image[spots & good].mean()) / spread))
     assert differences
     assert min(differences) > 0.05
+
+
+def test_particles_under_contamination_count_where_it_is_thin(barrel, monkeypatch):
+    """The same fields with a film so thick that nothing shows, and one so thin that all does."""
+    from cryoprism.microscope.contamination import Obstacle
+    from cryoprism.particles import _training_fields
+
+    def film(transmission):
+        def made(scene, diameter, generator):
+            half = torch.zeros(scene.shape)
+            half[:, : scene.shape[1] // 2] = 1.0
+            return Obstacle(torch.zeros(scene.shape), 1.0 - half * (1.0 - transmission), half)
+
+        return made
+
+    found = {}
+    for transmission in (0.97, 0.5):
+        monkeypatch.setattr(_training_fields, "_small_crystals", film(transmission))
+        fields = list(simulate_fields([barrel], 4, 7, side=160))
+        left = [int((field.xy_in_pixels[:, 0].round() < 80).sum()) for field in fields]
+        right = [int((field.xy_in_pixels[:, 0].round() >= 80).sum()) for field in fields]
+        found[transmission] = sum(left), sum(right)
+    assert found[0.97][0] > 10
+    assert found[0.5][0] == 0
+    assert found[0.97][1] == found[0.5][1]
+
+
+def test_crowded_fields_hold_more_than_spheres_could(barrel):
+    from cryoprism.particles._training_fields import _interlocking
+
+    packed = _interlocking(barrel)
+    assert 0.8 < packed.radius_in_angstroms / barrel.radius_in_angstroms < 1.0
+    assert packed.model is barrel.model
+    fields = list(simulate_fields([barrel], 12, 3, side=200))
+    area = [len(f.xy_in_pixels) * 0.25 * math.pi * 28**2 / 200**2 for f in fields]
+    assert max(area) > 0.5
+    assert min(area) < 0.3
 
 
 def test_nothing_like_ferritin_is_trained_on(tmp_path):
@@ -189,12 +227,9 @@ def test_a_few_clicks_teach_a_picker_another_contrast():
     found = 0
     for field in test:
         score = adapted.score(field.image, PIXEL, diameter_in_angstroms=DIAMETER, transfer=TRANSFER)
-        found += len(
-            pick_from_score_map(
-                score.values, score.pixel_size_in_angstroms, 60.0, threshold, pixel_size_in_angstroms=PIXEL
-            )
-        )
+        found += len(score.picks(60.0, threshold, pixel_size_in_angstroms=PIXEL))
     assert 30 <= found <= 60
+    assert "calibration" not in adapted.notes  # which was that of other scores
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,19 @@ def test_maxima_are_found_between_pixels_in_pixels_of_the_micrograph():
     torch.testing.assert_close(found.figure_of_merit, torch.tensor([3.0, 2.0]), atol=0.02, rtol=0)
 
 
+def test_places_may_come_from_one_map_and_merit_from_another():
+    """Two neighbours that are one hill in the merit are kept apart by the score, each with the merit at its place."""
+    centres = [(30.0, 20.0), (44.0, 20.0)]
+    score, merit = bumps((40, 80), centres, [1.0, 0.8]), bumps((40, 80), [(33.0, 20.0)], [5.0]) - 2.0
+    found = pick_from_score_map(score, 1.0, 12.0, -10.0, pixel_size_in_angstroms=1.0, merit_map=merit)
+    torch.testing.assert_close(found.xy_in_pixels, torch.tensor(centres).double(), atol=0.3, rtol=0)
+    expected = merit[20, [30, 44]]
+    torch.testing.assert_close(found.figure_of_merit, expected)
+    least = 0.5 * float(expected.sum())
+    above = pick_from_score_map(score, 1.0, 12.0, least, pixel_size_in_angstroms=1.0, merit_map=merit)
+    assert above.figure_of_merit.tolist() == expected[:1].tolist()
+
+
 def test_axes_may_have_pixels_of_their_own():
     found = pick_from_score_map(
         bumps((60, 90), [(70.0, 20.0)], [1.0]), (3.0, 2.0), 20.0, 0.5, pixel_size_in_angstroms=1.0

@@ -148,7 +148,7 @@ def test_noise_is_measured_behind_the_signal(searched):
 def test_systematic_draws_keep_the_expectation():
     probability = torch.rand(400, 30, generator=generator_for(2, "draws")) ** 4
     probability = probability / probability.sum(1, keepdim=True)
-    drawn = _systematic(probability, 8)
+    drawn = _systematic(probability, 8, 0)
     assert torch.allclose(drawn.sum(1), torch.ones(400), atol=1e-5)
     assert ((drawn - probability).abs() <= 1 / 8 + 1e-5).all()
     assert (drawn.mean(0) - probability.mean(0)).abs().max() < 0.01

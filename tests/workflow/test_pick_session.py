@@ -164,6 +164,37 @@ def test_noise_gives_next_to_nothing(tmp_path):
     assert (tmp_path / "out/particles.star").is_file()
 
 
+def test_the_learned_picker_sets_its_threshold_by_the_session(session, tmp_path):
+    """Particles and noise are sessions of their own: shares and thresholds differ, and noise stays empty."""
+    folder, truth = session
+    summary = pick_session(config(folder, tmp_path / "particles", method="learned", pictures=False))
+    found = np.array(
+        [
+            score(read_coordinates(tmp_path / f"particles/coordinates/{name}.star").xy_in_pixels.numpy(), xy)
+            for name, xy in truth.items()
+        ]
+    )
+    assert found[:, 0].mean() > 0.9
+    assert found[:, 1].mean() > 0.9
+    assert "likelier right than wrong" in summary.how
+    for seed in range(2):
+        noise = torch.poisson(torch.full((500, 520), 40.0), generator=torch.Generator().manual_seed(seed))
+        write_mrc(tmp_path / f"noise{seed}.mrc", noise, PIXEL)
+    values = {"voltage_in_kilovolts": 300.0, "spherical_aberration_in_millimeters": 2.7, "amplitude_contrast": 0.1}
+    empty = pick_session(
+        PickConfig(
+            inputs=str(tmp_path / "noise*.mrc"),
+            output=tmp_path / "noise",
+            method="learned",
+            diameter_in_angstroms=DIAMETER,
+            pictures=False,
+            **values,
+        )
+    )
+    assert empty.particles <= 1
+    assert empty.threshold > summary.threshold
+
+
 def test_masks_given_are_used(session, tmp_path):
     folder, _ = session
     (tmp_path / "masks").mkdir()

@@ -1,7 +1,9 @@
 """Particles: picking, extraction, curation."""
 
 from ._field import Field, MatchedFilter, phase_randomised, prepare_field
+from .accuracy import Precision, precision_of
 from .blob import BlobScore, blob_pixel_in_angstroms, score_blobs
+from .calibration import Calibration, fit_calibration
 from .curation import (
     MicrographSelection,
     find_duplicate_particles,
@@ -28,12 +30,13 @@ from .picks import (
     without_small_contamination,
 )
 from .template import Templates, TemplateScore, score_templates, templates_from_images, templates_from_map
-from .training import ClickedMicrograph, Precision, TrainingConfig, adapt, precision_of, train_picker
+from .training import ClickedMicrograph, TrainingConfig, adapt, train_picker
 from .transfer import particle_transfer, transfer_at
 
 __all__ = [
     "REFUSED_LABELS",
     "BlobScore",
+    "Calibration",
     "ClickedMicrograph",
     "Extraction",
     "Field",
@@ -53,6 +56,7 @@ __all__ = [
     "extract_particles",
     "find_duplicate_particles",
     "find_duplicates",
+    "fit_calibration",
     "junk_features",
     "junk_probability",
     "junk_score",

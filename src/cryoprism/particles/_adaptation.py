@@ -25,7 +25,6 @@ from cryoprism.restoration.masks import ArtefactMask
 
 from ._inputs import PIXELS_PER_DIAMETER, Transfer, picker_channels, working_pixel
 from .network import LearnedPicker, copy_of
-from .picks import pick_from_score_map
 
 __all__ = ["ClickedMicrograph", "adapt"]
 
@@ -129,8 +128,10 @@ def adapt(
         with torch.no_grad():
             for value, origin in zip(network.parameters(), start, strict=True):
                 value.lerp_(origin, anchor)
-    notes = {"adapted": f"{len(places)} clicks, {expected_count:g} expected, {steps} steps"}
-    adapted = replace(picker, network=network.eval(), offset=0.0, notes=MappingProxyType(dict(picker.notes) | notes))
+    # What scores were worth before says nothing about those of the new network.
+    notes = {name: value for name, value in picker.notes.items() if name != "calibration"}
+    notes["adapted"] = f"{len(places)} clicks, {expected_count:g} expected, {steps} steps"
+    adapted = replace(picker, network=network.eval(), offset=0.0, notes=MappingProxyType(notes))
     threshold = _threshold(adapted, micrographs, diameter_in_angstroms, expected_count)
     return replace(adapted, notes=MappingProxyType(dict(adapted.notes) | {"threshold": f"{threshold:.3f}"}))
 
@@ -144,13 +145,7 @@ def _threshold(
         score = picker.score(
             m.image, m.pixel_size_in_angstroms, diameter_in_angstroms=diameter, transfer=m.transfer, mask=m.mask
         )
-        picks = pick_from_score_map(
-            score.values,
-            score.pixel_size_in_angstroms,
-            0.5 * diameter,
-            -math.inf,
-            pixel_size_in_angstroms=m.pixel_size_in_angstroms,
-        )
+        picks = score.picks(0.5 * diameter, -math.inf, pixel_size_in_angstroms=m.pixel_size_in_angstroms)
         merits.append(picks.figure_of_merit)
     ranked = torch.cat(merits).sort(descending=True).values
     return float(ranked[min(len(ranked), max(1, round(expected_count * len(micrographs)))) - 1])

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ LARGEST_DIAMETER = 420.0  # Å; fibres and giant assemblies need no network of t
 _PIXELS_ACROSS = 28  # simulated pixels across a diameter: finer than the picker's 24
 _SIDE = 336  # pixels of a field
 _FEWEST_ATOMS, _MOST_ATOMS = 4000, 400_000  # of a particle: fewer hardly show, more take minutes to draw
+_CONTACT = 0.88  # of a diameter: neighbours come as near as this,
+_INTERLOCK = 8.0  # but lose no more than so many Å of a radius
+_HIDDEN = 0.9  # contamination that lets this share of the electrons pass leaves particles to be seen
 
 log = logging.getLogger("cryoprism")
 
@@ -60,7 +64,7 @@ class TrainingField:
     pixel_size_in_angstroms, diameter_in_angstroms
         Of the image, and of the sphere around the particle.
     xy_in_pixels
-        (n, 2) centres of particles that are to be found.
+        (n, 2) centres of particles that are to be found: not those on support film or under thick contamination.
     labels
         (h, w) uint8 as in ``restoration.LABELS``: contamination and carbon as they truly are.
     transfer
@@ -160,23 +164,25 @@ def _field(specimen: Specimen, others: Sequence[Specimen], index: int, seed: int
     diameter = 2 * specimen.radius_in_angstroms
     pixel = diameter / _PIXELS_ACROSS
     scene = _scene(index, seed, diameter, pixel, side, generator)
+    packed = _interlocking(specimen)
     rendered = None
     for _ in range(4):
         try:
             with torch.no_grad():
-                rendered = render_micrograph(scene, specimen)
+                rendered = render_micrograph(scene, packed)
             break
         except InputError:  # too many to fit: fewer
             scene = replace(scene, particle_count=int(0.7 * scene.particle_count))
     if rendered is None:
-        rendered = render_micrograph(replace(scene, particle_count=0), specimen)
+        rendered = render_micrograph(replace(scene, particle_count=0), packed)
     particles = list(rendered.particles)
     contrast = _strangers(scene, specimen, others, generator)
-    if scene.particle_count and float(torch.rand((), generator=generator)) < 0.5:
-        # A second layer, whose particles may lie in front of those of the first.
-        share = 0.1 + 0.5 * float(torch.rand((), generator=generator))
-        extra, labelled = _layer(scene, specimen, max(1, round(share * scene.particle_count)))
-        contrast = contrast + extra
+    if scene.particle_count and float(torch.rand((), generator=generator)) < 0.55:
+        # A second layer, whose particles may lie in front of those of the first, and may have lost some of their
+        # contrast: at the air-water interface, out of focus, or to the beam.
+        draws = torch.rand(3, generator=generator).tolist()
+        extra, labelled = _layer(scene, packed, max(1, round((0.1 + 0.7 * draws[0]) * scene.particle_count)))
+        contrast = contrast + (0.5 + 0.5 * draws[2] if draws[1] < 0.4 else 1.0) * extra
         particles += labelled
     small = _small_crystals(scene, diameter, generator)
     image = (rendered.counts + float(rendered.counts.mean()) * contrast) * small.transmission
@@ -186,7 +192,9 @@ def _field(specimen: Specimen, others: Sequence[Specimen], index: int, seed: int
     labels[dirt] = LABELS["contamination"]
     xy = torch.tensor([[p.x_in_pixels, p.y_in_pixels] for p in particles]).reshape(-1, 2)
     whole = xy.round().long()
-    xy = xy[labels[whole[:, 1].clamp(0, side - 1), whole[:, 0].clamp(0, side - 1)] == 0]
+    thin = (small.transmission > _HIDDEN) & (rendered.masks["contamination"] <= 0.5)
+    seen = (labels == 0) | ((labels == LABELS["contamination"]) & thin)
+    xy = xy[seen[whole[:, 1].clamp(0, side - 1), whole[:, 0].clamp(0, side - 1)]]
     transfer = Transfer(
         lens=scene.lens,
         defocus_u_in_angstroms=scene.defocus_u_in_angstroms,
@@ -195,6 +203,17 @@ def _field(specimen: Specimen, others: Sequence[Specimen], index: int, seed: int
         phase_shift_in_degrees=scene.phase_shift_in_degrees,
     )
     return TrainingField(specimen.name, image, pixel, diameter, xy, labels, transfer)
+
+
+@lru_cache(maxsize=4)
+def _interlocking(specimen: Specimen) -> Specimen:
+    """Return a specimen whose neighbours may come nearer than the sphere around it: few particles fill that sphere.
+
+    Spheres placed at random one after another cover no more than 55 % of a field; particles in a crowded film cover
+    up to three quarters. The potential keeps its box, which has a margin of as many Å as the radius loses.
+    """
+    radius = specimen.radius_in_angstroms
+    return replace(specimen, radius_in_angstroms=max(_CONTACT * radius, radius - _INTERLOCK))
 
 
 def _scene(
@@ -213,7 +232,8 @@ def _scene(
 
     area = (side * pixel) ** 2 / (0.25 * math.pi * diameter**2)  # particles that would cover the field once
     thickness = diameter * (uniform(1.02, 1.3) if chance(0.5) else uniform(1.3, 2.6)) + 30.0
-    coverage = uniform(0.02, 0.43) if not chance(0.06) else 0.0  # one layer takes half of the field at most
+    # A third of the fields is crowded, some hold no particle at all.
+    coverage = 0.0 if chance(0.06) else uniform(0.4, 0.55) if chance(0.35) else uniform(0.02, 0.43)
     drift, angle = uniform(0.0, 1.0) ** 2 * min(0.25 * diameter, 30.0), uniform(0.0, 2 * math.pi)
     values: dict[str, Any] = {
         "defocus_in_angstroms": logarithmic(5000.0, 38000.0),

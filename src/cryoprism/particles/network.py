@@ -23,8 +23,21 @@ from cryoprism.core import InputError, resolve_device
 from cryoprism.restoration.masks import ArtefactMask
 
 from ._inputs import PIXELS_PER_DIAMETER, Transfer, centre_odds, picker_channels, working_pixel
+from .picks import Picks, pick_from_score_map
 
-__all__ = ["LearnedPicker", "PickerNetwork", "ScoreMap", "Transfer", "load_picker", "save_picker", "shipped_weights"]
+__all__ = [
+    "LOWEST_LOG_ODDS",
+    "LearnedPicker",
+    "PickerNetwork",
+    "ScoreMap",
+    "Transfer",
+    "load_picker",
+    "save_picker",
+    "shipped_weights",
+]
+
+LOWEST_LOG_ODDS = -9.0
+"""Lowest figure of merit of what counts as a candidate."""
 
 CHANNELS = 3
 _FORMAT = "cryoprism-picker-1"
@@ -44,10 +57,25 @@ class ScoreMap:
         pixel of the micrograph.
     pixel_size_in_angstroms
         Of the map.
+    spots
+        (h', w') log-odds of a pixel lying on the spot that marks a centre: less sure than ``values``, which add them up
+        about each point, but with a maximum of its own for each of two neighbours.
     """
 
     values: Tensor
     pixel_size_in_angstroms: float
+    spots: Tensor
+
+    def picks(self, min_distance_in_angstroms: float, threshold: float, *, pixel_size_in_angstroms: float) -> Picks:
+        """Return picks at the maxima of ``spots``, with ``values`` as figure of merit (``pick_from_score_map``)."""
+        return pick_from_score_map(
+            self.spots,
+            self.pixel_size_in_angstroms,
+            min_distance_in_angstroms,
+            threshold,
+            pixel_size_in_angstroms=pixel_size_in_angstroms,
+            merit_map=self.values,
+        )
 
 
 class _Block(nn.Module):
@@ -124,7 +152,8 @@ class LearnedPicker:
     offset
         Subtracted from the network's output: the logarithm of the weight that positives had in training.
     notes
-        Metadata of the weights: how they were trained, and under ``threshold`` the score that serves as a limit.
+        Metadata of the weights: how they were trained, under ``calibration`` what a score is worth, and under
+        ``threshold`` the score that serves as a limit where there is no calibration.
     """
 
     network: PickerNetwork
@@ -169,8 +198,9 @@ class LearnedPicker:
             mask=_to(mask, self.device),
         )
         with torch.no_grad():
-            values = centre_odds(self.network(channels[None])[0] - self.offset)
-        return ScoreMap(values.float().cpu(), working_pixel(diameter_in_angstroms))
+            spots = self.network(channels[None])[0] - self.offset
+            values = centre_odds(spots)
+        return ScoreMap(values.float().cpu(), working_pixel(diameter_in_angstroms), spots.float().cpu())
 
     def to(self, device: str) -> LearnedPicker:
         """Return a copy of the picker on another device (``cpu``, ``cuda``, ``cuda:N``, ``mps``)."""

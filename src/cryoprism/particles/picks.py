@@ -83,6 +83,7 @@ def pick_from_score_map(
     threshold: float,
     *,
     pixel_size_in_angstroms: float,
+    merit_map: Tensor | None = None,
     view_map: Tensor | None = None,
     view_angles_in_degrees: Tensor | None = None,
     diameter_map: Tensor | None = None,
@@ -101,6 +102,9 @@ def pick_from_score_map(
         Lowest score.
     pixel_size_in_angstroms
         Of the micrograph, in whose pixels the picks are.
+    merit_map
+        (h, w) figure of merit, if it is not the score: the threshold and the order of the picks go by it, places by
+        the score, of which then every maximum among the eight pixels around counts.
     view_map, view_angles_in_degrees
         (h, w) number of the best view, and (views, 3) rot, tilt, psi of each.
     diameter_map
@@ -124,12 +128,16 @@ def pick_from_score_map(
     score = score_map.detach().cpu().float().numpy()
     # A maximum of a smaller neighbourhood than the distance: the parabola moves it by less than a pixel.
     reach = max(1, math.floor(0.4 * min_distance_in_angstroms / max(per_axis)))
-    highest = scipy.ndimage.maximum_filter(score, size=2 * min(reach, 4) + 1, mode="nearest")
-    rows, columns = np.nonzero((score == highest) & (score >= threshold))
+    reach = min(reach, 4) if merit_map is None else 1
+    highest = scipy.ndimage.maximum_filter(score, size=2 * reach + 1, mode="nearest")
+    merit = score if merit_map is None else merit_map.detach().cpu().float().numpy()
+    rows, columns = np.nonzero((score == highest) & (merit >= threshold))
     dy, dx, gain = _parabola(score, rows, columns)
+    if merit_map is not None:
+        gain = np.zeros_like(gain)
     scale = [size / pixel_size_in_angstroms for size in per_axis]
     xy = torch.from_numpy(np.stack([(columns + dx) * scale[1], (rows + dy) * scale[0]], 1))
-    best = torch.from_numpy((score[rows, columns] + gain).astype(np.float32))
+    best = torch.from_numpy((merit[rows, columns] + gain).astype(np.float32))
     at = torch.from_numpy(rows), torch.from_numpy(columns)
     picks = Picks(
         xy,

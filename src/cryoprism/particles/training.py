@@ -28,8 +28,10 @@ from ._adaptation import ClickedMicrograph, adapt
 from ._inputs import PIXELS_PER_DIAMETER
 from ._patches import draw_patch
 from ._training_fields import EXCLUDED, TrainingField, load_specimens, simulate_fields
-from .network import LearnedPicker, PickerNetwork, copy_of
-from .picks import Picks, pick_from_score_map
+from .accuracy import Precision, judged, precision_of
+from .calibration import Calibration, fit_calibration
+from .network import LOWEST_LOG_ODDS, LearnedPicker, PickerNetwork, copy_of
+from .picks import Picks
 
 __all__ = [
     "EXCLUDED",
@@ -38,6 +40,7 @@ __all__ = [
     "TrainedPicker",
     "TrainingConfig",
     "adapt",
+    "calibration_on_fields",
     "precision_of",
     "train_on_fields",
     "train_picker",
@@ -108,17 +111,6 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class Precision:
-    """How good picks are: area under precision against recall; best F1, and precision, recall and threshold there."""
-
-    average_precision: float
-    f1: float
-    precision: float
-    recall: float
-    threshold: float
-
-
-@dataclass(frozen=True)
 class TrainedPicker:
     """A picker and how its training went.
 
@@ -132,6 +124,8 @@ class TrainedPicker:
         Names of specimens.
     validation
         On specimens that were not trained on; None without any.
+    calibration
+        What scores are worth, from the same; None without any.
     seconds
         Of training, without the simulation.
     """
@@ -141,6 +135,7 @@ class TrainedPicker:
     trained_on: tuple[str, ...]
     validated_on: tuple[str, ...]
     validation: Precision | None
+    calibration: Calibration | None
     seconds: float
 
 
@@ -231,6 +226,7 @@ def train_on_fields(
         trained_on=tuple(sorted({field.name for field in fields})),
         validated_on=tuple(sorted({field.name for field in validation})),
         validation=precision_on_fields(picker, validation) if validation else None,
+        calibration=calibration_on_fields(picker, validation) if validation else None,
         seconds=seconds,
     )
 
@@ -302,63 +298,26 @@ def _follow(average: PickerNetwork, network: PickerNetwork, memory: float) -> No
 
 def precision_on_fields(picker: LearnedPicker, fields: Sequence[TrainingField]) -> Precision:
     """Precision of a picker on simulated fields, given the true CTF and no mask."""
+    return precision_of(*_picks_on_fields(picker, fields))
+
+
+def calibration_on_fields(picker: LearnedPicker, fields: Sequence[TrainingField]) -> Calibration | None:
+    """Return what the scores of a picker are worth on simulated fields; None where they tell nothing."""
+    try:
+        return fit_calibration(*judged(*_picks_on_fields(picker, fields)), LOWEST_LOG_ODDS)
+    except InputError:
+        return None
+
+
+def _picks_on_fields(
+    picker: LearnedPicker, fields: Sequence[TrainingField]
+) -> tuple[list[Picks], list[Tensor], list[float]]:
+    """Return picks, true centres, and how far a pick may be off, of each field."""
     picks, truths, reach = [], [], []
     for field in fields:
-        score = picker.score(
-            field.image,
-            field.pixel_size_in_angstroms,
-            diameter_in_angstroms=field.diameter_in_angstroms,
-            transfer=field.transfer,
-        )
-        picks.append(
-            pick_from_score_map(
-                score.values,
-                score.pixel_size_in_angstroms,
-                _NEAREST * field.diameter_in_angstroms,
-                -9.0,
-                pixel_size_in_angstroms=field.pixel_size_in_angstroms,
-            )
-        )
+        diameter, pixel = field.diameter_in_angstroms, field.pixel_size_in_angstroms
+        score = picker.score(field.image, pixel, diameter_in_angstroms=diameter, transfer=field.transfer)
+        picks.append(score.picks(_NEAREST * diameter, LOWEST_LOG_ODDS, pixel_size_in_angstroms=pixel))
         truths.append(field.xy_in_pixels)
-        reach.append(_MATCHED * field.diameter_in_angstroms / field.pixel_size_in_angstroms)
-    return precision_of(picks, truths, reach)
-
-
-def precision_of(picks: Sequence[Picks], truths: Sequence[Tensor], reach_in_pixels: Sequence[float]) -> Precision:
-    """Average precision and best F1 of picks on micrographs with known centres.
-
-    Best picks first, over all micrographs together; each takes the nearest centre within reach that is still free, or
-    counts as false.
-
-    Parameters
-    ----------
-    picks, truths, reach_in_pixels
-        One per micrograph: picks, centres (n, 2) as x, y, and how far a pick may be off.
-    """
-    scores: list[float] = []
-    hits: list[bool] = []
-    for found, truth, reach in zip(picks, truths, reach_in_pixels, strict=True):
-        free = np.ones(len(truth), dtype=bool)
-        centres = truth.double().numpy().reshape(-1, 2)
-        for index in torch.argsort(found.figure_of_merit, descending=True, stable=True).tolist():
-            distance = np.linalg.norm(centres - found.xy_in_pixels[index].numpy(), axis=1)
-            distance[~free] = np.inf
-            nearest = int(distance.argmin()) if distance.size else -1
-            hit = nearest >= 0 and bool(distance[nearest] <= reach)
-            if hit:
-                free[nearest] = False
-            scores.append(float(found.figure_of_merit[index]))
-            hits.append(hit)
-    total = sum(len(truth) for truth in truths)
-    if not scores or not total:
-        return Precision(0.0, 0.0, 0.0, 0.0, math.inf)
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    correct = np.cumsum(np.asarray(hits)[order])
-    precision, recall = correct / np.arange(1, len(order) + 1), correct / total
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    area = float(np.sum(np.diff(recall, prepend=0.0) * envelope))
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(f1.argmax())
-    return Precision(
-        area, float(f1[best]), float(precision[best]), float(recall[best]), float(np.asarray(scores)[order][best])
-    )
+        reach.append(_MATCHED * diameter / pixel)
+    return picks, truths, reach

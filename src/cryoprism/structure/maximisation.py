@@ -55,7 +55,7 @@ def insert_posterior(
         moved = values[:, None] * ramps
         share = posterior.weights[run]
         orientation = share.sum(1)
-        drawn = _systematic(orientation, views)
+        drawn = _systematic(orientation, views, start)
         particle, column = torch.nonzero(drawn > 0, as_tuple=True)
         factor = drawn[particle, column] / orientation[particle, column]
         # Only the orientations that were drawn are summed over shifts.
@@ -77,12 +77,13 @@ def insert_posterior(
                 accumulator.add(summed * phases, amount, again)
 
 
-def _systematic(probability: Tensor, views: int) -> Tensor:
+def _systematic(probability: Tensor, views: int, first: int) -> Tensor:
     """Weights (n, m), multiples of 1 / views with row sums 1 and expectation ``probability`` over the start.
 
-    The start differs from row to row by the golden ratio, so that it needs no random numbers.
+    The start differs from row to row, counted from ``first``, by the golden ratio, so that it needs no random numbers
+    and does not depend on the size of batches.
     """
-    rows = torch.arange(len(probability), dtype=torch.float64, device=probability.device)
+    rows = first + torch.arange(len(probability), dtype=torch.float64, device=probability.device)
     start = torch.remainder(0.5 + rows * 0.6180339887498949, 1.0)
     total = torch.cumsum(probability.double(), 1)
     total = total / total[:, -1:]

@@ -225,7 +225,12 @@ def _about_sphere(
     fsc[radius + 1 :] = 0
     references = _references(maps, fsc, support, radius, settings)
     return replace(
-        state, references=references, maps=(maps[0], maps[1]), noise_variance=noise, fsc=fsc, radius=min(radius_of(images), _reach_of(fsc) + 2)
+        state,
+        references=references,
+        maps=(maps[0], maps[1]),
+        noise_variance=noise,
+        fsc=fsc,
+        radius=min(radius_of(images), _reach_of(fsc) + 2),
     )
 
 

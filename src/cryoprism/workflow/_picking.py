@@ -31,7 +31,7 @@ from cryoprism.particles import (
     within_field,
     without_small_contamination,
 )
-from cryoprism.particles.network import LearnedPicker, Transfer, load_picker
+from cryoprism.particles.network import LOWEST_LOG_ODDS, LearnedPicker, Transfer, load_picker
 from cryoprism.restoration import LABELS, ArtefactMask, artefact_mask, find_defects, replace_defects
 
 from ._analysis import Task, analyse, load_micrograph
@@ -42,7 +42,7 @@ from ._particle_configs import PickConfig
 __all__ = ["FLOOR", "Candidates", "PickTask", "read_candidates", "require_tools", "score_micrograph"]
 
 #: Lowest figure of merit that is kept: standard deviations, or log-odds of the learned picker.
-FLOOR = {"blob": 1.5, "template": 1.5, "learned": -6.0}
+FLOOR = {"blob": 1.5, "template": 1.5, "learned": LOWEST_LOG_ODDS}
 _PICTURE_EDGE = 1000
 
 
@@ -94,9 +94,7 @@ def score_micrograph(task: PickTask) -> int:
             transfer=None if ctf is None else Transfer.from_records(optics, ctf),
             mask=artefacts,
         )
-        picks = pick_from_score_map(
-            score.values, score.pixel_size_in_angstroms, distance, FLOOR["learned"], pixel_size_in_angstroms=pixel
-        )
+        picks = score.picks(distance, FLOOR["learned"], pixel_size_in_angstroms=pixel)
     else:
         field = _field(image, pixel, config, artefacts)
         picks = _classical(field, config, lens, ctf, distance, pixel)

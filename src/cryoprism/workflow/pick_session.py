@@ -29,7 +29,14 @@ from cryoprism.formats import (
     write_micrographs_star,
     write_star,
 )
-from cryoprism.particles import Picks, at_least, load_picker, threshold_for_false_discoveries
+from cryoprism.particles import (
+    Calibration,
+    LearnedPicker,
+    Picks,
+    at_least,
+    load_picker,
+    threshold_for_false_discoveries,
+)
 
 from ._files import atomic_path, fingerprint, output_stems
 from ._jobs import Job, open_job
@@ -100,8 +107,9 @@ def pick_session(config: PickConfig) -> PickSummary:
     The threshold: every micrograph is scored a second time with its Fourier phases replaced by random ones, which
     leaves its power (ice, Thon rings, crowding) and no particle in its place. The picks of these copies, less those
     that a better pick of the true micrograph would displace, are the false ones to be expected; the threshold is the
-    lowest at which they are fewer than ``false_discovery_rate`` of all picks. The learned picker's figure of merit is
-    the logarithm of the odds; its threshold is what its weights recommend (``threshold`` in their notes), or 0.
+    lowest at which they are fewer than ``false_discovery_rate`` of all picks. The learned picker's threshold is the
+    score of even odds, for the share of particles among the candidates that the session's own scores tell
+    (``particles.calibration``); of weights without a calibration it is what they recommend, or 0.
 
     Raises
     ------
@@ -258,15 +266,14 @@ def _largest(tasks: Sequence[PickTask]) -> tuple[int, int]:
 def _threshold(config: PickConfig, files: Sequence[Path]) -> tuple[float, str]:
     if config.threshold is not None:
         return config.threshold, f"Threshold {config.threshold:g}, as given."
-    if config.method == "learned":
-        threshold = float(load_picker(config.weights).notes.get("threshold", _LEARNED_THRESHOLD))
-        return threshold, f"Threshold {threshold:g} in log-odds, as the weights of the learned picker recommend."
     scores, null = [], []
     for file in files:
         found = read_candidates(file)
         scores.append(found.picks.figure_of_merit)
         null.append(found.null_scores)
     data, noise = torch.cat(scores), torch.cat(null)
+    if config.method == "learned":
+        return _learned_threshold(load_picker(config.weights), data)
     threshold = threshold_for_false_discoveries(data, noise, config.false_discovery_rate)
     if not math.isfinite(threshold):
         return threshold, (
@@ -277,6 +284,20 @@ def _threshold(config: PickConfig, files: Sequence[Path]) -> tuple[float, str]:
     return threshold, (
         f"Threshold {threshold:.2f} standard deviations: {count} picks, where copies of the micrographs with random "
         f"phases give {false} ({100 * false / max(count, 1):.1f} % expected to be false)."
+    )
+
+
+def _learned_threshold(picker: LearnedPicker, scores: torch.Tensor) -> tuple[float, str]:
+    """Even odds for the share of particles among this session's candidates, or what the weights recommend."""
+    if "calibration" not in picker.notes:
+        threshold = float(picker.notes.get("threshold", _LEARNED_THRESHOLD))
+        return threshold, f"Threshold {threshold:g} in log-odds, as the weights of the learned picker recommend."
+    calibration = Calibration.from_text(picker.notes["calibration"])
+    share = calibration.share_of(scores)
+    threshold = calibration.threshold(share)
+    return threshold, (
+        f"Threshold {threshold:.2f}: from there on a pick is likelier right than wrong, if {100 * share:.0f} % of all "
+        f"{len(scores)} candidates are particles, as their scores say."
     )
 
 

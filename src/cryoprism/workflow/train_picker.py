@@ -159,6 +159,8 @@ def _trained(config: TrainPickerConfig, job: Job) -> tuple[LearnedPicker, dict[s
     notes = {"trained_on": ",".join(trained.trained_on), "seed": str(config.seed), "steps": str(len(trained.losses))}
     if trained.validation is not None and math.isfinite(trained.validation.threshold):
         notes["threshold"] = f"{trained.validation.threshold:.3f}"
+    if trained.calibration is not None:
+        notes["calibration"] = trained.calibration.to_text()
     return replace(trained.picker, notes=MappingProxyType(notes)), facts
 
 
@@ -179,6 +181,11 @@ def _training_facts(settings: TrainingConfig, trained: TrainedPicker) -> dict[st
         v = trained.validation
         facts["average precision in validation"] = f"{v.average_precision:.3f} (best F1 {v.f1:.3f}), simulated"
         facts["threshold of the best F1 in validation"] = f"{v.threshold:.3f}"
+    if trained.calibration is not None:
+        c = trained.calibration
+        facts["calibration in validation"] = (
+            f"log-odds {c.slope:.2f} × score {c.offset:+.2f}, {100 * c.share:.0f} % of the candidates right"
+        )
     return facts
 
 
