@@ -46,8 +46,9 @@ lint: $(VENV)/.installed-tools
 types: $(VENV)/.installed-tools
 	$(BIN)/mypy
 
+# One thread a worker: workers that each take every core wait for one another most of the time.
 unit: $(VENV)/.installed-tools
-	$(BIN)/python -m pytest -n $(JOBS) --durations=10 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --durations=10 -q
 
 docs: $(VENV)/.installed-tools
 	$(BIN)/python scripts/make_cli_docs.py --check

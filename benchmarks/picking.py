@@ -297,6 +297,7 @@ def everything(work: Path, truth: dict[str, np.ndarray], args: argparse.Namespac
     found["CryoPrism template, no masks"] = cryoprism("template", work, *options, "--no-masks", name="template-bare")
     try:
         found["CryoPrism learned"] = cryoprism("learned", work)
+        found["CryoPrism learned, no masks"] = cryoprism("learned", work, "--no-masks", name="learned-bare")
     except RuntimeError as error:
         found["CryoPrism learned"] = f"absent: {str(error)[-200:]}"
     if shutil.which("relion_autopick"):

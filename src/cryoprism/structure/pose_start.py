@@ -20,11 +20,12 @@ from cryoprism.core import InputError, generator_for
 
 from ._packing import packed_shells
 from .candidates import near_candidates
-from .likelihood import AlignmentData, Posterior, search
+from .likelihood import AlignmentData, Posterior
 from .orientations import angular_distance
 from .pose_network import PoseNetworkConfig, train_pose_network
-from .refinement import RefinementSettings, RefinementState
-from .schedule import next_settings, plan_for
+from .pose_search import search
+from .refinement_state import RefinementState
+from .schedule import RefinementSettings, next_settings, plan_for
 from .slices import FourierVolume
 
 __all__ = ["PoseStart", "pose_network_start"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cryoprism.core import point_group_matrices
 
 from .filaments import Filament
-from .likelihood import SearchPlan
+from .pose_search import SearchPlan
 
 __all__ = ["RefinementSettings", "local_passes_begun", "next_settings", "order_of_next_pass", "plan_for"]
 

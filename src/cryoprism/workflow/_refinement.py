@@ -18,7 +18,9 @@ from cryoprism.formats import Particles
 from cryoprism.structure import FourierVolume, SliceAccumulator, split_point_group
 from cryoprism.structure.likelihood import AlignmentData, Posterior
 from cryoprism.structure.maximisation import insert_posterior, noise_from_power
-from cryoprism.structure.refinement import RefinementSettings, RefinementState, posterior_of
+from cryoprism.structure.refinement import posterior_of
+from cryoprism.structure.refinement_state import RefinementState
+from cryoprism.structure.schedule import RefinementSettings
 
 from ._filaments import axes_of_filaments
 from ._files import atomic_path

@@ -15,7 +15,7 @@ import torch
 
 from cryoprism.formats import Particles, Volume, write_map, write_particles
 from cryoprism.structure.abinitio import InitialModel, ab_initio, finest_of_start
-from cryoprism.structure.refinement import RefinementSettings
+from cryoprism.structure.schedule import RefinementSettings
 
 from ._files import write_json
 from ._jobs import Job, open_job

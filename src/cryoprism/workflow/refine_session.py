@@ -17,7 +17,9 @@ from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Particles, Volume, write_map, write_particles
 from cryoprism.structure import Filament, pose_network_start, read_mask, viewing_directions
 from cryoprism.structure.likelihood import packed_count
-from cryoprism.structure.refinement import RefinementSettings, RefinementState, refine, start_state, support_of
+from cryoprism.structure.refinement import refine
+from cryoprism.structure.refinement_state import RefinementState, start_state, support_of
+from cryoprism.structure.schedule import RefinementSettings
 
 from ._filaments import axes_of_filaments, filament_of, halves_by_filament, nearest_segments
 from ._files import fingerprint, write_json
