@@ -30,7 +30,7 @@ from cryoprism.structure import (
 )
 from cryoprism.structure.likelihood import shift_phases
 from cryoprism.structure.maximisation import _systematic
-from cryoprism.structure.schedule import local_passes_begun
+from cryoprism.structure.schedule import local_passes_begun, order_of_next_pass
 from cryoprism.synthesis.phantom import phantom
 
 BOX, PIXEL, RADIUS = 40, 2.75, 17
@@ -227,17 +227,40 @@ def test_a_first_map_from_noise_resembles_the_molecule(molecule):
     assert posterior.log_evidence.mean() > empty.log_evidence.mean()
 
 
-def rows(evidence, change=5.0, order=4.0):
-    return tuple({"log_evidence": value, "change_in_degrees": change, "order": order} for value in evidence)
+def rows(evidence, change=5.0, order=5.0, probability=0.9):
+    return tuple(
+        {"log_evidence": value, "change_in_degrees": change, "order": order, "probability": probability}
+        for value in evidence
+    )
+
+
+def begun(history):
+    return local_passes_begun(history, RefinementSettings("C1", 60.0, PIXEL, finest_order=5))
 
 
 def test_a_refinement_goes_on_while_the_evidence_rises():
-    assert local_passes_begun(rows([1.0, 10.0, 20.0, 21.0, 22.0, 23.0])) == 0
-    assert local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01])) == 0
-    assert local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01, 19.0])) == 1
-    assert local_passes_begun(rows([1.0, 10.0, 20.0, 20.0, 20.01, 19.0, 25.0])) == 2
+    assert begun(rows([1.0, 10.0, 20.0, 21.0, 22.0, 23.0])) == 0
+    assert begun(rows([1.0, 10.0, 20.0, 20.0, 20.01])) == 0
+    assert begun(rows([1.0, 10.0, 20.0, 20.0, 20.01, 19.0])) == 1
+    assert begun(rows([1.0, 10.0, 20.0, 20.0, 20.01, 19.0, 25.0])) == 2
 
 
 def test_a_refinement_ends_where_poses_rest():
-    assert local_passes_begun(rows([1.0, 10.0, 20.0], change=1.0)) == 2
-    assert local_passes_begun(rows([1.0, 10.0, 20.0], change=math.nan)) == 0
+    assert begun(rows([1.0, 10.0, 20.0], change=0.5)) == 2
+    assert begun(rows([1.0, 10.0, 20.0], change=math.nan)) == 0
+
+
+def test_finer_cells_come_before_the_end():
+    settings = RefinementSettings("C1", 60.0, PIXEL, finest_order=5)
+    rising, resting = rows([1.0, 10.0, 20.0], order=4.0), rows([1.0, 10.0, 20.0], change=0.5, order=4.0)
+    assert order_of_next_pass(rising, settings) == 4
+    assert order_of_next_pass(rows([20.0, 20.1], order=4.0), settings) == 5
+    # Poses that rest in coarse cells ask for finer ones; where these gain nothing, one pass with them is the last.
+    assert order_of_next_pass(resting, settings) == 5
+    assert begun(resting) == 0
+    assert begun(resting + rows([20.0])) == 1
+    assert begun(resting + rows([25.0])) == 0
+    # A wide posterior does not get finer cells: the refinement may end with coarse ones.
+    wide = rows([20.0, 20.0, 20.0, 20.0], order=4.0, probability=0.1)
+    assert order_of_next_pass(wide, settings) == 4
+    assert begun(wide) == 1

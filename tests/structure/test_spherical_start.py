@@ -138,6 +138,16 @@ def test_cheap_passes_bring_a_blurred_map_to_the_detail_of_their_cells() -> None
     assert torch.equal(start, kept[1])
 
 
+def test_a_few_particles_are_enough_where_they_are_clear() -> None:
+    """Fewer than one batch: both inner halves still get some."""
+    truth = hollow()
+    images, transfer, group = particles(truth, 0.3)
+    some = torch.arange(0, COUNT, 8)
+    start = low_pass(truth, PIXEL, 30.0)
+    made, _, radius = improve_about_sphere(images[some], transfer[some], group[some], start, settings(), passes=6)
+    assert float(fourier_shell_correlation(made, truth, PIXEL).fsc[6 : radius - 3].min()) > 0.5
+
+
 def test_a_half_may_lack_whole_micrographs() -> None:
     truth = hollow()
     images, transfer, group = particles(truth, 1.5)

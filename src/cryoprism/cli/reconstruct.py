@@ -58,12 +58,27 @@ def reconstruct(
             metavar="FOLDER", help="Folder 'weights' of cryoprism restore: use each micrograph's envelope and noise."
         ),
     ] = None,
-    helical_rise: Annotated[float | None, typer.Option(metavar="Å", help="Rise of a helix about z.")] = None,
+    helical_rise: Annotated[
+        float | None,
+        typer.Option("--helical-rise", "--helical_rise_initial", metavar="Å", help="Rise of a helix about z."),
+    ] = None,
     helical_twist: Annotated[
-        float | None, typer.Option(metavar="DEGREES", help="Twist of the helix, positive for right-handed.")
+        float | None,
+        typer.Option(
+            "--helical-twist",
+            "--helical_twist_initial",
+            metavar="DEGREES",
+            help="Twist of the helix, positive for right-handed.",
+        ),
     ] = None,
     helical_units: Annotated[
-        int, typer.Option(metavar="N", help="Units of the helix that each segment is inserted as.")
+        int,
+        typer.Option(
+            "--helical-units",
+            "--helical_nr_asu",
+            metavar="N",
+            help="Units of the helix that each segment is inserted as.",
+        ),
     ] = 1,
     ctf: Annotated[bool, typer.Option("--ctf/--no-ctf", help="Correct for the contrast transfer.")] = True,
     wiener: Annotated[

@@ -79,12 +79,12 @@ def refine(
     if state.iteration == 0 and candidates is None and is_round_group(settings.symmetry):
         state = _about_sphere(images, transfer, group, halves, state, settings)
     while state.iteration < settings.iterations:
-        local = local_passes_begun(state.history)
+        local = local_passes_begun(state.history, settings)
         if local > settings.local_passes:
             break
         near = candidates if state.iteration == 0 else None
         state = _pass(images, transfer, group, halves, state, settings, mask, axes, near, local=local > 0)
-        settled = local_passes_begun(state.history) > settings.local_passes
+        settled = local_passes_begun(state.history, settings) > settings.local_passes
         state = replace(state, settled=settled or state.iteration >= settings.iterations)
         if on_pass is not None:
             on_pass(state)
@@ -95,7 +95,10 @@ def _about_sphere(
     images: Tensor, transfer: Tensor, group: Tensor, halves: list[Tensor], state: RefinementState,
     settings: RefinementSettings,
 ) -> RefinementState:  # fmt: skip
-    """State of a nearly round particle after cheap passes with coarse cells, each half on its own."""
+    """State of a nearly round particle after cheap passes with coarse cells, each half on its own.
+
+    The state as it was where the halves do not agree beyond its radius afterwards.
+    """
     maps, noise = [], state.noise_variance.clone()
     radius = 0
     for number, (chosen, reference) in enumerate(zip(halves, state.references, strict=True)):
@@ -108,6 +111,8 @@ def _about_sphere(
     support = sphere_of(int(maps[0].shape[-1]), settings).to(maps[0])
     fsc = fourier_shell_correlation(maps[0] * support, maps[1] * support, settings.pixel_size_in_angstroms).fsc.float()
     fsc[radius + 1 :] = 0
+    if _reach_of(fsc) + 2 <= state.radius:
+        return state  # the halves went different ways: better the common start
     references = _references(maps, fsc, support, radius, settings)
     return replace(
         state,

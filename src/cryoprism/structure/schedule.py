@@ -96,16 +96,16 @@ def plan_for(radius: int, settings: RefinementSettings, box: int) -> SearchPlan:
 def order_of_next_pass(history: tuple[dict[str, float], ...], settings: RefinementSettings) -> int:
     """Finest order of the next pass, never going back.
 
-    One above the last, once its cells gather the posterior and another pass with them raises the evidence little: a
-    pass with cells of half the width takes twice as long.
+    One above the last, once its cells gather the posterior and another pass with them raises the evidence little or
+    turns poses by less than a cell: a pass with cells of half the width takes twice as long.
     """
     order, best = settings.finest_order - 1, -math.inf
     for row in history:
         rises = row["log_evidence"] > best + _WORTH_A_PASS * abs(row["log_evidence"])
         best = max(best, row["log_evidence"])
-        order = min(
-            settings.finest_order, max(order, int(row["order"])) + (row["probability"] > _GATHERED and not rises)
-        )
+        calm = row["change_in_degrees"] < _CALM * 60.0 / 2 ** row["order"]
+        finer = row["probability"] > _GATHERED and (calm or not rises)
+        order = min(settings.finest_order, max(order, int(row["order"])) + finer)
     return order
 
 
@@ -116,14 +116,15 @@ def next_settings(history: tuple[dict[str, float], ...], settings: RefinementSet
     return replace(settings, finest_order=order_of_next_pass(history, settings), keep=max(4, keep))
 
 
-def local_passes_begun(history: tuple[dict[str, float], ...]) -> int:
+def local_passes_begun(history: tuple[dict[str, float], ...], settings: RefinementSettings) -> int:
     """How many local passes were due: one for each pass since the refinement settled; read from the history.
 
     It has settled when the evidence has not risen for three passes (one is enough with finer cells than it had
-    stopped rising with before), or poses moved by clearly less than a cell in two.
+    stopped rising with before), or poses moved by clearly less than a cell in two. Where finer cells are due it has
+    not settled.
     """
     best, stalled, calm, local, order, enough = -math.inf, 0, 0, 0, math.inf, _STALLED
-    for row in history:
+    for number, row in enumerate(history, start=1):
         now = row["log_evidence"]
         if row["order"] > order:
             stalled, calm, enough = 0, 0, 1
@@ -131,5 +132,6 @@ def local_passes_begun(history: tuple[dict[str, float], ...]) -> int:
         stalled = 0 if now > best + max(0.05, 4e-3 * abs(now)) else stalled + 1
         best = max(best, now)
         calm = calm + 1 if row["change_in_degrees"] < _CALM * 60.0 / 2**order else 0
-        local += bool(local or stalled >= enough or calm >= 2)
+        finer = order_of_next_pass(history[:number], settings) > order
+        local += bool(local or (not finer and (stalled >= enough or calm >= 2)))
     return local

@@ -205,8 +205,10 @@ def improve_about_sphere(
     data, ball = _centred(data, small, radius, seed)
     search = _Search(data, ball, small, radius)
     start = resample(reference, side) * search.support
-    start = start - spherical_average(start)
-    angular = ahead = start * (_AMPLITUDE * ball.norm() / start.norm().clamp_min(1e-30))
+    average = spherical_average(start)
+    # As strong, beside the round part, as the reference has it: too much is punished, too little forgets it.
+    scale = (average * ball).sum() / average.square().sum().clamp_min(1e-30)
+    angular = ahead = (start - average) * scale
     for number in range(passes):
         new, _ = search.step(ahead, random_rotations(1, generator_for(seed, "round-grid", number))[0])
         # The first step sets the strength.
@@ -295,6 +297,7 @@ class _Search:
     """Expectation maximisation over all orientations of one order, about a round map that stays as it is."""
 
     def __init__(self, data: AlignmentData, ball: Tensor, settings: RefinementSettings, radius: int) -> None:
+        self.order = _ORDER
         self.data = data
         self.ball = ball
         self.radius = radius
@@ -302,7 +305,7 @@ class _Search:
         self.support = _support(data.box, settings, ball.device)
         exact, copies = split_point_group(point_group_matrices(settings.symmetry))
         self.exact, self.copies = exact.to(ball.device), copies.to(ball.device)
-        # The centres are known to a fraction of a pixel.
+        # The centres are known to about a pixel.
         self.disc = shift_disc(1.01, 1.0, ball.device)
         self.over_noise = data.transfer / data.noise_variance[data.group]
 
@@ -325,7 +328,7 @@ class _Search:
     def step(self, angular: Tensor, offset: Tensor) -> tuple[Tensor, float]:
         """One pass from the part that is not round to the next one, and the mean log evidence per particle before."""
         data, radius = self.data, self.radius
-        cells = OrientationCells(_ORDER, offset)
+        cells = OrientationCells(self.order, offset)
         turns = cells.matrices(cells.asymmetric_unit(self.symmetry)).to(self.ball.device)
         views = FourierVolume.from_map(self.ball + angular, max_radius=radius).slices(turns, radius)
         columns = real_and_imaginary(views).T.contiguous()
@@ -335,7 +338,8 @@ class _Search:
         sums = torch.zeros(2, size, 2 * count, device=columns.device)
         weights = torch.zeros(2, size, count, device=columns.device)
         evidence = 0.0
-        for number, start in enumerate(range(0, len(data), _BATCH)):
+        moves = torch.zeros(len(data), 2, device=columns.device)
+        for start in range(0, len(data), _BATCH):
             run = slice(start, start + _BATCH)
             values = (data.images[run] * self.over_noise[run])[:, None] * ramps
             squares = data.transfer[run] * self.over_noise[run]
@@ -345,9 +349,14 @@ class _Search:
             total = torch.logsumexp(scores.flatten(1), 1)
             evidence += float((total - math.log(scores[0].numel())).sum())
             share = torch.exp(scores - total[:, None, None])
-            # Two halves only to see how much of each shell is noise.
-            sums[number % 2] += share.reshape(-1, size).T @ flat
-            weights[number % 2] += share.sum(1).T @ squares
+            moves[run] = share.sum(2) @ self.disc
+            # Two halves, every other particle, only to see how much of each shell is noise.
+            flat = flat.reshape(len(values), len(self.disc), 2 * count)
+            for half in range(2):
+                sums[half] += share[half::2].reshape(-1, size).T @ flat[half::2].reshape(-1, 2 * count)
+                weights[half] += share[half::2].sum(1).T @ squares[half::2]
+        # What is not round has drawn the first centres towards itself: they follow the map.
+        self.data = replace(data, images=data.images * shift_phases(moves[:, None], radius, data.box)[:, 0])
         halves = [self._map(s, w, turns) for s, w in zip(sums, weights, strict=True)]
         gain = _gain(halves[0], halves[1])
         return radial_filter(0.5 * (halves[0] + halves[1]), gain) * self.support, evidence / len(data)

@@ -265,6 +265,8 @@ class SelectingConfig(JobConfig):
 class SimulateConfig(JobConfig):
     """Everything that decides what ``cryoprism simulate`` makes."""
 
+    #: Each micrograph has a seed of its own, so that a session can grow.
+    bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {"micrographs"}
     options: ClassVar[dict[str, str]] = {
         **JobConfig.options,
         "structure_file": "--structure",
