@@ -33,7 +33,7 @@ from torch import Tensor
 from cryoprism.core import euler_to_matrix
 from cryoprism.formats import Volume, read_map, read_particles, write_map, write_particles
 from cryoprism.microscope import Solvent, potential_from_atoms
-from cryoprism.structure import angular_distance, fourier_shell_correlation, low_pass, soft_sphere
+from cryoprism.structure import common_frame, fourier_shell_correlation, low_pass, soft_sphere
 from cryoprism.structure._transforms import resample
 from cryoprism.structure.reconstruction import split_half_sets
 from cryoprism.synthesis import specimen_from_file
@@ -177,25 +177,8 @@ def automatic(work: Path) -> None:
 
 
 def in_frame_of(found: Tensor, true: Tensor, volume: Tensor) -> tuple[Tensor, Tensor]:
-    """Errors (n,) [degrees] of poses after one common rotation, and the map (box, box, box) in the frame of the truth.
-
-    A map of the other hand, V(-r), shows in a view what the truth shows turned by 180° in its plane.
-    """
-    best = None
-    for hand in (1.0, -1.0):
-        turn = torch.diag(torch.tensor([hand, hand, 1.0]))
-        # A = turn · B · G for one G: the rotation nearest to the mean, then to those that agree with it.
-        relative = (turn @ true).transpose(1, 2) @ found
-        chosen = torch.ones(len(relative), dtype=torch.bool)
-        for _ in range(3):
-            u, _, v = torch.linalg.svd(relative[chosen].mean(0).double())
-            common = (u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.det(u @ v))]).double()) @ v).float()
-            errors = angular_distance(relative, common.expand_as(relative))
-            chosen = errors <= errors.median()
-        if best is None or float(errors.median()) < float(best[0].median()):
-            best = errors, common, hand
-    assert best is not None
-    errors, common, hand = best
+    """Errors (n,) [degrees] of poses after one common rotation, and the map in the frame of the truth."""
+    errors, common, hand = common_frame(found, true)
     box = int(volume.shape[-1])
     axis = (torch.arange(box) - box // 2).float()
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")

@@ -173,7 +173,7 @@ def test_a_first_map_from_noise(data: AlignmentData) -> None:
     settings = RefinementSettings("C1", 60.0, PIXEL, shift_range_in_angstroms=6.0)
 
     def run(device: torch.device) -> tuple[torch.Tensor, ...]:
-        made = ab_initio(data.images, data.transfer, data.group, settings, box=BOX, starts=2, batches=4, device=device)
+        made = ab_initio(data.images, data.transfer, data.group, settings, box=BOX, starts=2, passes=2, device=device)
         assert made.map.device.type == device.type
         assert made.rotations.device.type == "cpu"
         return made.map, made.log_evidence

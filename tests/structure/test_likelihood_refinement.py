@@ -16,6 +16,7 @@ from cryoprism.structure import (
     SliceAccumulator,
     ab_initio,
     angular_distance,
+    common_frame,
     fourier_shell_correlation,
     insert_posterior,
     low_pass,
@@ -211,20 +212,33 @@ def test_an_empty_half_is_refused(molecule):
 
 
 @pytest.mark.slow
-def test_a_first_map_from_noise_resembles_the_molecule(molecule):
+def test_a_first_map_from_noise_finds_the_poses_of_the_molecule(molecule):
+    """But for the frame and the hand of the map, which no image determines."""
     count = 500
-    images, transfer, *_ = particles(molecule, count, 1.0)
-    made = ab_initio(images, transfer, groups(count), settings(), box=BOX, starts=2, batches=24, batch_size=100)
+    images, transfer, rotations, _ = particles(molecule, count, 1.0)
+    made = ab_initio(images, transfer, groups(count), settings(), box=BOX, starts=2, passes=14)
     assert len(made.log_evidence) == 2
     assert made.chosen == int(made.log_evidence.argmax())
-    # Frame and hand are free: the poses' mutual angles are not. Compare the power of views instead of the map itself.
-    again = ab_initio(images, transfer, groups(count), settings(), box=BOX, starts=2, batches=24, batch_size=100)
-    assert torch.equal(made.map, again.map)
-    data = data_of(images, transfer, torch.full((images.shape[1],), float((images.abs() ** 2).mean())))
-    posterior = search(data, FourierVolume.from_map(made.map, max_radius=RADIUS), PLAN)
-    ball = soft_sphere((BOX,) * 3, PIXEL, 30) * made.map.max() * 0.3
-    empty = search(data, FourierVolume.from_map(ball, max_radius=RADIUS), PLAN)
-    assert posterior.log_evidence.mean() > empty.log_evidence.mean()
+    errors, turn, hand = common_frame(made.rotations, rotations)
+    assert float(errors.median()) < 12.0
+    assert float((errors < 30).float().mean()) > 0.8
+    assert hand in (1.0, -1.0)
+    assert float(torch.det(turn)) == pytest.approx(1.0, abs=1e-4)
+    # Poses of another order are no frame of these.
+    wrong, *_ = common_frame(made.rotations[torch.randperm(count, generator=generator_for(0, "wrong"))], rotations)
+    assert float(wrong.median()) > 60.0
+
+
+@pytest.mark.parametrize("hand", [1.0, -1.0])
+def test_poses_of_a_turned_map_of_either_hand(hand):
+    true = random_rotations(200, generator_for(4, "frame"))
+    turn = random_rotations(1, generator_for(5, "frame"))[0]
+    found = torch.diag(torch.tensor([hand, hand, 1.0])) @ true @ turn
+    found[:60] = random_rotations(60, generator_for(6, "frame"))
+    errors, common, which = common_frame(found, true)
+    assert which == hand
+    assert torch.allclose(common, turn, atol=1e-3)
+    assert float(errors[60:].max()) < 0.2
 
 
 def rows(evidence, change=5.0, order=5.0, probability=0.9):

@@ -46,7 +46,7 @@ def initial_model(
             "--maximum-resolution",
             "--maxres",
             metavar="Å",
-            help="Finest frequencies used. Default: 12; with T, O or I about 0.065 diameters, from 9 on.",
+            help="Finest frequencies used. Default: a sixteenth to an eighth of the diameter, from 12 (T, O, I: 9) on.",
         ),
     ] = None,
     shift_range: Annotated[float, typer.Option(metavar="Å", help="How far off centre particles may be.")] = 12.0,

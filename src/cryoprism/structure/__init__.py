@@ -9,7 +9,7 @@ from .aberrations import (
     odd_phase_sums,
     with_beam_tilt,
 )
-from .abinitio import InitialModel, ab_initio, finest_of_start
+from .abinitio import InitialModel, ab_initio
 from .classes import (
     Classification,
     ClassificationState,
@@ -70,7 +70,7 @@ from .matching import Match, MatchedBatch, NoiseLevels, match_particles, matched
 from .maximisation import insert_posterior, micrograph_scales, noise_from_power, noise_from_residuals
 from .micrograph_signal import MicrographSignal, micrograph_signal
 from .model_fit import RigidFit, even_rotations, fit_model_rigidly, map_to_model_fsc, model_map, q_scores
-from .orientations import OrientationCells, angular_distance, shift_disc
+from .orientations import OrientationCells, angular_distance, common_frame, shift_disc
 from .pose_network import PoseCandidates, PoseNetwork, PoseNetworkConfig, train_pose_network
 from .pose_search import SearchPlan, search, search_around
 from .pose_start import PoseStart, pose_network_start
@@ -99,7 +99,7 @@ from .slices import (
     split_point_group,
     unpack,
 )
-from .spherical_start import improve_about_sphere, is_round_group, spherical_average
+from .spherical_start import finest_of_start, improve_about_sphere, is_round_group, spherical_average
 from .viewing import ViewingDirections, viewing_directions
 from .weights import (
     DirectionalWeights,
@@ -160,6 +160,7 @@ __all__ = [
     "apply_beam_tilt",
     "beam_tilt_causes",
     "classify",
+    "common_frame",
     "correlation_with_mirror",
     "cosine_edge",
     "defocus_likelihood",

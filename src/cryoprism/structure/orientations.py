@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cryoprism.core import euler_to_matrix, healpix_children, healpix_directions, point_group_matrices
 
-__all__ = ["OrientationCells", "angular_distance", "shift_disc"]
+__all__ = ["OrientationCells", "angular_distance", "common_frame", "shift_disc"]
 
 # A direction away from every axis of every group: of each set of equivalent directions the one nearest to it is kept.
 _GENERIC = (0.3571, 0.4827, 0.7997)
@@ -90,3 +90,38 @@ def angular_distance(first: Tensor, second: Tensor, symmetry: str = "C1") -> Ten
     # Tr(A g Bᵀ) written without forming the products
     cosine = (relative - 1) / 2
     return torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))).amin(1)
+
+
+def common_frame(found: Tensor, true: Tensor) -> tuple[Tensor, Tensor, float]:
+    """How far poses are from others but for one rotation of the map, and perhaps its other hand.
+
+    A map made from particles alone has a frame and a hand of its own. In a view of a map of the other hand, V(-r), one
+    sees what the first map shows turned by 180° in its plane.
+
+    Parameters
+    ----------
+    found, true
+        (n, 3, 3), without symmetry.
+
+    Returns
+    -------
+    tuple
+        Errors (n,) [degrees], the rotation G (3, 3) for which A ≈ B · G, and 1 or -1 for the hand: the first map is
+        V(hand · Gᵀ r) of the second one.
+    """
+    best: tuple[Tensor, Tensor, float] | None = None
+    for hand in (1.0, -1.0):
+        turn = torch.diag(torch.tensor([hand, hand, 1.0], dtype=found.dtype, device=found.device))
+        relative = (turn @ true).transpose(1, 2) @ found
+        chosen = torch.ones(len(relative), dtype=torch.bool, device=found.device)
+        for _ in range(3):  # the rotation nearest to the mean, then to the mean of those that agree with it
+            u, _, v = torch.linalg.svd(relative[chosen].mean(0).double())
+            proper = torch.ones(3, dtype=torch.float64, device=found.device)
+            proper[2] = torch.det(u @ v)
+            common = (u @ torch.diag(proper) @ v).to(found.dtype)
+            errors = angular_distance(relative, common.expand_as(relative))
+            chosen = errors <= errors.median()
+        if best is None or float(errors.median()) < float(best[0].median()):
+            best = errors, common, hand
+    assert best is not None
+    return best

@@ -1,12 +1,13 @@
-"""A first map of a particle that is nearly round: its spherical average first, then what is not round about it.
+"""A first map: the spherical average of the particle first, then what is not round about it.
 
 Shells of high symmetry (ferritin, capsids, cages) look alike from everywhere until detail of about 12 Å takes part, so
-a search that goes from coarse to fine freezes whatever a random start happened to hold. Here the coarse part is
-measured without any orientation: the spherical average, and with it the centre of every particle and the noise. What
-is left is small, and its posterior over all orientations is wide, so expectation maximisation over the whole asymmetric
-unit starts from weak random detail at full resolution, without pruning, and finds the few harmonics that the symmetry
-allows one after the other. Each pass goes further than its own step (over-relaxation: Salakhutdinov & Roweis 2003,
-ICML), because expectation maximisation creeps where posteriors are wide.
+a search that goes from coarse to fine freezes whatever a random start happened to hold; other molecules get stuck more
+seldom, but for the same reason. Here the coarse part is measured without any orientation: the spherical average, and
+with it the centre of every particle and the noise. What is left is weak at first, and its posterior over all
+orientations wide, so expectation maximisation over the whole asymmetric unit starts from random detail at full
+resolution, without pruning, and finds one harmonic that the symmetry allows after the other. Each pass goes further
+than its own step (over-relaxation: Salakhutdinov & Roweis 2003, ICML), because expectation maximisation creeps where
+posteriors are wide.
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ from .slices import FourierVolume, SliceAccumulator, split_point_group
 
 __all__ = [
     "SphericalStart",
-    "finest_of_round_start",
+    "finest_of_start",
     "improve_about_sphere",
     "is_round_group",
+    "order_of_start",
     "spherical_average",
     "start_about_sphere",
 ]
 
-_ORDER = 3
+_ENOUGH_COPIES = 4
 _BATCH = 128
 _MOST_PARTICLES = 4000
 _OVERSHOOT = 0.8
@@ -72,9 +74,18 @@ def is_round_group(symmetry: str) -> bool:
     return symmetry.upper()[0] in "TOI" and len(point_group_matrices(symmetry)) >= _LEAST_GROUP
 
 
-def finest_of_round_start(diameter_in_angstroms: float) -> float:
-    """Detail [Å] that cells of 7.5° can still tell apart at the rim of a particle, 9 Å at least."""
-    return max(9.0, 0.065 * diameter_in_angstroms)
+def order_of_start(symmetry: str) -> int:
+    """HEALPix order of the cells of a first map: 3 (7.5°) where four copies or more share the orientations, else 2."""
+    return 3 if len(point_group_matrices(symmetry)) >= _ENOUGH_COPIES else 2
+
+
+def finest_of_start(symmetry: str, diameter_in_angstroms: float) -> float:
+    """Detail [Å] that the cells of a first map can still tell apart at the rim of a particle.
+
+    12 Å at least, 9 Å where the particle is nearly round and shows nothing of its orientation before.
+    """
+    rim = math.radians(60.0 / 2 ** order_of_start(symmetry)) * 0.5 * diameter_in_angstroms
+    return max(9.0 if is_round_group(symmetry) else 12.0, rim)
 
 
 def spherical_average(volume: Tensor) -> Tensor:
@@ -109,7 +120,7 @@ def start_about_sphere(
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SphericalStart:
-    """Find a map of a nearly round particle from noise.
+    """Find a map from noise.
 
     Parameters
     ----------
@@ -158,8 +169,10 @@ def start_about_sphere(
         scores.append(sum(evidence for _, evidence in trail[-3:]) / len(trail[-3:]))
     evidence = torch.tensor(scores)
     best = int(evidence.argmax())
-    trail = list(run(candidates[best], range(trial_passes, passes)))
-    return SphericalStart(ball + trail[-1][0], evidence, best)
+    angular = candidates[best]
+    for new, _ in run(angular, range(trial_passes, passes)):
+        angular = new
+    return SphericalStart(ball + angular, evidence, best)
 
 
 def improve_about_sphere(
@@ -196,7 +209,7 @@ def improve_about_sphere(
     """
     box = int(reference.shape[-1])
     extent = box * settings.pixel_size_in_angstroms
-    finest = finest_of_round_start(settings.diameter_in_angstroms)
+    finest = finest_of_start(settings.symmetry, settings.diameter_in_angstroms)
     radius = min(radius_of(images), round(extent / finest))
     side = min(box, 2 * scipy.fft.next_fast_len(math.ceil(1.2 * radius) + 2))
     factor = (side / box) ** 2
@@ -297,7 +310,7 @@ class _Search:
     """Expectation maximisation over all orientations of one order, about a round map that stays as it is."""
 
     def __init__(self, data: AlignmentData, ball: Tensor, settings: RefinementSettings, radius: int) -> None:
-        self.order = _ORDER
+        self.order = order_of_start(settings.symmetry)
         self.data = data
         self.ball = ball
         self.radius = radius

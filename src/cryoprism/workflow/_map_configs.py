@@ -109,7 +109,7 @@ class InitialModelConfig(JobConfig):
         None,
         gt=1,
         le=1000,
-        description="Finest frequencies used [Å]; 12 if absent, finer for the nearly round particles of T, O and I.",
+        description="Finest frequencies used [Å]; what the grid of orientations can tell apart at the rim if absent.",
     )
     shift_range_in_angstroms: float = Field(12.0, gt=0, le=1000, description="How far off centre particles may be [Å].")
     min_distance_in_angstroms: float = Field(

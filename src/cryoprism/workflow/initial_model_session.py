@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from cryoprism.formats import Particles, Volume, write_map, write_particles
-from cryoprism.structure.abinitio import InitialModel, ab_initio, finest_of_start
+from cryoprism.structure import finest_of_start
+from cryoprism.structure.abinitio import InitialModel, ab_initio
 from cryoprism.structure.schedule import RefinementSettings
 
 from ._files import write_json
