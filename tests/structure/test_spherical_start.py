@@ -89,7 +89,9 @@ def test_the_average_over_rotations() -> None:
 def test_which_groups_are_round() -> None:
     assert [is_round_group(name) for name in ("T", "O", "I1", "I2")] == [True] * 4
     assert not any(is_round_group(name) for name in ("C1", "C24", "D7", "D12"))
-    assert finest_of_start("C1", 130.0) == 12.0
+    assert finest_of_start("C1", 80.0) == 12.0
+    assert finest_of_start("C1", 130.0) == pytest.approx(17.02, abs=0.01)
+    assert finest_of_start("D2", 130.0) == 12.0
     assert finest_of_start("O", 130.0) == 9.0
     assert finest_of_start("I1", 300.0) == pytest.approx(19.63, abs=0.01)
 

@@ -134,6 +134,9 @@ def test_halves_that_divide_a_filament_are_refused(project: Path) -> None:
         halves_by_filament(replace(star, half_set=torch.arange(COUNT) % 2 + 1), 0)
     with pytest.raises(InputError, match="rlnHelicalTubeID"):
         halves_by_filament(read_particles(project / "plain.star"), 0)
+    untold = replace(read_particles(project / "plain.star"), half_set=torch.arange(COUNT) % 2 + 1)
+    with pytest.raises(InputError, match="one micrograph"):
+        halves_by_filament(untold, 0)
     several = tuple(f"m{i % 4}.mrc" for i in range(COUNT))
     split = halves_by_filament(replace(read_particles(project / "plain.star"), micrograph_names=several), 0)
     half: dict[str, int] = {}

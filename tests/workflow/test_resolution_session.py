@@ -19,6 +19,7 @@ from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Volume, read_map, write_map
 from cryoprism.structure import radial_filter, shell_frequencies, soft_sphere, viewing_directions
 from cryoprism.workflow import ResolutionConfig, measure_resolution, summarise_resolution
+from cryoprism.workflow._resolution import ResolutionSummary
 from cryoprism.workflow._resolution_words import few_particles
 from cryoprism.workflow.report._map_pictures import central_slices, render_surface, surface_level
 
@@ -255,6 +256,29 @@ def test_warnings_reach_the_caller(tmp_path):
         measure_resolution(config)
 
 
+def test_halves_that_agree_on_a_shell_only_are_told():
+    """A shell without any orientation correlates far down; lumps on it that both halves share are structure."""
+    generator = torch.Generator().manual_seed(3)
+    axis = (torch.arange(SHAPE[0]) - SHAPE[0] // 2).float()
+    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    shell = torch.exp(-0.5 * ((distance - 0.25 * SHAPE[0]) / 1.2) ** 2)
+    lumps = shell * torch.randn(SHAPE, generator=generator)
+    mask = soft_sphere(SHAPE, VOXEL, 0.42 * SHAPE[0] * VOXEL)
+
+    def summary(amount: float, symmetry: str) -> ResolutionSummary:
+        halves = [
+            Volume(shell + amount * lumps + 0.02 * torch.randn(SHAPE, generator=generator), VOXEL) for _ in range(2)
+        ]
+        return summarise_resolution(*halves, mask, symmetry=symmetry, particles_count=5000, local=False)
+
+    empty = summary(0.0, "O")
+    assert empty.resolution_in_angstroms is not None
+    assert "what is round only" in empty.sentences()[0]
+    assert "what is round only" in empty.warnings[0]
+    assert summary(0.5, "O").few is None
+    assert summary(0.0, "C1").few is None  # a bag of lipids may be round
+
+
 def test_too_few_particles_are_told_in_words_and_warnings():
     """A hundred views fill the shells of this ball at its resolution, a dozen do not; symmetry makes more of them."""
     many = summarise_resolution(*volumes(), particles_count=300, local=False, directions=False)
@@ -263,8 +287,8 @@ def test_too_few_particles_are_told_in_words_and_warnings():
     few = summarise_resolution(*volumes(), particles_count=300, smaller_half=8, local=False, directions=False)
     assert few.few is not None
     assert "only 8 particles: too few" in few.few
-    assert few.sentences()[1] == few.warnings[0] == few.few
-    assert "should" not in few.sentences()[0]
+    assert few.sentences()[0] == few.warnings[0] == few.few
+    assert "should" not in few.sentences()[1]
     assert few.few in few.document()["verdict"]
     jsonschema.validate(few.document(), SCHEMA)
     assert summarise_resolution(*volumes(), local=False, directions=False).few is None  # nobody knows

@@ -137,6 +137,7 @@ def noise_from_power(images: Tensor, group: Tensor, radius: int) -> Tensor:
         if len(mine):
             power = torch.stack([(images[c].abs() ** 2).sum(0) for c in torch.split(mine, 256)]).sum(0) / len(mine)
             spectra[index] = _by_shell(power, radius)
+    spectra[counts == 0] = spectra[counts > 0].mean(0)
     return _smooth(spectra, counts)[:, packed_shells(radius, images.device).clamp_max(radius)]
 
 

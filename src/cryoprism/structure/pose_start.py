@@ -139,7 +139,7 @@ def pose_network_start(
     candidates = network.candidates(images, transfer, _CANDIDATES).rotations.to(images.device)
     looking = time.process_time() - started
     drawn = torch.randperm(len(images), generator=generator_for(settings.seed, "pose-start"))[:_SAMPLE]
-    few = drawn[: len(drawn) // 4]
+    few = drawn[: max(1, len(drawn) // 4)]
 
     def part(chosen: Tensor) -> AlignmentData:
         return AlignmentData(images[chosen], transfer[chosen], state.noise_variance, group[chosen], box)

@@ -26,7 +26,7 @@ from .pose_search import search, search_around
 from .refinement_state import RefinementState, sphere_of, support_of
 from .schedule import RefinementSettings, local_passes_begun, next_settings, order_of_next_pass, plan_for
 from .slices import FourierVolume, SliceAccumulator, split_point_group
-from .spherical_start import improve_about_sphere, is_round_group
+from .spherical_start import finest_of_start, improve_about_sphere, is_round_group
 
 __all__ = ["posterior_of", "refine"]
 
@@ -76,7 +76,9 @@ def refine(
     halves = [torch.nonzero(half_set == h)[:, 0] for h in (1, 2)]
     if not all(len(h) for h in halves):
         raise InputError("half sets", f"{len(halves[0])} and {len(halves[1])} particles", "Both halves need particles.")
-    if state.iteration == 0 and candidates is None and is_round_group(settings.symmetry):
+    finest = finest_of_start(settings.symmetry, settings.diameter_in_angstroms)
+    begins = state.iteration == 0 and candidates is None
+    if begins and is_round_group(settings.symmetry) and finest < settings.initial_resolution_in_angstroms:
         state = _about_sphere(images, transfer, group, halves, state, settings)
     while state.iteration < settings.iterations:
         local = local_passes_begun(state.history, settings)

@@ -87,19 +87,27 @@ def halves_by_filament(particles: Particles, seed: int) -> Particles:
                 raise InputError(
                     where,
                     "does not tell filaments apart, and neighbouring segments share pixels",
-                    "Give rlnHelicalTubeID and several filaments, several micrographs, or rlnRandomSubset.",
+                    "Give rlnHelicalTubeID and several filaments, or several micrographs.",
                 )
             return replace(particles, half_set=split_half_sets(replace(particles, micrograph_names=tubes), seed))
         return replace(particles, half_set=split_half_sets(particles, seed))
-    if tubes is not None:
-        half: dict[str, int] = {}
-        for tube, number in zip(tubes, particles.half_set.tolist(), strict=True):
-            if half.setdefault(tube, number) != number:
-                raise InputError(
-                    where,
-                    f"rlnRandomSubset puts segments of one filament ({tube}) into both halves",
-                    "Neighbouring segments share pixels. Delete the column, or split by filament.",
-                )
+    whole, kind = (tubes, "filament") if tubes is not None else (particles.micrograph_names, "micrograph")
+    if whole is None:
+        raise InputError(
+            where,
+            "rlnRandomSubset is given but no filament or micrograph is named: both halves may show the same pixels",
+            "Give rlnHelicalTubeID or rlnMicrographName.",
+        )
+    half: dict[str, int] = {}
+    for name, number in zip(whole, particles.half_set.tolist(), strict=True):
+        if half.setdefault(name, number) != number:
+            raise InputError(
+                where,
+                f"rlnRandomSubset puts segments of one {kind} ({name}) into both halves",
+                "Leave rlnRandomSubset out: halves are then whole micrographs or filaments."
+                if tubes is not None
+                else "Give rlnHelicalTubeID, which tells filaments apart, or leave rlnRandomSubset out.",
+            )
     return particles
 
 

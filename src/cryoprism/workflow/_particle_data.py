@@ -310,17 +310,18 @@ def _first_of_each(digests: list[bytes]) -> Tensor:
 
 
 def _groups(particles: Particles) -> Tensor:
-    """Micrograph of each particle as a number; the optics group where none is named."""
+    """Micrograph (the optics group where none is named) and half set of each particle as a number.
+
+    Where a table splits the particles of a micrograph, each half measures noise and strength by itself.
+    """
     names = particles.micrograph_names
-    if names is None:
-        groups = particles.optics_group
-        return (
-            torch.zeros(len(particles), dtype=torch.long)
-            if groups is None
-            else torch.unique(groups, return_inverse=True)[1]
-        )
-    number = {name: i for i, name in enumerate(sorted(set(names)))}
-    return torch.tensor([number[name] for name in names])
+    if names is None and particles.optics_group is not None:
+        names = tuple(f"{number:06d}" for number in particles.optics_group.tolist())
+    elif names is None:
+        names = ("",) * len(particles)
+    keys = list(zip(names, split_half_sets(particles).tolist(), strict=True))
+    number = {key: i for i, key in enumerate(sorted(set(keys)))}
+    return torch.tensor([number[key] for key in keys])
 
 
 def _warn_of_dark_particles(data: ParticleData, diameter: float, where: Path) -> None:

@@ -24,6 +24,7 @@ from cryoprism.structure import (
     ViewingDirections,
     directional_fsc,
     half_map_fsc,
+    is_round_group,
     local_resolution,
     low_pass,
     mask_from_map,
@@ -33,7 +34,7 @@ from cryoprism.structure import (
 )
 
 from ._files import write_json
-from ._resolution_words import cautions, few_particles, verdict
+from ._resolution_words import cautions, few_particles, only_round, verdict
 
 __all__ = ["THRESHOLDS", "ModelFit", "ResolutionSummary", "summarise_resolution"]
 
@@ -100,7 +101,8 @@ class ResolutionSummary:
     mask_made
         How the mask came about where the user gave none, in words.
     few
-        That a half has too few particles, in words; None where it has enough, or their number is unknown.
+        Why no resolution is to be taken from the halves, in words: too few particles, or agreement on what is round
+        only. None where nothing of the kind is known.
     """
 
     mean: Volume
@@ -255,6 +257,8 @@ def summarise_resolution(
     if smaller_half is None and particles_count is not None:
         smaller_half = particles_count // 2
     few = few_particles(smaller_half, order, limit, _diameter(mask, voxel))
+    if few is None and limit is not None and is_round_group(symmetry):
+        few = only_round(one, two, voxel, mask, limit)
     summary = ResolutionSummary(
         mean=mean,
         fsc=fsc,

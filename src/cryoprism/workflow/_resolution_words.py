@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 import torch
+from torch import Tensor
 
 from cryoprism.formats import Volume
 from cryoprism.structure import (
@@ -13,14 +14,16 @@ from cryoprism.structure import (
     HalfMapFsc,
     Sharpening,
     ViewingDirections,
+    fourier_shell_correlation,
     mask_is_too_tight,
     noise_limit,
+    spherical_average,
 )
 
 if TYPE_CHECKING:
     from ._resolution import ResolutionSummary
 
-__all__ = ["cautions", "few_particles", "verdict"]
+__all__ = ["cautions", "few_particles", "only_round", "verdict"]
 
 _UNEVEN: Final = 1.3
 # Fewer views of a half than this are a matter of chance, whatever shells they fill: a rule of thumb.
@@ -63,6 +66,23 @@ def few_particles(
     )
 
 
+def only_round(half1: Tensor, half2: Tensor, voxel_size_in_angstroms: float, mask: Tensor, limit: float) -> str | None:
+    """Say that nearly round halves (z, y, x) agree on their spherical average and on nothing else; None where they do.
+
+    Without any orientation found, two halves of ferritin still share its shell, down to 10 Å and beyond. What is left
+    without the averages has to correlate in the octave before the resolution ``limit`` [Å].
+    """
+    rest = [half - spherical_average(half) for half in (half1, half2)]
+    curve = fourier_shell_correlation(rest[0], rest[1], voxel_size_in_angstroms, mask=mask)
+    octave = (curve.frequency >= 0.5 / limit) & (curve.frequency <= 1 / limit)
+    if float(curve.fsc[octave].mean()) >= 0.143:
+        return None
+    return (
+        "The halves agree on what is round only, not on any detail of it: no orientations were found. Take no "
+        "resolution from them; another start (--seed), more particles or a reference may help."
+    )
+
+
 def cautions(
     fsc: HalfMapFsc,
     cones: DirectionalFsc | None,
@@ -81,7 +101,7 @@ def cautions(
     order
         Of the point group.
     few
-        Of :func:`few_particles`.
+        Of :func:`few_particles` or :func:`only_round`.
     """
     found = [] if few is None else [few]
     crossing = fsc.crossing()
@@ -151,7 +171,7 @@ def verdict(summary: ResolutionSummary) -> list[str]:
     up_to = "at least " if crossing.at_nyquist else ""
     figure = f"The map is resolved to {up_to}{limit:.2f} Å (FSC = 0.143, mask corrected)."
     # What should be seen is no use where the figure itself is none.
-    sentences = [f"{figure} {_seen_at(limit)}"] if summary.few is None else [figure, summary.few]
+    sentences = [f"{figure} {_seen_at(limit)}"] if summary.few is None else [summary.few, figure]
     unmasked = summary.fsc.crossing("unmasked").resolution_in_angstroms
     if unmasked is not None:
         sentences.append(f"Without any mask the halves agree to {unmasked:.2f} Å.")

@@ -44,6 +44,8 @@ __all__ = ["CtfRefineSummary", "ctf_refine_session"]
 
 log = logging.getLogger("cryoprism")
 
+# Tolerance of a quarter turn of the CTF at 300 kV: d² / 4λ is 460 Å at 6 Å.
+_COARSE_FOR_DEFOCUS = 6.0
 _BATCH = 128
 
 
@@ -127,6 +129,15 @@ def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
         sentences = found_sentences(found)
         seconds = time.monotonic() - started
         careful = found_warnings(found)
+        finest = reference.box * reference.pixel_size_in_angstroms / reference.radius
+        if finest > _COARSE_FOR_DEFOCUS and (found.defocus is not None or found.astigmatism is not None):
+            careful.insert(
+                0,
+                f"The half maps agree to {finest:.3g} Å only, where a defocus off by some hundred Å makes no "
+                "difference: what was found may be worse than what the table had. Keep the table until the maps are "
+                "better than "
+                f"{_COARSE_FOR_DEFOCUS:g} Å.",
+            )
         outputs = _write(job, found, sentences, seconds)
         outputs.append(_report(config, job, found, sentences, careful))
         for warning in careful:

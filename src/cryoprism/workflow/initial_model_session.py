@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from typing import Any
 
 import torch
 
+from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Particles, Volume, write_map, write_particles
-from cryoprism.structure import finest_of_start
+from cryoprism.structure import finest_of_start, spherical_average
 from cryoprism.structure.abinitio import InitialModel, ab_initio
 from cryoprism.structure.schedule import RefinementSettings
 
@@ -30,6 +32,8 @@ __all__ = ["InitialModelSummary", "initial_model_session"]
 
 log = logging.getLogger("cryoprism")
 
+# Share of a map that is not its spherical average, below which it holds no orientation: ferritin has 0.26.
+_ROUND = 0.01
 _OUTPUTS = ("initial_model.mrc", "particles.star", "initial_model.json", "report.html")
 
 
@@ -95,6 +99,12 @@ def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
     # Half a shell beyond the finest detail, so that its own edge stays out of the map.
     finest = config.maximum_resolution_in_angstroms or finest_of_start(config.symmetry, config.diameter_in_angstroms)
     side = min(box, even_fast_size(2.4 * box * pixel / finest))
+    if 6 * box * pixel / side > config.diameter_in_angstroms:
+        raise InputError(
+            "--maximum-resolution",
+            f"{finest:g} Å is too coarse for a particle of {config.diameter_in_angstroms:g} Å",
+            "Lower it.",
+        )
     with open_job("InitialModel", config) as job:
         if config.only_do_unfinished and job.is_done("model", stage="initial-model", source=config.particles_file):
             kept = job.done_result("model", stage="initial-model")
@@ -160,6 +170,9 @@ def _finish(
     scores = [float(value) for value in model.log_evidence]
     chosen = int(model.chosen)
     sentence = _sentence(len(posed), scores, chosen)
+    if float((model.map - spherical_average(model.map)).norm()) < _ROUND * float(model.map.norm()):
+        sentence = f"No orientations were found: the map is round. {sentence}"
+        warnings.warn(f"{config.particles_file}: no orientations were found, the map is round", CryoPrismWarning, 2)
     write_json(
         job.path / "initial_model.json",
         {

@@ -125,7 +125,7 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         if not path.is_file():
             raise InputError(path, "does not exist", "Check the path.")
     with open_job("Refine", config) as job:
-        stamp = ";".join([config.result_hash(), *(str(fingerprint(path)["sha256_of_ends"]) for path in sources)])
+        stamp = ";".join([config.result_hash(), *(_stamp(path) for path in sources)])
         if config.only_do_unfinished and job.is_done(
             "map", stage="refine", source=config.particles_file, depends_on=stamp
         ):
@@ -135,6 +135,9 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         settings = _settings(config, data, filament)
         mask = _mask(config, data)
         state = read_state(job.path / _STATE, stamp) if config.only_do_unfinished else None
+        if state is not None and len(state.rotations) != len(data.particles):
+            log.info("The table holds other particles than before: the refinement starts over")
+            state = None
         if state is None:
             state = _start(config, data, settings, named, _search_radius(config, data), device)
         else:
@@ -146,6 +149,12 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         if mask is None and filament is not None:
             mask = support_of(data.box, settings)
         return _finish(config, job, data, state, final, mask, stamp, started)
+
+
+def _stamp(path: Path) -> str:
+    """Content and size of a file, in short."""
+    known = fingerprint(path)
+    return f"{known['sha256_of_ends']}-{known['bytes']}"
 
 
 def _as_before(job: Job) -> RefineSummary:
