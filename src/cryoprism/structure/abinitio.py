@@ -57,7 +57,7 @@ def ab_initio(
     *,
     box: int,
     starts: int = 3,
-    passes: int = 30,
+    passes: int | None = None,
     finest_in_angstroms: float | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -76,9 +76,9 @@ def ab_initio(
     box
         Side of the images.
     starts
-        Random starts; twelve passes (or all, if fewer) decide which one is continued.
+        Random starts; twelve passes (eight with large cells) decide which one is continued.
     passes
-        Passes of the start that is kept.
+        Passes of the start that is kept; 30 if absent, 16 with large cells, which settle sooner and cost more.
     finest_in_angstroms
         Detail down to which it is sought; :func:`finest_of_start` if absent.
     seed
@@ -91,6 +91,8 @@ def ab_initio(
     extent = box * settings.pixel_size_in_angstroms
     finest = finest_in_angstroms or finest_of_start(settings.symmetry, settings.diameter_in_angstroms)
     radius = min(radius_of(images), max(3, round(extent / finest)))
+    trial, usual = (12, 30) if order_of_start(settings.symmetry) == 3 else (8, 16)
+    passes = usual if passes is None else passes
     found = start_about_sphere(
         images,
         transfer,
@@ -99,7 +101,7 @@ def ab_initio(
         box=box,
         radius=radius,
         starts=starts,
-        trial_passes=min(12, passes),
+        trial_passes=min(trial, passes),
         passes=passes,
         seed=seed,
         device=device,
