@@ -191,6 +191,23 @@ def in_frame_of(found: Tensor, true: Tensor, volume: Tensor) -> tuple[Tensor, Te
     return errors, moved
 
 
+def onto(volume: Tensor, truth: Tensor) -> Tensor:
+    """Map (box, box, box) moved to where it correlates best with the truth; the origin of an own first map is free."""
+    one, two = torch.fft.rfftn(volume), torch.fft.rfftn(truth)
+    box = int(volume.shape[-1])
+    correlation = torch.fft.irfftn(two * one.conj(), s=truth.shape)
+    peak = [int(i) for i in torch.unravel_index(correlation.argmax(), correlation.shape)]
+    phase = torch.zeros(one.shape)
+    for axis, place in enumerate(peak):
+        line = correlation.movedim(axis, 0)[:, peak[(axis + 1) % 3] if axis == 2 else peak[0 if axis else 1]]
+        rest = peak[1] if axis == 2 else peak[2]
+        low, top, high = (float(line[(place + i) % box, rest]) for i in (-1, 0, 1))
+        shift = place + 0.5 * (low - high) / (low - 2 * top + high)
+        k = torch.fft.rfftfreq(box) if axis == 2 else torch.fft.fftfreq(box)
+        phase = phase - 2 * torch.pi * shift * k.view([-1 if i == axis else 1 for i in range(3)])
+    return torch.fft.irfftn(one * torch.polar(torch.ones_like(phase), phase), s=truth.shape)
+
+
 def simulated(work: Path, count: int, with_relion: bool, seed: int) -> None:
     """C1, 96², SNR 0.05 over the whole image."""
     truth, pixel = specimen("C1", 96)
@@ -217,6 +234,7 @@ def simulated(work: Path, count: int, with_relion: bool, seed: int) -> None:
             place = {name: i for i, name in enumerate(n.split("@")[0] for n in table.image_names)}
             order = torch.tensor([place[n.split("@")[0]] for n in found.image_names])
             errors, whole = in_frame_of(rotations, true[order], whole)
+            whole = onto(whole, truth)
             error = f"{float(errors.median()):.1f}"
         cells = [crossing(one, two, pixel, 0.143, support), crossing(whole, truth, pixel, 0.5, support), error]
         print(f"| {name} | " + " | ".join(cells) + f" | {cpu:.0f} |", flush=True)
