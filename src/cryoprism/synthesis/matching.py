@@ -1,0 +1,448 @@
+"""Match a session: from real micrographs to the distribution that synthetic ones are drawn from.
+
+Each real micrograph gives one :class:`MatchedMicrograph`: optics, envelope and drift with their standard deviations
+from ``causes``, how many particles there are, what their contrast is worth in grey values, and what is left as noise.
+:func:`draw_exposure` takes one of them, moves its optics within their posterior, and its defocus by a kernel of the
+session's spread, so that a thousand scenes are not nine repeated.
+
+Gain and radial amplitudes. The gain is not known beforehand: a recorded grey value may be anything. The mean of the particles cut out of the
+real micrograph is compared with the mean of those of a synthetic one, whose centres were found in the same way with
+the same errors; the gain is right when both are equal (indirect inference: Gouriéroux, Monfort & Renault 1993). The
+same means, ring by ring over all micrographs, tell how the map's radial amplitudes have to be corrected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoprism.causes import Estimate
+from cryoprism.core import InputError, frequency_grid, generator_for, irfft2, random_rotations, rfft2
+from cryoprism.microscope.optics import contrast_transfer
+
+from .exposure import RadialCorrection, particle_contrast
+from .noise import NoiseFit, add_noise, fit_noise, power_spectrum, spectrum_on
+from .scene import Placement, Scene
+from .specimen import Specimen, project_specimen
+
+__all__ = ["Exemplar", "MatchedMicrograph", "SessionMatch", "draw_exposure", "match_session", "noise_for", "scene_of"]
+
+_ROUNDS = 3
+_REACH_IN_ANGSTROMS = 25.0  # a pick may be this far from its particle
+_FINEST_OF_MEAN = 20.0  # [Å] the mean of unaligned particles holds nothing finer
+_FEWEST = 12
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Exemplar:
+    """A real micrograph as evidence.
+
+    Parameters
+    ----------
+    name
+        For labels.
+    image
+        (y, x) grey values.
+    estimate
+        Its causes.
+    xy_in_pixels
+        (n, 2) picks.
+    weight
+        (y, x) share of each pixel that is ordinary field; None for all.
+    """
+
+    name: str
+    image: Tensor
+    estimate: Estimate
+    xy_in_pixels: Tensor
+    weight: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MatchedMicrograph:
+    """What one real micrograph says.
+
+    Parameters
+    ----------
+    name
+        Of the real micrograph.
+    scene
+        Its exposure at the mean of the posterior.
+    deviations
+        Posterior standard deviations by field of the scene.
+    density_in_inverse_square_micrometers
+        Particles per area of ordinary field.
+    noise
+        Gain, mean and what the particles leave over.
+    ice_power
+        (n, n // 2 + 1) [relative contrast²] of the part of the noise that went through the lens, before CTF².
+    agreement
+        Correlation of the mean real and mean synthetic particle.
+    """
+
+    name: str
+    scene: Scene
+    deviations: dict[str, float]
+    density_in_inverse_square_micrometers: float
+    noise: NoiseFit
+    ice_power: Tensor
+    agreement: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SessionMatch:
+    """Real micrographs of one session, matched; ``correction`` is that of the map's radial amplitudes."""
+
+    micrographs: tuple[MatchedMicrograph, ...]
+    correction: RadialCorrection
+
+    @property
+    def defocus_kernel_in_angstroms(self) -> float:
+        """Width by which a drawn defocus is spread around that of its micrograph: Silverman's rule."""
+        values = torch.tensor([m.scene.defocus_in_angstroms for m in self.micrographs], dtype=torch.float64)
+        if len(values) < 2:
+            return 0.0
+        return float(1.06 * values.std() * len(values) ** -0.2)
+
+
+def scene_of(exemplar: Exemplar, pixel_size_in_angstroms: float) -> tuple[Scene, dict[str, float]]:
+    """Scene at the mean of a micrograph's posterior, and the standard deviations of its fields.
+
+    What the spectrum does not tell apart (damage, coherence, detector) stays within the fitted B-factor: those
+    mechanisms are set to do nothing.
+    """
+    estimate = exemplar.estimate
+    ctf, fit = estimate.ctf, estimate.fit
+    drift_y, drift_x = estimate.drift_in_angstroms
+    height, width = exemplar.image.shape
+    known = estimate.known.exposure_in_electrons_per_square_angstrom
+    scene = Scene(
+        name=exemplar.name,
+        height_in_pixels=int(height),
+        width_in_pixels=int(width),
+        pixel_size_in_angstroms=pixel_size_in_angstroms,
+        voltage_in_kilovolts=estimate.lens.voltage_in_kilovolts,
+        spherical_aberration_in_millimeters=estimate.lens.spherical_aberration_in_millimeters,
+        amplitude_contrast=estimate.lens.amplitude_contrast,
+        defocus_in_angstroms=0.5 * (ctf.defocus_u_in_angstroms + ctf.defocus_v_in_angstroms),
+        astigmatism_in_angstroms=ctf.defocus_u_in_angstroms - ctf.defocus_v_in_angstroms,
+        astigmatism_angle_in_degrees=ctf.defocus_angle_in_degrees,
+        phase_shift_in_degrees=ctf.phase_shift_in_degrees,
+        drift_y_in_angstroms=drift_y,
+        drift_x_in_angstroms=drift_x,
+        envelope_b_factor_in_square_angstroms=min(max(0.0, estimate.b_factor_in_square_angstroms), 2000.0),
+        damage_scale=0.0,
+        source_semi_angle_in_milliradians=0.0,
+        focal_spread_in_angstroms=0.0,
+        detector_blur_in_pixels=-1.0,
+        **({} if known is None else {"exposure_in_electrons_per_square_angstrom": known}),
+    )
+    from cryoprism.causes.model import B_UNIT
+
+    deviations = {
+        "defocus_in_angstroms": ctf.defocus_deviation_in_angstroms,
+        "astigmatism_in_angstroms": ctf.astigmatism_deviation_in_angstroms,
+        "astigmatism_angle_in_degrees": ctf.angle_deviation_in_degrees,
+        "envelope_b_factor_in_square_angstroms": fit.deviation("b_factor") * B_UNIT,
+        "drift_y_in_angstroms": fit.deviation("drift_y"),
+        "drift_x_in_angstroms": fit.deviation("drift_x"),
+    }
+    return scene, deviations
+
+
+def match_session(
+    exemplars: Sequence[Exemplar], specimen: Specimen, pixel_size_in_angstroms: float, *, seed: int = 0
+) -> SessionMatch:
+    """Match every exemplar with the specimen that it shows.
+
+    Parameters
+    ----------
+    exemplars
+        Real micrographs with causes and picks.
+    specimen
+        What the particles are.
+    pixel_size_in_angstroms
+        Of all of them.
+    seed
+        Of the synthetic twins that the gain is found with.
+
+    Raises
+    ------
+    InputError
+        No exemplars, or fewer than 12 particles on all of them.
+    """
+    if not exemplars:
+        raise InputError("--match", "no micrographs", "Give at least one real micrograph to match.")
+    total = sum(len(e.xy_in_pixels) for e in exemplars)
+    if total < _FEWEST:
+        raise InputError(
+            "--match",
+            f"{total} particles were found on {len(exemplars)} micrographs",
+            "Give micrographs with more particles, their --coordinates, or the right --diameter.",
+        )
+    known = [e for e in exemplars if len(e.xy_in_pixels) >= _FEWEST]
+    if not known:
+        raise InputError(
+            "--match", f"no micrograph has {_FEWEST} particles or more", "Give micrographs with more particles."
+        )
+    twins = [_Twin(e, specimen, pixel_size_in_angstroms, seed) for e in known]
+    correction = _correction(twins)
+    gains = {id(twin.exemplar): twin.corrected_gain(correction) for twin in twins}
+    typical = float(torch.tensor([gains[id(e)] / float(e.image.std()) for e in known]).median())
+    matched = []
+    for exemplar in exemplars:
+        gain = gains.get(id(exemplar), typical * float(exemplar.image.std()))
+        matched.append(_Twin(exemplar, specimen, pixel_size_in_angstroms, seed, correction, gain).matched())
+    return SessionMatch(micrographs=tuple(matched), correction=correction)
+
+
+def draw_exposure(match: SessionMatch, seed: int, index: int, name: str) -> tuple[Scene, MatchedMicrograph]:
+    """Scene number ``index`` of a synthetic session, and the real micrograph whose noise it has.
+
+    Real micrographs take turns in a random order. Optics move within their posterior; defocus also by the session's
+    kernel, where there are several micrographs.
+    """
+    count = len(match.micrographs)
+    turn, place = divmod(index, count)
+    order = torch.randperm(count, generator=generator_for(seed, "turn", turn)).tolist()
+    chosen = match.micrographs[order[place]]
+    generator = generator_for(seed, index, "posterior")
+    moved: dict[str, float] = {}
+    for field, deviation in chosen.deviations.items():
+        step = deviation * float(torch.randn((), generator=generator))
+        moved[field] = getattr(chosen.scene, field) + (step if math.isfinite(step) else 0.0)
+    moved["defocus_in_angstroms"] += match.defocus_kernel_in_angstroms * float(torch.randn((), generator=generator))
+    moved["envelope_b_factor_in_square_angstroms"] = max(0.0, moved["envelope_b_factor_in_square_angstroms"])
+    area = chosen.scene.height_in_pixels * chosen.scene.width_in_pixels * chosen.scene.pixel_size_in_angstroms**2 * 1e-8
+    expected = chosen.density_in_inverse_square_micrometers * area
+    particles = int(torch.poisson(torch.tensor(expected), generator=generator)) if expected > 0 else 0
+    # A crowded film does not vary like a gas: the draw is kept within a tenth of what was counted.
+    particles = min(max(particles, round(0.9 * expected)), round(1.1 * expected))
+    scene = replace(chosen.scene, name=name, seed=seed, session_seed=seed, particle_count=particles, **moved)
+    return scene, chosen
+
+
+def noise_for(chosen: MatchedMicrograph, scene: Scene) -> NoiseFit:
+    """Noise of a drawn scene: that of its micrograph, with the Thon rings of the ice moved to the scene's defocus."""
+    n = chosen.noise.power.shape[0]
+    ky, kx = frequency_grid((n, n), scene.pixel_size_in_angstroms)
+    before = contrast_transfer(ky, kx, chosen.scene.lens, **chosen.scene.aberrations()).square()
+    now = contrast_transfer(ky, kx, scene.lens, **scene.aberrations()).square()
+    power = torch.maximum(chosen.noise.power + chosen.ice_power * (now - before), 0.2 * chosen.noise.power)
+    return replace(chosen.noise, power=power)
+
+
+def _centred_placement(xy: Tensor, scene: Scene, generator: torch.Generator) -> Placement:
+    middle = torch.tensor([scene.width_in_pixels // 2, scene.height_in_pixels // 2])
+    flat = (xy.float() - middle) * scene.pixel_size_in_angstroms
+    return Placement(
+        centres_in_angstroms=torch.cat([flat, torch.zeros(len(flat), 1)], 1),
+        rotations=random_rotations(len(flat), generator),
+    )
+
+
+def _clean(scene: Scene, specimen: Specimen, xy: Tensor, seed: int, correction: RadialCorrection | None) -> Tensor:
+    """Contrast of particles at given places in random orientations."""
+    generator = generator_for(seed, scene.name, "twin")
+    placement = _centred_placement(xy, scene, generator)
+    kinds = torch.zeros(len(placement), dtype=torch.long)
+    return particle_contrast(scene, [specimen], kinds, placement, correction=correction)
+
+
+class _Centring:
+    """Finds the centres of particles near given places, and their mean, the same way on real and synthetic images."""
+
+    def __init__(self, scene: Scene, specimen: Specimen, power: Tensor, seed: int) -> None:
+        shape, pixel = scene.shape, scene.pixel_size_in_angstroms
+        self.scene, self.pixel = scene, pixel
+        self.half = 2 * math.ceil(0.75 * specimen.radius_in_angstroms / pixel)
+        views = project_specimen(
+            specimen,
+            random_rotations(64, generator_for(seed, "views")),
+            pixel,
+            scene.specimen_b_factor_in_square_angstroms,
+        ).mean(0)
+        canvas = torch.zeros(shape)
+        side = min(views.shape[-1], *shape)
+        crop = (views.shape[-1] - side) // 2
+        top, left = shape[0] // 2 - side // 2, shape[1] // 2 - side // 2
+        canvas[top : top + side, left : left + side] = views[crop : crop + side, crop : crop + side]
+        ky, kx = frequency_grid(shape, pixel)
+        k = torch.sqrt(ky * ky + kx * kx)
+        transfer = contrast_transfer(ky, kx, scene.lens, **scene.aberrations())
+        band = (k > 0.2 / specimen.radius_in_angstroms) & (k < 1 / _FINEST_OF_MEAN)
+        whitened = band / spectrum_on(power, shape).clamp_min(1e-30)
+        self.kernel = rfft2(torch.fft.ifftshift(canvas)).conj() * transfer * whitened
+        self.reach = math.ceil(_REACH_IN_ANGSTROMS / pixel)
+
+    def centres(self, image: Tensor, xy: Tensor) -> Tensor:
+        """Best places (n, 2) [px] within reach of ``xy``; particles are dark, so the correlation is a minimum."""
+        score = -irfft2(rfft2(image - image.mean()) * self.kernel, self.scene.shape)
+        found = []
+        for x, y in xy.round().long().tolist():
+            top, left = max(0, y - self.reach), max(0, x - self.reach)
+            part = score[top : y + self.reach + 1, left : x + self.reach + 1]
+            if part.numel():
+                best = int(part.argmax())
+                found.append([left + best % part.shape[1], top + best // part.shape[1]])
+        return torch.tensor(found, dtype=torch.float64).reshape(-1, 2)
+
+    def mean(self, image: Tensor, xy: Tensor) -> Tensor:
+        """Mean box (side, side) around whole-pixel places that lie inside the field."""
+        h = self.half
+        parts = [
+            image[y - h : y + h, x - h : x + h]
+            for x, y in xy.round().long().tolist()
+            if h <= x <= image.shape[1] - h and h <= y <= image.shape[0] - h
+        ]
+        if not parts:
+            return torch.zeros(2 * h, 2 * h)
+        box = torch.stack(parts).mean(0)
+        return box - box.mean()
+
+
+def _share(mean: Tensor, model: Tensor, pixel: float, coarse: float, fine: float) -> tuple[float, float]:
+    """Regression of one mean particle on another within a band [Å], and their correlation there."""
+    n = mean.shape[0]
+    ky, kx = frequency_grid((n, n), pixel)
+    k = torch.sqrt(ky * ky + kx * kx)
+    band = (k > 1 / coarse) & (k < 1 / fine)
+    a, b = rfft2(mean)[band], rfft2(model)[band]
+    cross = float((a * b.conj()).real.sum())
+    own = float(b.abs().square().sum())
+    return cross / max(own, 1e-30), cross / math.sqrt(max(own * float(a.abs().square().sum()), 1e-30))
+
+
+def _correction(twins: Sequence[_Twin], rings: int = 8) -> RadialCorrection:
+    """Radial factor from all mean particles: regression of real on ideal means by ring, relative to the whole band."""
+    coarse, fine = twins[0].band
+    edges = torch.linspace(1 / coarse, 1 / fine, rings + 1)
+    cross, own = torch.zeros(rings, dtype=torch.float64), torch.zeros(rings, dtype=torch.float64)
+    for twin in twins:
+        n = twin.real_mean.shape[0]
+        ky, kx = frequency_grid((n, n), twin.pixel)
+        ring = torch.bucketize(torch.sqrt(ky * ky + kx * kx), edges) - 1
+        inside = (ring >= 0) & (ring < rings)
+        a, b = rfft2(twin.real_mean)[inside] / twin.gain, rfft2(twin.ideal_mean)[inside]
+        cross.index_add_(0, ring[inside], (a * b.conj()).real.double())
+        own.index_add_(0, ring[inside], b.abs().square().double())
+    # A ring in which the model has next to nothing tells nothing: it is drawn to 1.
+    prior = 0.02 * own.mean()
+    factor = ((cross + prior) / (own + prior)).clamp(0.3, 3.0)
+    return RadialCorrection(0.5 * (edges[1:] + edges[:-1]), factor.float())
+
+
+class _Twin:
+    """One real micrograph beside a synthetic one of the same particles in other orientations."""
+
+    def __init__(
+        self,
+        exemplar: Exemplar,
+        specimen: Specimen,
+        pixel: float,
+        seed: int,
+        correction: RadialCorrection | None = None,
+        gain: float | None = None,
+    ) -> None:
+        self.exemplar, self.specimen, self.pixel, self.seed = exemplar, specimen, pixel, seed
+        self.scene, self.deviations = scene_of(exemplar, pixel)
+        power = power_spectrum(exemplar.image, weight=exemplar.weight)
+        self.centring = _Centring(self.scene, specimen, power, seed)
+        self.xy = self.centring.centres(exemplar.image, exemplar.xy_in_pixels)
+        self.moved = (self.xy - exemplar.xy_in_pixels[: len(self.xy)]).square().mean().sqrt()
+        self.real_mean = self.centring.mean(exemplar.image, self.xy)
+        radius = specimen.radius_in_angstroms
+        self.band = (4.0 * radius, max(_FINEST_OF_MEAN, 0.3 * radius))
+        self._render(correction)
+        if gain is None:
+            gain = max(self._share(self.real_mean), 1e-3 * float(exemplar.image.std()))
+        self.gain = gain
+
+    def _render(self, correction: RadialCorrection | None) -> None:
+        self.clean = _clean(self.scene, self.specimen, self.xy, self.seed, correction)
+        self.ideal_mean = self.centring.mean(self.clean, self.xy)
+
+    def _share(self, mean: Tensor) -> float:
+        return _share(mean, self.ideal_mean, self.pixel, *self.band)[0]
+
+    def corrected_gain(self, correction: RadialCorrection) -> float:
+        """Grey values per relative contrast, with the map corrected."""
+        self._render(correction)
+        self.gain = max(self._share(self.real_mean), 1e-3 * float(self.exemplar.image.std()))
+        for _ in range(_ROUNDS):
+            self._improve()
+        return self.gain
+
+    def _improve(self) -> None:
+        """Compare the mean particle of a noisy twin with this gain to the real one; the quotient corrects the gain."""
+        twin = add_noise(
+            "spectrum", self._noise(), self.clean, pixel_size_in_angstroms=self.pixel, seed=self.seed, name="twin"
+        )
+        generator = generator_for(self.seed, self.scene.name, "picks")
+        picks = self.xy + torch.randn(self.xy.shape, generator=generator) * self.moved
+        here = self._share(self.centring.mean(twin, self.centring.centres(twin, picks)))
+        real = self._share(self.real_mean)
+        if here > 0 and real > 0:
+            self.gain *= min(max(real / here, 0.5), 2.0)
+
+    def _noise(self) -> NoiseFit:
+        return fit_noise(
+            self.exemplar.image,
+            self.clean,
+            self.gain,
+            pixel_size_in_angstroms=self.pixel,
+            weight=self.exemplar.weight,
+        )
+
+    def matched(self) -> MatchedMicrograph:
+        """What is left to say once gain and correction are known."""
+        noise = self._noise()
+        return MatchedMicrograph(
+            name=self.exemplar.name,
+            scene=self.scene,
+            deviations=self.deviations,
+            density_in_inverse_square_micrometers=_density(self.exemplar, self.specimen, self.pixel),
+            noise=noise,
+            ice_power=_ice_power(noise.power, self.scene),
+            agreement=_share(self.real_mean, self.ideal_mean, self.pixel, *self.band)[1],
+        )
+
+
+def _density(exemplar: Exemplar, specimen: Specimen, pixel: float) -> float:
+    """Particles per square micrometre, counted where a whole particle fits and the field is ordinary."""
+    edge = specimen.radius_in_angstroms / pixel
+    height, width = exemplar.image.shape
+    xy = exemplar.xy_in_pixels
+    inside = (xy[:, 0] >= edge) & (xy[:, 0] < width - edge) & (xy[:, 1] >= edge) & (xy[:, 1] < height - edge)
+    area = max(0.0, height - 2 * edge) * max(0.0, width - 2 * edge)
+    if exemplar.weight is not None:
+        area *= max(float(exemplar.weight.mean()), 1e-3)
+    return float(inside.sum()) / max(area * pixel**2 * 1e-8, 1e-12)
+
+
+def _ice_power(power: Tensor, scene: Scene, neighbours: int = 12) -> Tensor:
+    """Part of the noise that rises and falls with CTF², by regression over rings: power before the CTF."""
+    n = power.shape[0]
+    ky, kx = frequency_grid((n, n), scene.pixel_size_in_angstroms)
+    k = torch.sqrt(ky * ky + kx * kx)
+    squared = contrast_transfer(ky, kx, scene.lens, **scene.aberrations()).square()
+    ring = (k * (n * scene.pixel_size_in_angstroms)).round().long()
+    rings = int(ring.max()) + 1
+
+    def over_rings(values: Tensor) -> Tensor:
+        total = torch.zeros(rings, dtype=torch.float64).index_add_(0, ring.flatten(), values.flatten().double())
+        kernel = torch.ones(1, 1, 2 * neighbours + 1, dtype=torch.float64)
+        return torch.nn.functional.conv1d(total[None, None], kernel, padding=neighbours)[0, 0]
+
+    count = over_rings(torch.ones_like(power)).clamp_min(1)
+    mean_c, mean_p = over_rings(squared) / count, over_rings(power) / count
+    covariance = over_rings(squared * power) / count - mean_c * mean_p
+    variance = over_rings(squared * squared) / count - mean_c**2
+    slope = (covariance / variance.clamp_min(1e-4)).clamp_min(0)
+    # No more than all of the ring's power can have gone through the lens.
+    slope = torch.minimum(slope, mean_p / mean_c.clamp_min(0.05))
+    return slope[ring].float()

@@ -1,0 +1,270 @@
+"""Classical noise for clean images, fitted to real micrographs in seconds, without training.
+
+A clean image is the particles' contrast c(y, x) relative to a mean of 0 (:func:`particle_contrast`). A micrograph is
+
+    grey(y, x) = mean + gain × (c(y, x) + noise)
+
+with the gain in grey values per relative contrast, so that grey values stay physical. The models differ in the noise:
+
+* ``gaussian``: white, of the variance that the particles leave over;
+* ``poisson``: counts of N(1 + c) electrons per pixel, N such that they vary as much;
+* ``poisson-gaussian``: as many electrons as the rise of the local variance with the local mean tells, white noise
+  for the rest (Foi et al. 2008, IEEE Trans. Image Process. 17, 1737);
+* ``spectrum``: Gaussian of the 2-D power spectrum that the particles leave over (detector, ice with its Thon rings,
+  drift, lines), its strength varying over the field like the local variance of the real micrograph does.
+
+All are fitted to pairs: a real micrograph, and a clean image that has the same statistics of particles.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate
+
+from cryoprism.core import InputError, generator_for, irfft2, rfft2
+
+__all__ = ["NOISE_KINDS", "NoiseFit", "NoiseKind", "add_noise", "fit_noise", "power_spectrum", "spectrum_on"]
+
+NoiseKind = Literal["gaussian", "poisson", "poisson-gaussian", "spectrum"]
+NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
+
+_TILE = 512
+_LEAST_SHARE = 0.05  # of the real power: what is left as noise at least, where particles explain too much
+_FIELD_IN_ANGSTROMS = 300.0  # scale of the local variance
+_FINE_CORRELATION = 2 * (1 + 2 * ((2 / 3) ** 2 + (1 / 6) ** 2)) ** 2  # 2 Σρ² of the second differences of white noise
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NoiseFit:
+    """What is left of one micrograph's statistics when its particles are taken away.
+
+    Parameters
+    ----------
+    mean, gain
+        Grey value without contrast, and grey values per relative contrast.
+    power
+        (n, n // 2 + 1) power of the noise [relative contrast²] at frequencies of a tile of n × n pixels, normalised as
+        |FFT|² / pixel count.
+    variance
+        Of the noise [relative contrast²]: the mean of ``power``.
+    electrons
+        Electrons per pixel that the rise of variance with the mean tells (Poisson-Gaussian); infinite where it does not
+        rise.
+    field_deviation
+        Standard deviation of the logarithm of the local variance, without what sampling adds.
+    """
+
+    mean: float
+    gain: float
+    power: Tensor
+    variance: float
+    electrons: float
+    field_deviation: float
+
+
+def _window(n: int) -> Tensor:
+    line = 0.5 - 0.5 * torch.cos(2 * math.pi * (torch.arange(n) + 0.5) / n)
+    window = line[:, None] * line
+    return window / window.square().mean().sqrt()
+
+
+def power_spectrum(image: Tensor, tile: int = _TILE, weight: Tensor | None = None) -> Tensor:
+    """2-D power (n, n // 2 + 1) of an image (y, x) by half-overlapping Hann tiles (Welch), |FFT|² / pixel count.
+
+    Parameters
+    ----------
+    image
+        (y, x); each tile's own mean is taken away.
+    tile
+        Edge n [px]; smaller images take the largest even edge that fits.
+    weight
+        (y, x) share of a pixel that counts; tiles less than 0.9 of whose pixels count are left out, if others are left.
+    """
+    n = min(tile, 2 * (min(image.shape[-2:]) // 2))
+    window = _window(n)
+    total = torch.zeros(n, n // 2 + 1, dtype=torch.float64)
+    rows, columns = _starts(image.shape[-2], n), _starts(image.shape[-1], n)
+    places = [(y, x) for y in rows for x in columns]
+    if weight is not None:
+        clean = [(y, x) for y, x in places if float(weight[y : y + n, x : x + n].mean()) >= 0.9]
+        places = clean or places
+    for y, x in places:
+        part = image[y : y + n, x : x + n]
+        total += rfft2((part - part.mean()) * window).abs().square() / n**2
+    return (total / len(places)).float()
+
+
+def _starts(length: int, n: int) -> list[int]:
+    count = max(1, math.ceil((length - n) / (n / 2)) + 1)
+    return sorted({round(i * (length - n) / max(1, count - 1)) for i in range(count)})
+
+
+def spectrum_on(power: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Power on the half grid of another shape (y, x), by linear interpolation between its frequencies."""
+    n = power.shape[0]
+    rows = torch.fft.fftshift(power, dim=0)
+    rows = torch.cat([rows, rows[:1]])  # the row of -Nyquist is that of +Nyquist
+    y = torch.fft.fftfreq(shape[0])[:, None].expand(-1, shape[1] // 2 + 1) * 2.0
+    x = (torch.fft.rfftfreq(shape[1]) * 4.0 - 1.0)[None].expand(shape[0], -1)
+    grid = torch.stack([x, y], -1)[None]
+    out = grid_sample(rows[None, None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0, 0]
+    return out.clamp_min(0) if n else out
+
+
+def fit_noise(
+    real: Tensor, clean: Tensor, gain: float, *, pixel_size_in_angstroms: float, weight: Tensor | None = None
+) -> NoiseFit:
+    """Fit the noise of one real micrograph.
+
+    Parameters
+    ----------
+    real
+        (y, x) grey values.
+    clean
+        (y, x) contrast of particles with the micrograph's statistics: number, CTF, envelope. Where they stand is
+        irrelevant.
+    gain
+        Grey values per relative contrast.
+    pixel_size_in_angstroms
+        Of both.
+    weight
+        (y, x) share of each pixel that is ordinary field (no contamination, no carbon).
+
+    Raises
+    ------
+    InputError
+        The gain is not positive, or the image is flat.
+    """
+    if not gain > 0:
+        raise InputError("gain", f"is {gain:g}", "Give grey values per relative contrast, above 0.")
+    share = torch.ones_like(real) if weight is None else weight.to(real)
+    mean = float((real * share).sum() / share.sum())
+    whole = power_spectrum(real, weight=weight) / gain**2
+    if not float(whole.mean()) > 0:
+        raise InputError("micrograph", "all pixels are alike", "Leave it out.")
+    power = torch.maximum(whole - power_spectrum(clean), _LEAST_SHARE * whole)
+    power[0, 0] = power[0, 1]  # each tile's mean was taken away
+    relative = (real - mean) / gain
+    slope = _variance_slope(relative, share)
+    variance = float(power_mean(power))
+    return NoiseFit(
+        mean=mean,
+        gain=gain,
+        power=power,
+        variance=variance,
+        electrons=max(1.0 / slope, 1.0 / variance) if slope > 0 else math.inf,
+        field_deviation=_field_deviation(relative, share, pixel_size_in_angstroms),
+    )
+
+
+def power_mean(power: Tensor) -> Tensor:
+    """Mean of a half-plane power (n, n // 2 + 1) over the whole plane: the variance of a pixel."""
+    doubled = power.clone()
+    doubled[:, 1 : (power.shape[1] - 1)] *= 2
+    return doubled.sum() / (power.shape[0] * 2 * (power.shape[1] - 1))
+
+
+def _blocks(image: Tensor, edge: int) -> Tensor:
+    h, w = image.shape[0] // edge * edge, image.shape[1] // edge * edge
+    return image[:h, :w].reshape(h // edge, edge, w // edge, edge).permute(0, 2, 1, 3).reshape(-1, edge * edge)
+
+
+def _fine(image: Tensor) -> Tensor:
+    """Second differences along x and y, of unit gain for white noise: detail without particles."""
+    d = image[1:-1, 1:-1] - 0.5 * (image[1:-1, :-2] + image[1:-1, 2:])
+    d = d[1:-1] - 0.5 * (d[:-2] + d[2:])
+    return d / 1.5
+
+
+def _variance_slope(relative: Tensor, share: Tensor, edge: int = 16) -> float:
+    """Rise of the variance of fine detail with the local mean, both of relative contrast: 1 / electrons per pixel."""
+    fine = _blocks(_fine(relative), edge)
+    mean = _blocks(relative[2:-2, 2:-2], edge).mean(1)
+    good = _blocks(share[2:-2, 2:-2], edge).mean(1) > 0.99
+    mean, variance = mean[good], fine[good].square().mean(1)
+    if len(mean) < 20:
+        return 0.0
+    centred = mean - mean.mean()
+    return float((centred * variance).sum() / centred.square().sum().clamp_min(1e-12))
+
+
+def _local_log_variance(relative: Tensor, pixel: float) -> tuple[Tensor, int]:
+    edge = max(8, round(_FIELD_IN_ANGSTROMS / pixel / 2))
+    fine = _fine(relative).square()[None, None]
+    return avg_pool2d(fine, min(edge, *fine.shape[-2:]))[0, 0].clamp_min(1e-12).log(), edge
+
+
+def _field_deviation(relative: Tensor, share: Tensor, pixel: float) -> float:
+    logs, edge = _local_log_variance(relative, pixel)
+    good = avg_pool2d(share[2:-2, 2:-2][None, None], min(edge, *share.shape))[0, 0] > 0.99
+    if int(good.sum()) < 9:
+        return 0.0
+    values = logs[good]
+    values = values[(values - values.median()).abs() < 4 * values.std()]
+    # Squared fine detail of white noise: of n neighbours that correlate, the log of the mean varies by this / n.
+    return math.sqrt(max(0.0, float(values.var()) - _FINE_CORRELATION / edge**2))
+
+
+def add_noise(
+    kind: NoiseKind, fit: NoiseFit, clean: Tensor, *, pixel_size_in_angstroms: float, seed: int, name: str
+) -> Tensor:
+    """Micrograph (y, x) in grey values: the clean image (y, x) with noise of a kind, as fitted.
+
+    Parameters
+    ----------
+    kind
+        One of :data:`NOISE_KINDS`.
+    fit
+        From :func:`fit_noise`.
+    clean
+        (y, x) relative contrast.
+    pixel_size_in_angstroms
+        Of the image.
+    seed, name
+        Name the draws.
+
+    Raises
+    ------
+    InputError
+        Unknown kind.
+    """
+    generator = generator_for(seed, name, "noise", kind)
+    shape = (int(clean.shape[0]), int(clean.shape[1]))
+    if kind == "gaussian":
+        noise = torch.randn(shape, generator=generator) * math.sqrt(fit.variance)
+    elif kind == "poisson":
+        noise = _counted(clean, 1.0 / fit.variance, generator) - clean
+    elif kind == "poisson-gaussian":
+        rest = fit.variance
+        noise = torch.zeros(shape)
+        if math.isfinite(fit.electrons):
+            noise = _counted(clean, fit.electrons, generator) - clean
+            rest = max(0.0, fit.variance - 1.0 / fit.electrons)
+        noise = noise + torch.randn(shape, generator=generator) * math.sqrt(rest)
+    elif kind == "spectrum":
+        white = torch.randn(shape, generator=generator)
+        if fit.field_deviation > 0:
+            white *= _variance_field(shape, fit.field_deviation, pixel_size_in_angstroms, generator)
+        noise = irfft2(rfft2(white).mul_(spectrum_on(fit.power, shape).sqrt_()), shape)
+    else:
+        raise InputError("noise", f"'{kind}' is not known", f"Use one of {', '.join(NOISE_KINDS)}.")
+    return (noise + clean) * fit.gain + fit.mean
+
+
+def _counted(clean: Tensor, electrons: float, generator: torch.Generator) -> Tensor:
+    return torch.poisson((electrons * (1 + clean)).clamp_min(0), generator=generator) / electrons - 1
+
+
+def _variance_field(shape: tuple[int, int], deviation: float, pixel: float, generator: torch.Generator) -> Tensor:
+    """Amplitudes (y, x) that vary smoothly over some 300 Å, of mean square 1."""
+    step = _FIELD_IN_ANGSTROMS / pixel
+    rows, columns = (max(2, math.ceil(n / step) + 1) for n in shape)
+    coarse = torch.randn(1, 1, rows, columns, generator=generator) * deviation
+    field = interpolate(coarse, size=shape, mode="bicubic", align_corners=True)[0, 0]
+    amplitude = (0.5 * field).exp()
+    return amplitude / amplitude.square().mean().sqrt()
