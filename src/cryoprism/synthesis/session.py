@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -25,13 +24,14 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from cryoprism.core import InputError, matrix_to_euler
+from cryoprism.core import InputError
 from cryoprism.formats.mrc import write_mrc
-from cryoprism.formats.star import StarBlock, write_star
+from cryoprism.formats.star import write_star
 
+from .labels import micrograph_ctf, optics_block, particle_record, particles_block, star_block, write_json, write_mtf
 from .phantom import PhantomKind, phantom
 from .recipes import DEMO, Recipe, session_scenes
-from .render import Engine, Rendered, detector_of, render_micrograph, render_movie
+from .render import Engine, Rendered, render_micrograph, render_movie
 from .scene import Scene, scene_to_dict
 from .specimen import Specimen, specimen_from_file, specimen_from_phantom
 
@@ -211,7 +211,7 @@ def _prepare(out: Path, config: SessionConfig) -> None:
     if config.overwrite:
         for old in (out / "truth").glob("*.json"):
             old.unlink()
-    _write_json(known, identity)
+    write_json(known, identity)
 
 
 def _image_path(out: Path, scene: Scene, config: SessionConfig) -> Path:
@@ -262,26 +262,11 @@ def _render_one(scene: Scene, specimen: Specimen, config: SessionConfig) -> str:
     if config.truth_images:
         write_mrc(out / "truth" / f"{scene.name}_potential.mrc", rendered.potential, pixel)
         write_mrc(out / "truth" / f"{scene.name}_signal.mrc", rendered.signal, pixel)
-    _write_json(out / "truth" / f"{scene.name}.json", _truth(rendered, specimen))
+    write_json(out / "truth" / f"{scene.name}.json", _truth(rendered, specimen))
     return scene.name
 
 
 def _truth(rendered: Rendered, specimen: Specimen) -> dict[str, Any]:
-    particles = []
-    for p in rendered.particles:
-        rot, tilt, psi = (float(angle) for angle in matrix_to_euler(p.rotation))
-        particles.append(
-            {
-                "x_in_pixels": p.x_in_pixels,
-                "y_in_pixels": p.y_in_pixels,
-                "height_in_angstroms": p.height_in_angstroms,
-                "rot_in_degrees": rot,
-                "tilt_in_degrees": tilt,
-                "psi_in_degrees": psi,
-                "defocus_u_in_angstroms": p.defocus_u_in_angstroms,
-                "defocus_v_in_angstroms": p.defocus_v_in_angstroms,
-            }
-        )
     return {
         "scene": scene_to_dict(rendered.scene),
         "engine": rendered.engine,
@@ -294,14 +279,8 @@ def _truth(rendered: Rendered, specimen: Specimen) -> dict[str, Any]:
         "mean_ice_thickness_in_angstroms": float(rendered.ice_thickness.mean()),
         "masked_fraction": {name: float(mask.float().mean()) for name, mask in rendered.masks.items()},
         "track_in_angstroms": rendered.track.tolist(),
-        "particles": particles,
+        "particles": [particle_record(p) for p in rendered.particles],
     }
-
-
-def _write_json(path: Path, values: object) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 Kind = Literal["movies", "micrographs"]
@@ -312,60 +291,12 @@ def _write_tables(out: Path, config: SessionConfig, scenes: list[Scene], truths:
     label = "rlnMicrographMovieName" if config.movies else "rlnMicrographName"
     names = [_image_path(out, scene, config).relative_to(out).as_posix() for scene in scenes]
     group = ["1"] * len(scenes)
-    optics = _optics(config.base, movies=config.movies)
-    _write_mtf(out / "mtf.star", config.base)
+    optics = optics_block(config.base, movies=config.movies)
+    write_mtf(out / "mtf.star", config.base)
     star = out / f"{kind}.star"
-    write_star(star, [optics, _block(kind, {label: names, "rlnOpticsGroup": group})])
-    ctf = {
-        "rlnDefocusU": [s.defocus_u_in_angstroms for s in scenes],
-        "rlnDefocusV": [s.defocus_v_in_angstroms for s in scenes],
-        "rlnDefocusAngle": [s.astigmatism_angle_in_degrees for s in scenes],
-        "rlnPhaseShift": [s.phase_shift_in_degrees for s in scenes],
-    }
-    write_star(out / "truth.star", [optics, _block(kind, {label: names, "rlnOpticsGroup": group, **ctf})])
-    rows = [
-        (name, scene, p) for name, scene, truth in zip(names, scenes, truths, strict=True) for p in truth["particles"]
-    ]
-    table: dict[str, list[object]] = {
-        "rlnMicrographName": [name for name, _, _ in rows],
-        "rlnCoordinateX": [p["x_in_pixels"] for _, _, p in rows],
-        "rlnCoordinateY": [p["y_in_pixels"] for _, _, p in rows],
-        "rlnAngleRot": [p["rot_in_degrees"] for _, _, p in rows],
-        "rlnAngleTilt": [p["tilt_in_degrees"] for _, _, p in rows],
-        "rlnAnglePsi": [p["psi_in_degrees"] for _, _, p in rows],
-        "rlnDefocusU": [p["defocus_u_in_angstroms"] for _, _, p in rows],
-        "rlnDefocusV": [p["defocus_v_in_angstroms"] for _, _, p in rows],
-        "rlnDefocusAngle": [scene.astigmatism_angle_in_degrees for _, scene, _ in rows],
-        "rlnPhaseShift": [scene.phase_shift_in_degrees for _, scene, _ in rows],
-        "rlnOpticsGroup": ["1"] * len(rows),
-    }
-    write_star(out / "particles.star", [optics, _block("particles", table)])
+    columns = {label: names, "rlnOpticsGroup": group}
+    write_star(star, [optics, star_block(kind, columns)])
+    write_star(out / "truth.star", [optics, star_block(kind, columns | micrograph_ctf(scenes))])
+    particles = particles_block(names, scenes, [truth["particles"] for truth in truths])
+    write_star(out / "particles.star", [optics, particles])
     return star
-
-
-def _block(name: str, columns: dict[str, Any]) -> StarBlock:
-    count = len(next(iter(columns.values())))
-    return StarBlock(name, (), tuple(() for _ in range(count))).with_columns(columns)
-
-
-def _optics(base: Scene, *, movies: bool) -> StarBlock:
-    pixel = "rlnMicrographOriginalPixelSize" if movies else "rlnMicrographPixelSize"
-    return _block(
-        "optics",
-        {
-            "rlnOpticsGroupName": ["opticsGroup1"],
-            "rlnOpticsGroup": ["1"],
-            "rlnMtfFileName": ["mtf.star"],
-            pixel: [base.pixel_size_in_angstroms],
-            "rlnVoltage": [base.voltage_in_kilovolts],
-            "rlnSphericalAberration": [base.spherical_aberration_in_millimeters],
-            "rlnAmplitudeContrast": [base.amplitude_contrast],
-        },
-    )
-
-
-def _write_mtf(path: Path, base: Scene) -> None:
-    frequency = torch.linspace(0, 0.5, 51)
-    value = detector_of(base).mtf(frequency)
-    columns = {"rlnResolutionInversePixel": frequency.tolist(), "rlnMtfValue": value.tolist()}
-    write_star(path, [_block("", columns)])
