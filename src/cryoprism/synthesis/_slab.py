@@ -35,7 +35,9 @@ from cryoprism.microscope.optics import (
 )
 from cryoprism.microscope.scattering import exit_wave, image_intensity, wave_frequency_grid
 
-from .scene import Placement, Scene, place_particles, tilt_height
+from .placement import Placement, place_population, tilt_height
+from .scene import Scene
+from .species import Population, as_population
 from .specimen import Specimen, project_specimen, slab_projections
 
 __all__ = ["LAYER_IN_ANGSTROMS", "Canvas", "Engine", "NoiseFree", "coherence_envelope", "noise_free_image"]
@@ -73,14 +75,14 @@ class NoiseFree:
 
 
 def noise_free_image(
-    scene: Scene, specimen: Specimen, engine: Engine, *, fading_end: float, ice_exposure: float
+    scene: Scene, specimen: Specimen | Population, engine: Engine, *, fading_end: float, ice_exposure: float
 ) -> NoiseFree:
     """Render everything that motion and the detector act on.
 
     Parameters
     ----------
     scene, specimen, engine
-        What is seen and how.
+        What is seen and how; a specimen is a population of one.
     fading_end
         Exposure [e/Å²] over which the particles fade on average; 0 for intact ones.
     ice_exposure
@@ -88,12 +90,15 @@ def noise_free_image(
     """
     if engine not in get_args(Engine):
         raise InputError("engine", f"'{engine}' is not known", f"Use one of {', '.join(get_args(Engine))}.")
+    population = as_population(specimen)
+    largest = population.radius_in_angstroms
     pixel = scene.pixel_size_in_angstroms
-    border = math.ceil((specimen.radius_in_angstroms + 20.0) / pixel)
+    border = math.ceil((largest + 20.0) / pixel)
     height, width = (int(scipy.fft.next_fast_len(n + 2 * border, real=True)) for n in scene.shape)
     # The canvas keeps the field's middle pixel n // 2 at its own.
     canvas = Canvas((height, width), height // 2 - scene.shape[0] // 2, width // 2 - scene.shape[1] // 2, pixel)
-    placement = place_particles(scene, specimen.radius_in_angstroms, border * pixel)
+    extra, transmission, obstacles = _obstacles(scene, canvas)
+    placement = place_population(scene, population, border * pixel, obstacles.get("carbon"))
     thickness = thickness_field(
         canvas.shape,
         pixel,
@@ -108,22 +113,22 @@ def noise_free_image(
     if len(placement):
         heights = placement.centres_in_angstroms[:, 2]
         low, high = min(low, float(heights.min())), max(high, float(heights.max()))
-    reach = 0.0 if engine == "projection" else specimen.radius_in_angstroms
+    reach = 0.0 if engine == "projection" else largest
     if len(placement) and reach:
         low, high = min(low, float(heights.min()) - reach), max(high, float(heights.max()) + reach)
     numbers = range(math.floor(low / LAYER_IN_ANGSTROMS + 0.5), math.floor(high / LAYER_IN_ANGSTROMS + 0.5) + 1)
-    extra, transmission, masks = _obstacles(scene, canvas)
     path = inelastic_mean_free_path_in_angstroms(scene.voltage_in_kilovolts)
     transmission = transmission * inelastic_transmission(thickness, path)
-    layers = _layers(scene, specimen, placement, canvas, numbers, thin=engine != "projection")
+    layers = _layers(scene, population, placement, canvas, numbers, thin=engine != "projection")
     ice = _ice_layers(scene, canvas, numbers, thickness, middle, ice_exposure)
     draw = _linear if engine == "projection" else _through_waves
     contrast, potential, signal = draw(scene, canvas, numbers, layers, ice, extra, fading_end, engine)
+    masks = {name: canvas.crop(mask, scene.shape) for name, mask in obstacles.items()}
     return NoiseFree(canvas, contrast, transmission, potential, signal, thickness, masks, placement)
 
 
 def _obstacles(scene: Scene, canvas: Canvas) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Potential [V Å], transmission and masks of all that is neither specimen nor vitreous ice."""
+    """Potential [V Å], transmission and masks on the canvas of all that is neither specimen nor vitreous ice."""
     potential, transmission = torch.zeros(canvas.shape), torch.ones(canvas.shape)
     masks: dict[str, Tensor] = {}
     area = canvas.shape[0] * canvas.shape[1] * canvas.pixel**2
@@ -169,12 +174,11 @@ def _obstacles(scene: Scene, canvas: Canvas) -> tuple[Tensor, Tensor, dict[str, 
         )
         potential, transmission = potential + film.projected_potential, transmission * film.transmission
         masks["carbon"] = film.mask
-    cropped = {name: canvas.crop(mask, scene.shape) for name, mask in masks.items()}
-    return potential, transmission, cropped
+    return potential, transmission, masks
 
 
 def _layers(
-    scene: Scene, specimen: Specimen, placement: Placement, canvas: Canvas, numbers: range, *, thin: bool
+    scene: Scene, population: Population, placement: Placement, canvas: Canvas, numbers: range, *, thin: bool
 ) -> dict[int, Tensor]:
     """Projected potential [V Å] of the particles by layer: whole, or cut into the layers they span (``thin``)."""
     layers: dict[int, Tensor] = {}
@@ -197,24 +201,34 @@ def _layers(
     rows = (whole[:, 0].long() + canvas.shape[0] // 2).tolist()
     columns = (whole[:, 1].long() + canvas.shape[1] // 2).tolist()
     heights = placement.centres_in_angstroms[:, 2]
-    if thin:
-        for i in range(len(placement)):
-            sheets, offsets = slab_projections(
-                specimen, placement.rotations[i], canvas.pixel, b_factor, (float(rest[i, 0]), float(rest[i, 1]))
-            )
-            of_layer = torch.floor((heights[i] + offsets) / LAYER_IN_ANGSTROMS + 0.5).long()
-            for number in sorted(set(of_layer.tolist())):
-                clipped = min(max(number, numbers[0]), numbers[-1])
-                add(clipped, sheets[of_layer == number].sum(0), rows[i], columns[i])
-        return layers
     home = torch.floor(heights / LAYER_IN_ANGSTROMS + 0.5).long().clamp(numbers[0], numbers[-1]).tolist()
-    for start in range(0, len(placement), 32):
-        part = slice(start, start + 32)
-        views = project_specimen(specimen, placement.rotations[part], canvas.pixel, b_factor)
-        views = shift_frames(views, rest[part, 0], rest[part, 1], canvas.pixel)
-        for i, view in enumerate(views, start):
-            add(home[i], view, rows[i], columns[i])
+    for specimen, chosen in _members(population, placement):
+        if thin:
+            for i in chosen.tolist():
+                sheets, offsets = slab_projections(
+                    specimen, placement.rotations[i], canvas.pixel, b_factor, (float(rest[i, 0]), float(rest[i, 1]))
+                )
+                of_layer = torch.floor((heights[i] + offsets) / LAYER_IN_ANGSTROMS + 0.5).long()
+                for number in sorted(set(of_layer.tolist())):
+                    clipped = min(max(number, numbers[0]), numbers[-1])
+                    add(clipped, sheets[of_layer == number].sum(0), rows[i], columns[i])
+            continue
+        for start in range(0, len(chosen), 32):
+            part = chosen[start : start + 32]
+            views = project_specimen(specimen, placement.rotations[part], canvas.pixel, b_factor)
+            views = shift_frames(views, rest[part, 0], rest[part, 1], canvas.pixel)
+            for i, view in zip(part.tolist(), views, strict=True):
+                add(home[i], view, rows[i], columns[i])
     return layers
+
+
+def _members(population: Population, placement: Placement) -> Iterator[tuple[Specimen, Tensor]]:
+    """Each conformation and the numbers of its particles, so that its volume is made once."""
+    for i, species in enumerate(population.species):
+        for j, specimen in enumerate(species.conformations):
+            chosen = torch.nonzero((placement.species == i) & (placement.conformations == j)).flatten()
+            if len(chosen):
+                yield specimen, chosen
 
 
 def _ice_layers(

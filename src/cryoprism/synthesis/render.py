@@ -28,7 +28,9 @@ from cryoprism.microscope.motion import (
 )
 
 from ._slab import Engine, NoiseFree, coherence_envelope, noise_free_image
-from .scene import Placement, Scene
+from .placement import Placement
+from .scene import Scene
+from .species import Population
 from .specimen import Specimen
 
 __all__ = ["Engine", "Particle", "Rendered", "detector_of", "motion_track", "render_micrograph", "render_movie"]
@@ -42,7 +44,12 @@ _DARKEST = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Particle:
-    """Label of one particle whose centre lies in the field: pixels from the first pixel, height along the beam [Å]."""
+    """Label of one particle whose centre lies in the field: pixels from the first pixel, height along the beam [Å].
+
+    ``species`` and ``conformation`` count from 0 (``Population.class_number`` gives ``rlnClassNumber``); ``filament``
+    (``rlnHelicalTubeID``) and ``aggregate`` count from 1, 0 means none; ``arc_position_in_angstroms`` is how far along
+    its filament the particle lies (``rlnHelicalTrackLengthAngst``).
+    """
 
     x_in_pixels: float
     y_in_pixels: float
@@ -50,6 +57,11 @@ class Particle:
     rotation: Tensor
     defocus_u_in_angstroms: float
     defocus_v_in_angstroms: float
+    species: int = 0
+    conformation: int = 0
+    filament: int = 0
+    arc_position_in_angstroms: float = 0.0
+    aggregate: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +147,7 @@ def motion_track(scene: Scene, steps: int | None = None) -> Tensor:
 
 
 def render_micrograph(
-    scene: Scene, specimen: Specimen, engine: Engine = "projection", *, poisson: Poisson = "common"
+    scene: Scene, specimen: Specimen | Population, engine: Engine = "projection", *, poisson: Poisson = "common"
 ) -> Rendered:
     """Render the sum of one exposure, as recorded without alignment of its frames.
 
@@ -144,7 +156,7 @@ def render_micrograph(
     scene
         What is seen and how.
     specimen
-        The particle.
+        The particle, or a population of several species and conformations.
     engine
         ``projection`` (linear, fast), ``multislice`` or ``rytov``.
     poisson
@@ -171,7 +183,7 @@ def render_micrograph(
 
 
 def render_movie(
-    scene: Scene, specimen: Specimen, engine: Engine = "projection", *, poisson: Poisson = "common"
+    scene: Scene, specimen: Specimen | Population, engine: Engine = "projection", *, poisson: Poisson = "common"
 ) -> Rendered:
     """Render the frames of one exposure (``counts`` is (t, y, x)); parameters as for :func:`render_micrograph`.
 
@@ -264,7 +276,7 @@ def _finish(
 
 def _labels(scene: Scene, placement: Placement) -> tuple[Particle, ...]:
     labels = []
-    for centre, rotation in zip(placement.centres_in_angstroms.tolist(), placement.rotations, strict=True):
+    for i, centre in enumerate(placement.centres_in_angstroms.tolist()):
         x = centre[0] / scene.pixel_size_in_angstroms + scene.width_in_pixels // 2
         y = centre[1] / scene.pixel_size_in_angstroms + scene.height_in_pixels // 2
         if not (0 <= x <= scene.width_in_pixels - 1 and 0 <= y <= scene.height_in_pixels - 1):
@@ -274,9 +286,14 @@ def _labels(scene: Scene, placement: Placement) -> tuple[Particle, ...]:
                 x_in_pixels=x,
                 y_in_pixels=y,
                 height_in_angstroms=centre[2],
-                rotation=rotation,
+                rotation=placement.rotations[i],
                 defocus_u_in_angstroms=scene.defocus_u_in_angstroms + centre[2],
                 defocus_v_in_angstroms=scene.defocus_v_in_angstroms + centre[2],
+                species=int(placement.species[i]),
+                conformation=int(placement.conformations[i]),
+                filament=int(placement.filaments[i]),
+                arc_position_in_angstroms=float(placement.arc_positions_in_angstroms[i]),
+                aggregate=int(placement.aggregates[i]),
             )
         )
     return tuple(labels)

@@ -13,12 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from cryoprism.core import InputError, generator_for, random_rotations
+from cryoprism.core import InputError, generator_for
 from cryoprism.microscope.optics import Lens
 
-__all__ = ["CAUSES", "Placement", "Scene", "intervene", "place_particles", "scene_from_dict", "scene_to_dict"]
+__all__ = ["CAUSES", "Scene", "intervene", "scene_from_dict", "scene_to_dict"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,81 +278,3 @@ def scene_from_dict(values: Mapping[str, Any]) -> Scene:
         raise InputError("scene", f"unknown fields {', '.join(unknown)}", f"Use some of {', '.join(sorted(known))}.")
     curve = tuple((float(f), float(v)) for f, v in values.get("detector_mtf", ()))
     return Scene(**{**values, "detector_mtf": curve})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Where the particles of a scene are.
-
-    ``centres_in_angstroms`` (n, 3) as (x, y, z) from the middle of the image (pixel n // 2) and of the slab, z along
-    the beam, the slab's tilt included; ``rotations`` (n, 3, 3) take a point of the specimen into the frame of the view.
-    """
-
-    centres_in_angstroms: Tensor
-    rotations: Tensor
-
-    def __len__(self) -> int:
-        """Return the number of particles, those beyond the edges included."""
-        return int(self.centres_in_angstroms.shape[0])
-
-
-def place_particles(scene: Scene, radius_in_angstroms: float, margin_in_angstroms: float = 0.0) -> Placement:
-    """Place spheres of the specimen's radius in the slab without collision, with uniform orientations.
-
-    Candidates come one by one, uniform over the field and its margin and over the depth that the slab leaves; one that
-    touches an earlier particle is dropped. Collisions are judged in the thinnest film, where depths are closest, so
-    that a thicker film keeps the very same particles.
-
-    Parameters
-    ----------
-    scene
-        Gives size, count, ice and tilt. The count is meant for the field itself; the margin gets particles at the same
-        density.
-    radius_in_angstroms
-        Radius of the sphere around the specimen [Å].
-    margin_in_angstroms
-        Width of the border outside of the field that also gets particles [Å].
-
-    Raises
-    ------
-    InputError
-        So many particles do not fit.
-    """
-    size = torch.tensor([scene.width_in_pixels, scene.height_in_pixels]) * scene.pixel_size_in_angstroms
-    whole = size + 2 * margin_in_angstroms
-    wanted = round(scene.particle_count * float(whole.prod() / size.prod()))
-    diameter = 2 * radius_in_angstroms
-    thinnest = min(CAUSES["ice_thickness"]["ice_thickness_in_angstroms"], scene.ice_thickness_in_angstroms)
-    tight = max(0.0, thinnest - diameter)
-    generator = scene.generator("placement")
-    kept = torch.zeros(0, 3)
-    attempts = 0
-    while kept.shape[0] < wanted and attempts < 15:
-        batch = torch.rand(max(4 * wanted, 64), 3, generator=generator) - 0.5
-        for candidate in batch:
-            point = torch.stack([candidate[0] * whole[0], candidate[1] * whole[1], candidate[2] * tight])
-            others = kept * torch.tensor([1.0, 1.0, tight])
-            if kept.shape[0] == 0 or bool(((others - point) ** 2).sum(1).min() >= diameter**2):
-                kept = torch.cat([kept, torch.stack([point[0], point[1], candidate[2]])[None]])
-            if kept.shape[0] == wanted:
-                break
-        attempts += 1
-    if kept.shape[0] < wanted:
-        most = int(0.45 * float(size.prod()) / (math.pi * radius_in_angstroms**2))
-        raise InputError(
-            "scene.particle_count",
-            f"{scene.particle_count} particles of radius {radius_in_angstroms:.0f} Å do not fit without touching",
-            f"Ask for about {most} or fewer, or a larger field.",
-        )
-    depth = max(0.0, scene.ice_thickness_in_angstroms - diameter)
-    x, y = kept[:, 0], kept[:, 1]
-    z = kept[:, 2] * depth + tilt_height(scene, y, x)
-    rotations = random_rotations(kept.shape[0], scene.generator("orientation"))
-    return Placement(centres_in_angstroms=torch.stack([x, y, z], -1), rotations=rotations)
-
-
-def tilt_height(scene: Scene, y: Tensor, x: Tensor) -> Tensor:
-    """Height [Å] of the slab's middle along the beam at (y, x) [Å]: tan(tilt) × distance from the tilt axis."""
-    axis = math.radians(scene.tilt_axis_in_degrees)
-    distance = math.cos(axis) * y - math.sin(axis) * x
-    return math.tan(math.radians(scene.tilt_in_degrees)) * distance

@@ -25,11 +25,22 @@ from cryoprism.microscope.scattering import project_volume
 
 from .phantom import Phantom
 
-__all__ = ["Specimen", "project_specimen", "slab_projections", "specimen_from_file", "specimen_from_phantom"]
+__all__ = [
+    "Specimen",
+    "enclosed_mass_in_kilodaltons",
+    "project_specimen",
+    "resample",
+    "slab_projections",
+    "specimen_from_file",
+    "specimen_from_phantom",
+    "specimens_from_file",
+]
 
 _MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
 _STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
 _MARGIN_IN_ANGSTROMS = 8.0
+# A particle that fills more of its box than this has a wrong voxel size or mass.
+_FULLEST_BOX = 0.5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,6 +63,8 @@ class Specimen:
         Of ``density``.
     takes_scene_b_factor
         Whether the scene's specimen B-factor counts (phantoms), or the atoms' own (files).
+    resolution_in_angstroms
+        Coarsened by the Gaussian exp(-(k d)²) of this resolution d, as a map at that resolution looks; 0 for none.
     """
 
     name: str
@@ -61,6 +74,12 @@ class Specimen:
     density: Tensor | None = None
     voxel_size_in_angstroms: float = 0.0
     takes_scene_b_factor: bool = False
+    resolution_in_angstroms: float = 0.0
+
+    @property
+    def reach_in_angstroms(self) -> float:
+        """Half of the box [Å] that holds the particle with what its resolution spreads around it."""
+        return self.radius_in_angstroms + _MARGIN_IN_ANGSTROMS + 0.5 * self.resolution_in_angstroms
 
 
 def specimen_from_phantom(made: Phantom) -> Specimen:
@@ -81,70 +100,152 @@ def specimen_from_phantom(made: Phantom) -> Specimen:
 
 
 def specimen_from_file(
-    path: str | os.PathLike[str], *, assembly: str | None = None, molecular_mass_in_kilodaltons: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    assembly: str | None = None,
+    molecular_mass_in_kilodaltons: float | None = None,
+    contour: float | None = None,
+    symmetry: str = "C1",
+    resolution_in_angstroms: float = 0.0,
+    voxel_size_in_angstroms: float | None = None,
 ) -> Specimen:
-    """Read a specimen from a structure (PDB, mmCIF) or a map (MRC, CCP4).
+    """Read a specimen from a map or from the first model of a structure; see :func:`specimens_from_file`."""
+    return specimens_from_file(
+        path,
+        assembly=assembly,
+        molecular_mass_in_kilodaltons=molecular_mass_in_kilodaltons,
+        contour=contour,
+        symmetry=symmetry,
+        resolution_in_angstroms=resolution_in_angstroms,
+        voxel_size_in_angstroms=voxel_size_in_angstroms,
+        _first_only=True,
+    )[0]
+
+
+def specimens_from_file(
+    path: str | os.PathLike[str],
+    *,
+    assembly: str | None = None,
+    molecular_mass_in_kilodaltons: float | None = None,
+    contour: float | None = None,
+    symmetry: str = "C1",
+    resolution_in_angstroms: float = 0.0,
+    voxel_size_in_angstroms: float | None = None,
+    _first_only: bool = False,
+) -> tuple[Specimen, ...]:
+    """Read specimens from a structure (PDB, mmCIF; one for each model) or a map (MRC, CCP4).
 
     Parameters
     ----------
     path
-        The file; its suffix decides. Waters are left out, hydrogens that a structure lacks are added on average.
+        The file; its suffix decides. Waters are left out, hydrogens that a structure lacks are added on average. The
+        models of a file keep their common frame, centred on the first.
     assembly
         Biological assembly of a structure, as in ``formats.read_structure``.
-    molecular_mass_in_kilodaltons
-        Needed for a map: it sets the map's scale and offset.
+    molecular_mass_in_kilodaltons, contour
+        One of them is needed for a map, and sets its scale and offset: the mass, or the level that encloses the
+        molecule.
+    symmetry
+        Point group, a label.
+    resolution_in_angstroms
+        Make it as coarse as this; 0 leaves it as it is.
+    voxel_size_in_angstroms
+        Of a map, where its header is wrong.
 
     Raises
     ------
     InputError
-        Unknown suffix, unreadable file, or a map without its mass.
+        Unknown suffix, unreadable file, a map without voxel size or with one that its mass does not allow, or without
+        mass and contour.
     """
     file = Path(path)
+    if not (math.isfinite(resolution_in_angstroms) and resolution_in_angstroms >= 0):
+        raise InputError("resolution", f"is {resolution_in_angstroms} Å", "Give a resolution in Å, or 0 for none.")
     suffixes = [s.lower() for s in file.suffixes[-2:]]
     if any(s in _STRUCTURE_SUFFIXES for s in suffixes):
-        return _from_structure(file, assembly)
+        return _from_structure(file, assembly, symmetry, resolution_in_angstroms, first_only=_first_only)
     if not any(s in _MAP_SUFFIXES for s in suffixes):
         known = ", ".join((*_STRUCTURE_SUFFIXES, *_MAP_SUFFIXES))
         raise InputError(file, "is neither a structure nor a map by its name", f"Give a file ending in one of {known}.")
-    if molecular_mass_in_kilodaltons is None:
+    if molecular_mass_in_kilodaltons is None and contour is None:
         raise InputError(
             file, "a map without a molecular mass has no scale", "Give the particle's mass in kDa (--mass)."
         )
+    if molecular_mass_in_kilodaltons is not None and contour is not None:
+        raise InputError(file, "was given both a mass and a contour", "Give one of them.")
     from cryoprism.formats.maps import read_map
 
-    volume = read_map(file)
+    volume = read_map(file, voxel_size_in_angstroms)
+    voxel = volume.voxel_size_in_angstroms
+    mass = molecular_mass_in_kilodaltons
+    if mass is None:
+        mass = enclosed_mass_in_kilodaltons(volume.data, voxel, contour if contour is not None else 0.0)
+    filled = 1210.0 * mass / (volume.data.numel() * voxel**3)
+    if filled > _FULLEST_BOX:
+        raise InputError(
+            file,
+            f"at {voxel:g} Å per voxel a particle of {mass:g} kDa would take {100 * filled:.0f} % of the box",
+            "Check the mass, and give the voxel size if the header's is wrong.",
+        )
     density = potential_from_map(
         volume.data,
-        volume.voxel_size_in_angstroms,
-        molecular_mass_in_daltons=1000.0 * molecular_mass_in_kilodaltons,
+        voxel,
+        molecular_mass_in_daltons=None if contour is not None else 1000.0 * mass,
+        threshold=contour,
     )
-    side = max(density.shape)
-    cube = _centre_pad(density, side)
-    return Specimen(
+    cube = _centre_pad(density, max(density.shape))
+    specimen = Specimen(
         name=file.stem,
-        radius_in_angstroms=_map_radius(cube, volume.voxel_size_in_angstroms),
+        radius_in_angstroms=_map_radius(cube, voxel),
+        symmetry=symmetry,
         density=cube,
-        voxel_size_in_angstroms=volume.voxel_size_in_angstroms,
+        voxel_size_in_angstroms=voxel,
+        resolution_in_angstroms=resolution_in_angstroms,
     )
+    return (specimen,)
 
 
-def _from_structure(file: Path, assembly: str | None) -> Specimen:
+def enclosed_mass_in_kilodaltons(density: Tensor, voxel_size_in_angstroms: float, contour: float) -> float:
+    """Mass [kDa] of protein that fills the volume above a contour of a map, 1.21 Å³ per Da (Harpaz et al. 1994).
+
+    Good to about a fifth at the contour that depositors recommend; a map blurred to 20 Å encloses more.
+    """
+    return float((density > contour).sum()) * voxel_size_in_angstroms**3 / 1210.0
+
+
+def _from_structure(
+    file: Path, assembly: str | None, symmetry: str, resolution: float, *, first_only: bool
+) -> tuple[Specimen, ...]:
     from cryoprism.formats.structures import read_structure
 
     atoms = read_structure(file, assembly, include_waters=False)
-    known = (atoms.atomic_numbers > 0) & (atoms.models == 0)
-    atoms = atoms.select(known)
-    centre = atoms.positions_in_angstroms.mean(0)
-    explicit = bool((atoms.atomic_numbers == 1).any())
-    model = AtomicModel(
-        positions_in_angstroms=atoms.positions_in_angstroms - centre,
-        atomic_numbers=atoms.atomic_numbers,
-        b_factors_in_square_angstroms=atoms.b_factors_in_square_angstroms,
-        occupancies=atoms.occupancies,
-        hydrogens=0.0 if explicit else average_hydrogens(atoms.atomic_numbers),
-    )
-    radius = float(model.positions_in_angstroms.norm(dim=1).max()) + 1.5
-    return Specimen(name=file.stem, radius_in_angstroms=radius, model=model)
+    atoms = atoms.select(atoms.atomic_numbers > 0)
+    if not len(atoms):
+        raise InputError(file, "holds no atoms but water and unknown ones", "Give a structure with known elements.")
+    numbers = sorted(set(atoms.models.tolist()))
+    centre = None
+    found = []
+    for number in numbers[:1] if first_only else numbers:
+        chosen = atoms.select(atoms.models == number) if len(numbers) > 1 else atoms
+        centre = chosen.positions_in_angstroms.mean(0) if centre is None else centre
+        explicit = bool((chosen.atomic_numbers == 1).any())
+        model = AtomicModel(
+            positions_in_angstroms=chosen.positions_in_angstroms - centre,
+            atomic_numbers=chosen.atomic_numbers,
+            b_factors_in_square_angstroms=chosen.b_factors_in_square_angstroms,
+            occupancies=chosen.occupancies,
+            hydrogens=0.0 if explicit else average_hydrogens(chosen.atomic_numbers),
+        )
+        found.append(
+            Specimen(
+                name=file.stem if len(numbers) == 1 or first_only else f"{file.stem}-{number + 1}",
+                radius_in_angstroms=float(model.positions_in_angstroms.norm(dim=1).max()) + 1.5,
+                symmetry=symmetry,
+                model=model,
+                resolution_in_angstroms=resolution,
+            )
+        )
+    return tuple(found)
 
 
 def _centre_pad(volume: Tensor, side: int) -> Tensor:
@@ -164,11 +265,10 @@ def _map_radius(density: Tensor, voxel: float) -> float:
     return float(radius[order][int(torch.searchsorted(share, 0.995 * share[-1]))])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _volume(specimen: Specimen, voxel: float, resolution: float, b_factor: float) -> Tensor:
     """Potential [V] in an even cube, without anything finer than ``resolution`` [Å]."""
-    reach = specimen.radius_in_angstroms + _MARGIN_IN_ANGSTROMS
-    side = 2 * int(scipy.fft.next_fast_len(math.ceil(reach / voxel)))
+    side = 2 * int(scipy.fft.next_fast_len(math.ceil(specimen.reach_in_angstroms / voxel)))
     if specimen.model is not None:
         model = specimen.model
         if specimen.takes_scene_b_factor:
@@ -181,11 +281,14 @@ def _volume(specimen: Specimen, voxel: float, resolution: float, b_factor: float
             )
         volume = potential_from_atoms(model, voxel, shape=(side, side, side), center=False, solvent=Solvent())
     elif specimen.density is not None:
-        volume = _resample(specimen.density, specimen.voxel_size_in_angstroms, voxel, side)
+        volume = resample(specimen.density, specimen.voxel_size_in_angstroms, voxel, side)
     else:
         raise InputError("specimen", f"'{specimen.name}' has neither atoms nor a map", "Give one of them.")
-    spectrum = torch.fft.rfftn(volume)
-    limited: Tensor = torch.fft.irfftn(spectrum * (_radius3(side, voxel) <= 1.0 / resolution), s=(side,) * 3)
+    radius = _radius3(side, voxel)
+    spectrum = torch.fft.rfftn(volume) * (radius <= 1.0 / resolution)
+    if specimen.resolution_in_angstroms > 0:
+        spectrum = spectrum * torch.exp(-((radius * specimen.resolution_in_angstroms) ** 2))
+    limited: Tensor = torch.fft.irfftn(spectrum, s=(side,) * 3)
     return limited
 
 
@@ -195,7 +298,7 @@ def _radius3(side: int, voxel: float) -> Tensor:
     return radius
 
 
-def _resample(density: Tensor, old: float, new: float, side: int) -> Tensor:
+def resample(density: Tensor, old: float, new: float, side: int) -> Tensor:
     """Resample a cube to another voxel by trilinear interpolation of a copy limited to the coarser Nyquist."""
     n = density.shape[0]
     smooth = torch.fft.irfftn(torch.fft.rfftn(density) * (_radius3(n, old) < 0.5 / max(old, new)), s=(n,) * 3)
@@ -215,7 +318,7 @@ def project_specimen(
     return project_volume(volume, rotations, pixel)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _interpolation_volume(specimen: Specimen, pixel: float, b_factor: float) -> tuple[Tensor, float]:
     """Volume 1.5 times finer than the pixel, sharpened by what trilinear interpolation will take away (1 / sinc²)."""
     voxel = pixel / 1.5
@@ -258,7 +361,7 @@ def slab_projections(
     pixel = pixel_size_in_angstroms
     volume, voxel = _interpolation_volume(specimen, pixel, b_factor_in_square_angstroms)
     n = volume.shape[0]
-    side = 2 * math.ceil((specimen.radius_in_angstroms + _MARGIN_IN_ANGSTROMS) / pixel)
+    side = 2 * math.ceil(specimen.reach_in_angstroms / pixel)
     spacing = 2 * pixel
     count = 2 * math.ceil(specimen.radius_in_angstroms / spacing) + 1
     z = (torch.arange(count) - count // 2) * spacing
