@@ -7,21 +7,22 @@ faster to give each particle a box of its own, large enough for what its CTF del
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import scipy.fft
 import torch
 from torch import Tensor
 
-from cryoprism.core import InputError, frequency_grid, interaction_constant, irfft2, rfft2
+from cryoprism.core import frequency_grid, interaction_constant, irfft2, rfft2
 from cryoprism.microscope.dose import damage_envelope
 from cryoprism.microscope.motion import b_factor_envelope, jitter_envelope, track_transfer
 from cryoprism.microscope.optics import contrast_transfer
 
 from ._slab import coherence_envelope
+from .placement import Placement
 from .render import detector_of, motion_track
-from .scene import Placement, Scene
+from .scene import Scene
+from .species import Population, as_population
 from .specimen import Specimen, project_specimen
 
 __all__ = ["RadialCorrection", "particle_contrast", "particle_envelope"]
@@ -67,8 +68,7 @@ def particle_envelope(scene: Scene, ky: Tensor, kx: Tensor) -> Tensor:
 
 def particle_contrast(
     scene: Scene,
-    specimens: Sequence[Specimen],
-    kinds: Tensor,
+    specimen: Specimen | Population,
     placement: Placement,
     *,
     finest_in_angstroms: float = 0.0,
@@ -83,27 +83,21 @@ def particle_contrast(
     ----------
     scene
         Optics, envelopes, size.
-    specimens, kinds
-        What there is, and which of them (n,) each particle is.
+    specimen
+        Who the particles are.
     placement
         Where they are; particles beyond the edge reach into the field.
     finest_in_angstroms
         Detail finer than this is left out, which makes the boxes smaller; 0 for all up to Nyquist.
     correction
         Of the radial amplitudes of all specimens.
-
-    Raises
-    ------
-    InputError
-        Fewer kinds than particles.
     """
-    if kinds.shape[0] != len(placement):
-        raise InputError("kinds", f"{kinds.shape[0]} for {len(placement)} particles", "Give one for each.")
     image = torch.zeros(scene.shape)
-    for index, specimen in enumerate(specimens):
-        members = torch.nonzero(kinds == index)[:, 0]
-        if len(members):
-            _add(image, scene, specimen, placement, members, finest_in_angstroms, correction)
+    for s, species in enumerate(as_population(specimen).species):
+        for c, conformation in enumerate(species.conformations):
+            members = torch.nonzero((placement.species == s) & (placement.conformations == c))[:, 0]
+            if len(members):
+                _add(image, scene, conformation, placement, members, finest_in_angstroms, correction)
     return image
 
 

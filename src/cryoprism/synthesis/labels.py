@@ -15,6 +15,7 @@ from cryoprism.formats.star import StarBlock, write_star
 
 from .render import Particle, detector_of
 from .scene import Scene
+from .species import Population
 
 __all__ = [
     "micrograph_ctf",
@@ -65,8 +66,8 @@ def micrograph_ctf(scenes: Sequence[Scene]) -> dict[str, list[float]]:
     }
 
 
-def particle_record(particle: Particle) -> dict[str, Any]:
-    """Return a label as JSON values, angles as RELION's Euler angles."""
+def particle_record(particle: Particle, population: Population | None = None) -> dict[str, Any]:
+    """Return a label as JSON values, angles as RELION's Euler angles; the population numbers conformations."""
     rot, tilt, psi = (float(angle) for angle in matrix_to_euler(particle.rotation))
     return {
         "x_in_pixels": particle.x_in_pixels,
@@ -77,33 +78,43 @@ def particle_record(particle: Particle) -> dict[str, Any]:
         "psi_in_degrees": psi,
         "defocus_u_in_angstroms": particle.defocus_u_in_angstroms,
         "defocus_v_in_angstroms": particle.defocus_v_in_angstroms,
+        "species": particle.species,
+        "conformation": particle.conformation,
+        "class_number": 1 if population is None else population.class_number(particle.species, particle.conformation),
+        "filament": particle.filament,
+        "arc_position_in_angstroms": particle.arc_position_in_angstroms,
+        "aggregate": particle.aggregate,
     }
 
 
 def particles_block(
     names: Sequence[str], scenes: Sequence[Scene], particles: Sequence[Sequence[Mapping[str, Any]]]
 ) -> StarBlock:
-    """Return the table of all particles: coordinates, Euler angles, own defocus.
+    """Return the table of all particles: coordinates, Euler angles, own defocus, conformation, filament.
 
     ``particles`` holds the records of each micrograph, in the order of ``names`` and ``scenes``.
     """
     rows = [(name, scene, p) for name, scene, some in zip(names, scenes, particles, strict=True) for p in some]
-    return star_block(
-        "particles",
-        {
-            "rlnMicrographName": [name for name, _, _ in rows],
-            "rlnCoordinateX": [p["x_in_pixels"] for _, _, p in rows],
-            "rlnCoordinateY": [p["y_in_pixels"] for _, _, p in rows],
-            "rlnAngleRot": [p["rot_in_degrees"] for _, _, p in rows],
-            "rlnAngleTilt": [p["tilt_in_degrees"] for _, _, p in rows],
-            "rlnAnglePsi": [p["psi_in_degrees"] for _, _, p in rows],
-            "rlnDefocusU": [p["defocus_u_in_angstroms"] for _, _, p in rows],
-            "rlnDefocusV": [p["defocus_v_in_angstroms"] for _, _, p in rows],
-            "rlnDefocusAngle": [scene.astigmatism_angle_in_degrees for _, scene, _ in rows],
-            "rlnPhaseShift": [scene.phase_shift_in_degrees for _, scene, _ in rows],
-            "rlnOpticsGroup": ["1"] * len(rows),
-        },
-    )
+    columns: dict[str, Any] = {
+        "rlnMicrographName": [name for name, _, _ in rows],
+        "rlnCoordinateX": [p["x_in_pixels"] for _, _, p in rows],
+        "rlnCoordinateY": [p["y_in_pixels"] for _, _, p in rows],
+        "rlnAngleRot": [p["rot_in_degrees"] for _, _, p in rows],
+        "rlnAngleTilt": [p["tilt_in_degrees"] for _, _, p in rows],
+        "rlnAnglePsi": [p["psi_in_degrees"] for _, _, p in rows],
+        "rlnDefocusU": [p["defocus_u_in_angstroms"] for _, _, p in rows],
+        "rlnDefocusV": [p["defocus_v_in_angstroms"] for _, _, p in rows],
+        "rlnDefocusAngle": [scene.astigmatism_angle_in_degrees for _, scene, _ in rows],
+        "rlnPhaseShift": [scene.phase_shift_in_degrees for _, scene, _ in rows],
+        "rlnOriginXAngst": [0.0] * len(rows),
+        "rlnOriginYAngst": [0.0] * len(rows),
+        "rlnClassNumber": [p["class_number"] for _, _, p in rows],
+        "rlnOpticsGroup": ["1"] * len(rows),
+    }
+    if any(p["filament"] for _, _, p in rows):
+        columns["rlnHelicalTubeID"] = [p["filament"] for _, _, p in rows]
+        columns["rlnHelicalTrackLengthAngst"] = [p["arc_position_in_angstroms"] for _, _, p in rows]
+    return star_block("particles", columns)
 
 
 def write_mtf(path: Path, base: Scene) -> None:

@@ -26,7 +26,8 @@ from cryoprism.microscope.optics import contrast_transfer
 
 from .exposure import RadialCorrection, particle_contrast
 from .noise import NoiseFit, add_noise, fit_noise, power_spectrum, spectrum_on
-from .scene import Placement, Scene
+from .placement import Placement
+from .scene import Scene
 from .specimen import Specimen, project_specimen
 
 __all__ = ["Exemplar", "MatchedMicrograph", "SessionMatch", "draw_exposure", "match_session", "noise_for", "scene_of"]
@@ -139,8 +140,9 @@ def scene_of(exemplar: Exemplar, pixel_size_in_angstroms: float) -> tuple[Scene,
         source_semi_angle_in_milliradians=0.0,
         focal_spread_in_angstroms=0.0,
         detector_blur_in_pixels=-1.0,
-        **({} if known is None else {"exposure_in_electrons_per_square_angstrom": known}),
     )
+    if known is not None:
+        scene = replace(scene, exposure_in_electrons_per_square_angstrom=known)
     from cryoprism.causes.model import B_UNIT
 
     deviations = {
@@ -249,8 +251,7 @@ def _clean(scene: Scene, specimen: Specimen, xy: Tensor, seed: int, correction: 
     """Contrast of particles at given places in random orientations."""
     generator = generator_for(seed, scene.name, "twin")
     placement = _centred_placement(xy, scene, generator)
-    kinds = torch.zeros(len(placement), dtype=torch.long)
-    return particle_contrast(scene, [specimen], kinds, placement, correction=correction)
+    return particle_contrast(scene, specimen, placement, correction=correction)
 
 
 class _Centring:

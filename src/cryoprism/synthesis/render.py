@@ -33,7 +33,16 @@ from .scene import Scene
 from .species import Population
 from .specimen import Specimen
 
-__all__ = ["Engine", "Particle", "Rendered", "detector_of", "motion_track", "render_micrograph", "render_movie"]
+__all__ = [
+    "Engine",
+    "Particle",
+    "Rendered",
+    "detector_of",
+    "motion_track",
+    "particle_labels",
+    "render_micrograph",
+    "render_movie",
+]
 
 Poisson = Literal["common", "exact"]
 
@@ -270,11 +279,12 @@ def _finish(
         masks=masks,
         ice_thickness=canvas.crop(static.thickness, scene.shape),
         track=track,
-        particles=_labels(scene, static.placement),
+        particles=particle_labels(scene, static.placement),
     )
 
 
-def _labels(scene: Scene, placement: Placement) -> tuple[Particle, ...]:
+def particle_labels(scene: Scene, placement: Placement) -> tuple[Particle, ...]:
+    """Return the labels of the particles whose centres lie in the field."""
     labels = []
     for i, centre in enumerate(placement.centres_in_angstroms.tolist()):
         x = centre[0] / scene.pixel_size_in_angstroms + scene.width_in_pixels // 2

@@ -1,0 +1,85 @@
+"""A matched session on disk: numbers as JSON and spectra beside them; workers and later runs need no micrographs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from cryoprism.core import InputError
+
+from .exposure import RadialCorrection
+from .labels import write_json
+from .matching import MatchedMicrograph, SessionMatch
+from .noise import NoiseFit
+from .scene import scene_from_dict, scene_to_dict
+
+__all__ = ["read_match", "write_match"]
+
+_SCHEMA = "cryoprism-match-1"
+_NUMBERS = "match.json"
+_SPECTRA = "spectra.safetensors"
+
+
+def write_match(folder: Path, match: SessionMatch) -> None:
+    """Write ``match.json`` and ``spectra.safetensors`` into a folder; the numbers last, so that they vouch for both."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"frequency": match.correction.frequency, "factor": match.correction.factor}
+    entries: list[dict[str, Any]] = []
+    for number, one in enumerate(match.micrographs):
+        tensors[f"power{number}"], tensors[f"ice{number}"] = one.noise.power, one.ice_power
+        noise = asdict(one.noise)
+        del noise["power"]
+        entries.append(
+            {
+                "name": one.name,
+                "scene": scene_to_dict(one.scene),
+                "deviations": one.deviations,
+                "density_in_inverse_square_micrometers": one.density_in_inverse_square_micrometers,
+                "noise": {key: None if value == float("inf") else value for key, value in noise.items()},
+                "agreement": one.agreement,
+            }
+        )
+    partial = folder / f".{_SPECTRA}.partial"
+    save_file({name: value.contiguous() for name, value in tensors.items()}, str(partial))
+    partial.replace(folder / _SPECTRA)
+    correction = {
+        "frequency_in_inverse_angstroms": match.correction.frequency.tolist(),
+        "factor": match.correction.factor.tolist(),
+    }
+    write_json(folder / _NUMBERS, {"schema": _SCHEMA, "correction": correction, "micrographs": entries})
+
+
+def read_match(folder: Path) -> SessionMatch:
+    """Read what :func:`write_match` wrote.
+
+    Raises
+    ------
+    InputError
+        The files are not there or not whole.
+    """
+    try:
+        numbers = json.loads((folder / _NUMBERS).read_text(encoding="utf-8"))
+        tensors = load_file(str(folder / _SPECTRA))
+        micrographs = []
+        for number, entry in enumerate(numbers["micrographs"]):
+            noise = dict(entry["noise"])
+            noise["electrons"] = float("inf") if noise["electrons"] is None else noise["electrons"]
+            micrographs.append(
+                MatchedMicrograph(
+                    name=entry["name"],
+                    scene=scene_from_dict(entry["scene"]),
+                    deviations=entry["deviations"],
+                    density_in_inverse_square_micrometers=entry["density_in_inverse_square_micrometers"],
+                    noise=NoiseFit(power=tensors[f"power{number}"], **noise),
+                    ice_power=tensors[f"ice{number}"],
+                    agreement=entry["agreement"],
+                )
+            )
+        correction = RadialCorrection(tensors["frequency"], tensors["factor"])
+    except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        raise InputError(folder, f"holds no whole matched session ({error})", "Match the session again.") from error
+    return SessionMatch(micrographs=tuple(micrographs), correction=correction)
