@@ -33,6 +33,7 @@ __all__ = [
     "slab_projections",
     "specimen_from_file",
     "specimen_from_phantom",
+    "specimen_volume",
     "specimens_from_file",
 ]
 
@@ -307,6 +308,14 @@ def resample(density: Tensor, old: float, new: float, side: int) -> Tensor:
     z, y, x = torch.meshgrid(at, at, at, indexing="ij")
     grid = torch.stack([x, y, z], -1)[None]
     return grid_sample(smooth[None, None].float(), grid, mode="bilinear", align_corners=False)[0, 0]
+
+
+def specimen_volume(
+    specimen: Specimen, voxel_size_in_angstroms: float, b_factor_in_square_angstroms: float = 0.0
+) -> Tensor:
+    """Potential against ice [V] (side, side, side) at a voxel size, its centre at side // 2, without aliasing."""
+    voxel = voxel_size_in_angstroms
+    return _volume(specimen, voxel, 2 * voxel, b_factor_in_square_angstroms).clone()
 
 
 def project_specimen(

@@ -1,0 +1,182 @@
+"""Real micrographs to match: mended, their causes estimated, picked with the specimen's own views."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cryoprism.causes import Estimate
+from cryoprism.core import InputError, generator_for
+from cryoprism.formats import Catalogue, MicrographRecord, OpticsGroup, Volume, read_catalogue, write_map
+from cryoprism.particles import find_duplicates
+from cryoprism.restoration import LABELS, replace_defects
+from cryoprism.synthesis import Exemplar, Population, specimen_volume
+
+from ._analysis import Task, analyse, load_micrograph
+from ._config import RestoreConfig
+from ._coordinates import session_coordinates
+from ._jobs import Job
+from ._parallel import Failure, map_items
+from ._particle_configs import PickConfig
+from ._progress import progress
+from ._synthesis_configs import SynthesizeConfig
+from .pick_session import pick_session
+
+__all__ = ["exemplars_of", "require_one_session"]
+
+log = logging.getLogger("cryoprism")
+
+_TWICE_IN_ANGSTROMS = 20.0
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """A real micrograph and what one look at it told."""
+
+    image: Tensor
+    estimate: Estimate
+    ordinary: Tensor
+
+
+def require_one_session(config: SynthesizeConfig) -> tuple[Catalogue, float]:
+    """Read the catalogue of real micrographs; they must have one pixel size [Å].
+
+    Raises
+    ------
+    InputError
+        There are none, or their pixel sizes differ.
+    """
+    source = config.match[0] if len(config.match) == 1 else list(config.match)
+    catalogue = read_catalogue(
+        source,
+        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
+        voltage_in_kilovolts=config.voltage_in_kilovolts,
+        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
+        amplitude_contrast=config.amplitude_contrast,
+    )
+    if not len(catalogue):
+        raise InputError("--match", f"{config.match[0]} names no micrographs", "Give at least one real micrograph.")
+    sizes = sorted({catalogue.optics_of(record).pixel_size_in_angstroms for record in catalogue})
+    if sizes[-1] - sizes[0] > 1e-4 * sizes[0]:
+        listed = ", ".join(f"{size:g}" for size in sizes)
+        raise InputError(
+            "--match",
+            f"the micrographs have pixel sizes of {listed} Å",
+            "Match one session at a time: give micrographs of one pixel size.",
+        )
+    return catalogue, sizes[0]
+
+
+def exemplars_of(
+    config: SynthesizeConfig, catalogue: Catalogue, pixel: float, population: Population, job: Job
+) -> list[Exemplar]:
+    """Look at the real micrographs and find their particles.
+
+    Raises
+    ------
+    InputError
+        None can be used, or coordinates are missing.
+    """
+    records = _chosen(catalogue, config.exemplars)
+    settings = RestoreConfig(inputs=config.match, seed=config.seed)
+    tasks = [Task(record, catalogue.optics_of(record), settings, None) for record in records]
+    looked: dict[str, _Looked] = {}
+    with progress("Looking at real micrographs", len(tasks)) as step:
+        names = [record.name for record in records]
+        results = map_items(_look, tasks, config.workers, names=names, keep_going=True, on_result=step)
+        for record, result in zip(records, results, strict=True):
+            if isinstance(result, Failure):
+                log.error("%s: left out: %s", record.name, result.error)
+            else:
+                looked[record.name] = result
+    if not looked:
+        raise InputError("--match", f"none of {len(records)} micrographs could be used", "See the errors above.")
+    usable = [record for record in records if record.name in looked]
+    picks = _picks(config, usable, catalogue, pixel, population, job)
+    return [
+        Exemplar(
+            name=record.name,
+            image=looked[record.name].image,
+            estimate=looked[record.name].estimate,
+            xy_in_pixels=picks[record.name],
+            weight=looked[record.name].ordinary,
+        )
+        for record in usable
+    ]
+
+
+def _chosen(catalogue: Catalogue, most: int) -> list[MicrographRecord]:
+    """Evenly over the session, so that its drift in time is in it."""
+    records = list(catalogue.micrographs)
+    if len(records) <= most:
+        return records
+    return [records[round(i * (len(records) - 1) / max(1, most - 1))] for i in range(most)]
+
+
+def _look(task: Task) -> _Looked:
+    image = load_micrograph(task)
+    found = analyse(task)
+    defects = found.all_defects().mask
+    if bool(defects.any()):
+        image = replace_defects(image, defects, generator_for(task.config.seed, "defects", task.record.name))
+    labels = found.artefacts.full_labels()
+    foreign = (labels == LABELS["contamination"]) | (labels == LABELS["carbon"])
+    return _Looked(image, found.estimate, 1.0 - foreign.float())
+
+
+def _picks(
+    config: SynthesizeConfig,
+    records: list[MicrographRecord],
+    catalogue: Catalogue,
+    pixel: float,
+    population: Population,
+    job: Job,
+) -> dict[str, Tensor]:
+    if config.coordinates is not None:
+        return _read(config.coordinates, records, pixel)
+    folder = job.folder("match")
+    reference = folder / "reference.mrc"
+    largest = max(
+        (c for one in population.species for c in one.conformations), key=lambda specimen: specimen.radius_in_angstroms
+    )
+    write_map(reference, Volume(specimen_volume(largest, pixel), pixel))
+    settings = PickConfig(
+        inputs=tuple(str(record.path) for record in records),
+        output=folder / "picks",
+        overwrite=True,
+        method="template",
+        reference=reference,
+        symmetry=config.symmetry,
+        diameter_in_angstroms=config.diameter_in_angstroms or 2 * population.radius_in_angstroms,
+        pictures=False,
+        workers=config.workers,
+        seed=config.seed,
+        **_lens(catalogue.optics_of(records[0])),
+    )
+    pick_session(settings)
+    return _read(folder / "picks" / "coordinates", records, pixel)
+
+
+def _read(source: Path, records: Sequence[MicrographRecord], pixel: float) -> dict[str, Tensor]:
+    """Coordinates (n, 2) [px] of each micrograph, without those that mark a particle twice."""
+    found = session_coordinates(source, records)
+    picks = {}
+    for record in records:
+        xy = found[record.name].xy_in_pixels if record.name in found else torch.zeros(0, 2, dtype=torch.float64)
+        twice = find_duplicates(xy * pixel, _TWICE_IN_ANGSTROMS)
+        picks[record.name] = xy[~twice]
+    return picks
+
+
+def _lens(optics: OpticsGroup) -> dict[str, float]:
+    return {
+        "pixel_size_in_angstroms": optics.pixel_size_in_angstroms,
+        "voltage_in_kilovolts": optics.voltage_in_kilovolts,
+        "spherical_aberration_in_millimeters": optics.spherical_aberration_in_millimeters,
+        "amplitude_contrast": optics.amplitude_contrast,
+    }

@@ -1,0 +1,113 @@
+"""Configuration of ``cryoprism synthesize``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cryoprism.core import InputError
+
+from ._config import Inputs, JobConfig, PointGroup
+
+__all__ = ["SynthesizeConfig"]
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float | str) else value
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
+
+
+class SynthesizeConfig(JobConfig):
+    """Everything that decides what ``cryoprism synthesize`` makes."""
+
+    #: Every micrograph has draws of its own, so that a set can grow.
+    bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {"count", "match"}
+    named_files: ClassVar[frozenset[str]] = frozenset({"match", "maps"})
+    options: ClassVar[dict[str, str]] = {
+        **JobConfig.options,
+        "maps": "--map",
+        "shares": "--share",
+        "mass_in_kilodaltons": "--mass",
+        "lowpass_in_angstroms": "--lowpass",
+        "diameter_in_angstroms": "--diameter",
+        "masks_folder": "--masks",
+        "particles_per_micrograph": "--particles",
+        "ice_thickness_in_angstroms": "--ice-thickness",
+        "width_in_pixels": "--width",
+        "height_in_pixels": "--height",
+        "pixel_size_in_angstroms": "--pixel-size",
+        "voltage_in_kilovolts": "--voltage",
+        "spherical_aberration_in_millimeters": "--spherical-aberration",
+        "preferred_views": "--preferred-view",
+        "view_share": "--preferred-share",
+        "view_concentration": "--preferred-concentration",
+        "filament_length_in_angstroms": "--filament-length",
+    }
+
+    maps: Inputs = Field(
+        min_length=1, description="Map, PDB or mmCIF file of each species; conformations of one joined by commas."
+    )
+    match: Inputs = Field(min_length=1, description="Real micrographs to match: a STAR or .cs file, folder or images.")
+    count: int = Field(10, ge=1, le=1_000_000, description="Synthetic micrographs.")
+    shares: Numbers = Field((), description="Share of each species by number; equal if absent.")
+    morph: int = Field(0, ge=0, le=100, description="States between the two conformations of a species.")
+    assembly: str | None = Field(None, description="Biological assembly of structure files.")
+    mass_in_kilodaltons: float | None = Field(
+        None, gt=0, le=1e6, description="Mass of a map's particle [kDa]; from the volume at --contour if absent."
+    )
+    contour: float | None = Field(None, description="Contour level of a map at which it encloses the molecule.")
+    lowpass_in_angstroms: float = Field(0.0, ge=0, le=200, description="Finest detail of the specimen [Å]; 0 for all.")
+    symmetry: PointGroup = Field("C1", description="Point group of the map.")
+    diameter_in_angstroms: float | None = Field(
+        None, gt=0, le=1e5, description="Diameter for picking the real micrographs [Å]; from the map if absent."
+    )
+    coordinates: Path | None = Field(
+        None, description="Picks of the real micrographs (folder or file); found with the map if absent."
+    )
+    exemplars: int = Field(12, ge=1, le=1000, description="Most real micrographs that are matched.")
+    noise: Literal["gaussian", "poisson", "poisson-gaussian", "spectrum"] = Field(
+        "spectrum", description="Classical noise."
+    )
+    particles_per_micrograph: int | None = Field(
+        None, ge=0, le=100_000, description="Particles in a micrograph; the density of the real ones if absent."
+    )
+    ice_thickness_in_angstroms: float | None = Field(
+        None, gt=0, le=5000, description="Ice [Å]; from the real ones, or a quarter more than the particle, if absent."
+    )
+    preferred_views: tuple[tuple[float, float], ...] = Field((), description="Preferred views as rot, tilt [degrees].")
+    view_share: float = Field(0.5, ge=0, le=1, description="Share of the particles in preferred views.")
+    view_concentration: float = Field(20.0, ge=0, le=1e6, description="Concentration of preferred views.")
+    interface_share: float = Field(0.0, ge=0, le=1, description="Share of particles at the air-water interfaces.")
+    cluster_share: float = Field(0.0, ge=0, le=1, description="Share of particles in clusters.")
+    aggregate_share: float = Field(0.0, ge=0, le=1, description="Share of particles in clumps.")
+    filaments: int = Field(0, ge=0, le=10_000, description="Filaments in a micrograph.")
+    filament_length_in_angstroms: float = Field(2000.0, gt=0, le=1e6, description="Length of filaments [Å].")
+    helical_rise: float | None = Field(None, gt=0, le=1000, description="Rise between subunits of a filament [Å].")
+    helical_twist: float = Field(0.0, ge=-360, le=360, description="Twist between subunits [degrees].")
+    width_in_pixels: int | None = Field(None, ge=128, le=16_384, description="Width; that of the real ones if absent.")
+    height_in_pixels: int | None = Field(None, ge=128, le=16_384, description="Height; as the real ones if absent.")
+    pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size [Å].")
+    voltage_in_kilovolts: float | None = Field(None, ge=20, le=1500, description="Acceleration voltage [kV].")
+    spherical_aberration_in_millimeters: float | None = Field(None, ge=0, le=20, description="Cs [mm].")
+    amplitude_contrast: float | None = Field(
+        None, ge=0, lt=1, description="Fraction of amplitude contrast, usually 0.07 to 0.1."
+    )
+    realism: bool = Field(True, description="Measure how far the result can be told from the real micrographs.")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.shares and len(self.shares) != len(self.maps):
+            raise InputError("--share", f"{len(self.shares)} for {len(self.maps)} species", "Give one for each --map.")
+        if (self.filaments > 0) != (self.helical_rise is not None):
+            raise InputError(
+                "--filaments and --helical-rise", "only one of them was given", "Filaments need both, others neither."
+            )
+        if self.morph and any(len(entry.split(",")) != 2 for entry in self.maps):
+            raise InputError(
+                "--morph", "needs two conformations of every species", "Give them as --map FIRST.pdb,LAST.pdb."
+            )
+        return self

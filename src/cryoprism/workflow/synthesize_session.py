@@ -1,0 +1,164 @@
+"""``cryoprism synthesize``: labelled micrographs that look like a session's own, from a map and a few real ones."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryoprism.core import InputError
+from cryoprism.formats import write_star
+from cryoprism.synthesis import (
+    Population,
+    SessionMatch,
+    match_session,
+    micrograph_ctf,
+    optics_block,
+    particles_block,
+    read_match,
+    scene_from_dict,
+    star_block,
+    write_match,
+)
+
+from ._jobs import Job, open_job
+from ._matching import exemplars_of, require_one_session
+from ._parallel import close_workers, map_items
+from ._progress import progress
+from ._synthesis import SynthesisTask, population_of, read_truth, synthesize_one
+from ._synthesis_configs import SynthesizeConfig
+
+__all__ = ["SynthesizeSummary", "synthesize_session"]
+
+log = logging.getLogger("cryoprism")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesizeSummary:
+    """What ``synthesize_session`` returns.
+
+    Attributes
+    ----------
+    output
+        The job folder.
+    micrographs, particles
+        How many there are.
+    made, skipped
+        How many micrographs were made now, and how many were there already.
+    seconds
+        Wall time.
+    """
+
+    output: Path
+    micrographs: int
+    particles: int
+    made: int
+    skipped: int
+    seconds: float
+
+    @property
+    def star(self) -> Path:
+        """The table of all particles."""
+        return self.output / "particles.star"
+
+
+def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
+    """Run ``cryoprism synthesize``.
+
+    Raises
+    ------
+    InputError
+        The map, the real micrographs or a setting cannot be used; nothing is written then.
+    """
+    started = time.monotonic()
+    population = population_of(config)
+    catalogue, pixel = require_one_session(config)
+    if config.lowpass_in_angstroms and config.lowpass_in_angstroms < 2 * pixel:
+        log.info("--lowpass %g Å is finer than the pixels can carry (%g Å)", config.lowpass_in_angstroms, 2 * pixel)
+    try:
+        with open_job("Synthesize", config) as job:
+            job.record_inputs([*_files(config), *(record.path for record in catalogue)])
+            match = _matched(config, job, population, pixel)
+            tasks = [
+                SynthesisTask(index, f"{index + 1:06d}", config, job.path / "match", job.path)
+                for index in range(config.count)
+            ]
+            made = _make(config, job, tasks)
+            particles = _tables(job, tasks, match)
+            summary = SynthesizeSummary(
+                output=job.path,
+                micrographs=len(tasks),
+                particles=particles,
+                made=made,
+                skipped=len(tasks) - made,
+                seconds=time.monotonic() - started,
+            )
+            job.note("particles", particles)
+            job.write_relion_output_nodes({"micrographs.star": 1, "particles.star": 3})
+            return summary
+    finally:
+        close_workers()
+
+
+def _files(config: SynthesizeConfig) -> list[Path]:
+    return [Path(part.strip()) for entry in config.maps for part in entry.split(",")]
+
+
+def _matched(config: SynthesizeConfig, job: Job, population: Population, pixel: float) -> SessionMatch:
+    """Match the session, or read back what an earlier run of this job found."""
+    folder = job.path / "match"
+    if config.only_do_unfinished and job.is_done("session", stage="match"):
+        return read_match(folder)
+    catalogue, _ = require_one_session(config)
+    exemplars = exemplars_of(config, catalogue, pixel, population, job)
+    largest = max(
+        (c for one in population.species for c in one.conformations), key=lambda specimen: specimen.radius_in_angstroms
+    )
+    match = match_session(exemplars, largest, pixel, seed=config.seed)
+    write_match(folder, match)
+    outputs = [folder / "match.json", folder / "spectra.safetensors"]
+    job.mark_done("session", stage="match", outputs=outputs)
+    for one in match.micrographs:
+        log.info(
+            "%s: %.0f particles per µm², mean particle agrees to %.2f with the map",
+            one.name,
+            one.density_in_inverse_square_micrometers,
+            one.agreement,
+        )
+    return match
+
+
+def _make(config: SynthesizeConfig, job: Job, tasks: Sequence[SynthesisTask]) -> int:
+    for name in ("micrographs", "masks", "truth"):
+        job.folder(name)
+    todo = [task for task in tasks if not (config.only_do_unfinished and job.is_done(task.name, stage="synthesize"))]
+    with progress("Synthesizing", len(todo)) as step:
+        results = map_items(synthesize_one, todo, config.workers, names=[t.name for t in todo], on_result=step)
+        for task, _ in zip(todo, results, strict=True):
+            outputs = [
+                job.path / "micrographs" / f"{task.name}.mrc",
+                job.path / "masks" / f"{task.name}.mrc",
+                job.path / "truth" / f"{task.name}.json",
+            ]
+            job.mark_done(task.name, stage="synthesize", outputs=outputs)
+    return len(todo)
+
+
+def _tables(job: Job, tasks: Sequence[SynthesisTask], match: SessionMatch) -> int:
+    """Write micrographs.star and particles.star; returns the number of particles."""
+    names, scenes, particles = [], [], []
+    for task in tasks:
+        truth = read_truth(job.path, task.name)
+        names.append(f"micrographs/{task.name}.mrc")
+        scenes.append(scene_from_dict(truth["scene"]))
+        particles.append(truth["particles"])
+    optics = optics_block(scenes[0], mtf=False)
+    columns: dict[str, Any] = {"rlnMicrographName": names, "rlnOpticsGroup": ["1"] * len(names)}
+    write_star(job.path / "micrographs.star", [optics, star_block("micrographs", columns | micrograph_ctf(scenes))])
+    if not any(particles):
+        raise InputError("--particles", "no particle lies in any micrograph", "Ask for one or more.")
+    write_star(job.path / "particles.star", [optics, particles_block(names, scenes, particles)])
+    return sum(len(some) for some in particles)
