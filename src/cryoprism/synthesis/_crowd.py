@@ -130,7 +130,7 @@ def _seat_all(ground: Ground, guests: list[Guest]) -> Integers:
                 continue
         friends.append(guests[i])
     if unplaced or not grid.make_room(guests, rng):
-        fit = grid.thin_out(guests)
+        fit = grid.thin_out(guests, rng)
         raise too_many(ground, len(guests), fit)
     return clump
 
