@@ -18,6 +18,7 @@ from ._envelope import Envelope, envelope_of
 from ._occupancy import Occupancy
 from .scene import Scene
 from .species import Population, Species
+from .specimen import Specimen
 
 __all__ = ["Ground", "prepare", "too_many", "too_thin", "tube_radius"]
 
@@ -80,7 +81,7 @@ def prepare(scene: Scene, population: Population, margin: float, support: Tensor
     """Return the film of a scene, empty, with cells fine enough for the smallest of the population."""
     size = np.array([scene.width_in_pixels, scene.height_in_pixels]) * scene.pixel_size_in_angstroms
     whole = size + 2 * margin
-    radii = [c.radius_in_angstroms for one in population.species for c in one.conformations]
+    radii = [_outline_radius(c) for one in population.species for c in one.conformations]
     cell = max(_FINEST_CELL_IN_ANGSTROMS, min(radii) / 10, max(radii) / 25)
     slack = scene.ice_thickness_in_angstroms + 4 * max(radii)
     cell = max(cell, (float(whole.prod()) * slack / _MOST_CELLS) ** (1 / 3))
@@ -120,6 +121,16 @@ def prepare(scene: Scene, population: Population, margin: float, support: Tensor
     return Ground(scene, population, cell, slope, grid, film, inside, room, np.random.default_rng(seed))
 
 
+def _outline_radius(specimen: Specimen) -> float:
+    """Largest distance [Å] of the outline from the centre; a noisy map's own radius is larger."""
+    envelope = _rough_envelope(specimen)
+    return float(np.linalg.norm(envelope.corners, axis=1).max()) + envelope.voxel
+
+
+def _rough_envelope(specimen: Specimen) -> Envelope:
+    return envelope_of(specimen, max(2.0, specimen.radius_in_angstroms / 20))
+
+
 def too_many(ground: Ground, wanted: float, fit: float) -> InputError:
     """Return the error of a target that cannot be reached; both numbers count the border, too."""
     share = float(ground.field.sum()) / float(ground.room.sum())
@@ -142,7 +153,6 @@ def too_thin(ground: Ground, name: str, height: float) -> InputError:
 def tube_radius(species: Species, conformation: int) -> float:
     """Radius [Å] of the tube around a filament's axis that holds all of its repeats."""
     assert species.helix is not None
-    specimen = species.conformations[conformation]
-    envelope = envelope_of(specimen, max(2.0, specimen.radius_in_angstroms / 20))
+    envelope = _rough_envelope(species.conformations[conformation])
     across = envelope.corners[:, :2] + np.array(species.helix.axis_offset_in_angstroms)
     return float(np.linalg.norm(across, axis=1).max()) + envelope.voxel

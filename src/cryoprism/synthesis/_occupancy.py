@@ -216,7 +216,7 @@ class Occupancy:
             if left < (moves - _SETTLED) * len(guests) and shares.sum() > hopeless:
                 return False
             active = np.flatnonzero(shares)
-            for i in rng.permutation(active):
+            for i in rng.permutation(active).tolist():
                 self._step_aside(guests[i], rng, elsewhere=sweep % 5 == 0)
             sweep += 1
             left -= len(active)
@@ -258,7 +258,7 @@ class Occupancy:
             out.append(guests[worst])
             shares[worst] = 0
             touched = np.flatnonzero(shares)
-            shares[touched] = self.shares([guests[i] for i in touched])
+            shares[touched] = self.shares([guests[i] for i in touched.tolist()])
         fit = sum(g.home is not None for g in guests)
         few = max(1, len(out) // 4)
         for start in range(0, len(out), few):
