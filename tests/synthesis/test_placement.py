@@ -111,14 +111,14 @@ def test_a_tilted_film_keeps_its_particles_apart_and_inside():
     points = np.concatenate(clouds)
     axis = math.radians(25.0)
     middle = math.tan(math.radians(40.0)) * (math.cos(axis) * points[:, 1] - math.sin(axis) * points[:, 0])
-    assert (np.abs(points[:, 2] - middle) <= 130.0 + 5.0).all()
+    assert (np.abs(points[:, 2] - middle) <= 130.0 + 7.0).all()
 
 
 def test_adsorbed_particles_touch_the_surfaces_with_the_same_face():
     views = PreferredViews(directions_in_degrees=((0.0, 0.0),), shares=(1.0,), concentrations=(1e5,))
     placement = place(FIELD, species(BALL), count=80, interface_share=0.7, views=views)
     z = placement.centres_in_angstroms[:, 2]
-    touches = (z.abs() - (150.0 - 42.0)).abs() < 4.5
+    touches = (z.abs() - (150.0 - 43.0)).abs() < 4.5
     assert touches.float().mean() == pytest.approx(0.7, abs=0.15)
     up, down = touches & (z > 0), touches & (z < 0)
     assert min(int(up.sum()), int(down.sum())) > 15

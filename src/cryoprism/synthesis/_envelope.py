@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
@@ -150,8 +149,3 @@ def sphere(radius: float, voxel: float) -> Envelope:
     axis = (np.arange(2 * half + 1) - half) * voxel
     mask = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 <= radius**2
     return Envelope(mask, voxel, _corners(mask, voxel))
-
-
-def numpy_rotations(rotations: torch.Tensor) -> Floats:
-    """Return rotations as double precision arrays."""
-    return rotations.double().numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from cryoprism.core import InputError
 from cryoprism.microscope.ice import thickness_field
 
 from ._envelope import Envelope, envelope_of
-from ._occupancy import Occupancy
+from ._occupancy import Drawn, Occupancy
 from .scene import Scene
 from .species import Population, Species
 from .specimen import Specimen
@@ -24,10 +23,9 @@ __all__ = ["Ground", "prepare", "too_many", "too_thin", "tube_radius"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Draw = Callable[[int], Integers]
 
 _FINEST_CELL_IN_ANGSTROMS = 4.0
-_MOST_CELLS = 2e8
+_MOST_CELLS = 2e8  # a byte each
 
 
 @dataclass(eq=False)
@@ -67,7 +65,7 @@ class Ground:
             xy = xy[~film | (self.rng.random(count) < kept)]
         return xy
 
-    def around(self, parent: Integers, spread: float) -> Draw:
+    def around(self, parent: Integers, spread: float) -> Drawn:
         """Return draws of homes in a Gaussian cloud."""
 
         def draw(count: int) -> Integers:
@@ -102,7 +100,7 @@ def prepare(scene: Scene, population: Population, margin: float, support: Tensor
         gradient_in_angstroms_per_micrometer=scene.ice_gradient_in_angstroms_per_micrometer,
         direction_in_degrees=scene.ice_gradient_direction_in_degrees,
     ).numpy()
-    depth = np.where(thickness > 0, np.floor(0.5 * thickness / cell + 0.5), -1).astype(np.int64)
+    depth = np.where(thickness > 0, np.floor(0.5 * thickness / cell), -1).astype(np.int64)
     y, x = ((np.arange(n) - n // 2) * cell for n in shape)
     film = np.zeros(shape, bool)
     if support is not None:

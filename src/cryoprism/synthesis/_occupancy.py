@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ._envelope import Footprint
 
-__all__ = ["Guest", "Occupancy"]
+__all__ = ["Drawn", "Guest", "Occupancy"]
 
 Integers = NDArray[np.int64]
 Drawn = Callable[[int], Integers]
