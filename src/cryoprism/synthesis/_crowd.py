@@ -87,10 +87,12 @@ def _target(ground: Ground) -> int:
         if count and area <= 0:
             raise InputError("scene.carbon_fraction", "leaves no ice for particles", "Let them lie on carbon, too.")
         wanted = count * whole / area if count else 0.0
-    cells = (2 * ground.grid.half_depth + 1).clip(0)[ground.room].sum()
-    depth = max(float(cells) * ground.cell**3, 0.0)
-    most = _DENSEST * (depth * whole / (float(ground.room.sum()) * ground.cell**2)) / volume
-    if wanted > most and not arrangement.may_protrude:
+    cells = (2 * ground.grid.half_depth + 1).clip(0)[ground.room]
+    depth = float(cells.mean()) * ground.cell
+    if arrangement.may_protrude:
+        depth += 2 * population.radius_in_angstroms
+    most = _DENSEST * depth * whole / volume
+    if wanted > most:
         raise too_many(ground, wanted, 0.9 * most)
     return round(wanted)
 
@@ -130,7 +132,7 @@ def _seat_all(ground: Ground, guests: list[Guest]) -> Integers:
                 continue
         friends.append(guests[i])
     if unplaced or not grid.make_room(guests, rng):
-        fit = grid.thin_out(guests)
+        fit = grid.thin_out(guests, rng)
         raise too_many(ground, len(guests), fit)
     return clump
 

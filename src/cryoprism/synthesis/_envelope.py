@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
@@ -24,6 +23,8 @@ Integers = NDArray[np.int64]
 
 # A quarter of the contrast of protein against ice: where a blurred edge of a molecule is still mostly molecule.
 _EDGE_IN_VOLTS = 0.25 * (PROTEIN_POTENTIAL_IN_VOLTS - VITREOUS_ICE_POTENTIAL_IN_VOLTS)
+_SHELL_IN_ANGSTROMS = 3.0  # from an atom's centre to the water around it
+_PROBE_IN_ANGSTROMS = 3.0
 _DUST = 0.02  # share of the largest piece below which a piece of a map is noise
 
 
@@ -70,16 +71,15 @@ def envelope_of(specimen: Specimen, voxel: float) -> Envelope:
 
     Cavities count as part of it.
     """
-    half = math.ceil(specimen.radius_in_angstroms / voxel) + 3
+    half = math.ceil((specimen.radius_in_angstroms + 8.0) / voxel)
     side = 2 * half + 1
     if specimen.model is not None:
         cells = np.rint(specimen.model.positions_in_angstroms.numpy() / voxel).astype(np.int64) + half
         mask = np.zeros((side, side, side), bool)
         mask[cells[:, 2], cells[:, 1], cells[:, 0]] = True
-        ball = ndimage.generate_binary_structure(3, 1)
-        mask = ndimage.binary_dilation(mask, ball, iterations=max(1, round(2.5 / voxel)))
-        # Gaps narrower than a water molecule's diameter are closed.
-        mask = ndimage.binary_closing(mask, ball)
+        # Rolled over by a probe: gaps that water could not fill are closed.
+        near = ndimage.distance_transform_edt(~mask) * voxel <= _SHELL_IN_ANGSTROMS + _PROBE_IN_ANGSTROMS
+        mask = ndimage.distance_transform_edt(near) * voxel > _PROBE_IN_ANGSTROMS
     elif specimen.density is not None:
         coarse = resample(specimen.density, specimen.voxel_size_in_angstroms, voxel, side).numpy()
         level = min(_EDGE_IN_VOLTS, 0.25 * float(coarse.max()))
@@ -149,8 +149,3 @@ def sphere(radius: float, voxel: float) -> Envelope:
     axis = (np.arange(2 * half + 1) - half) * voxel
     mask = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 <= radius**2
     return Envelope(mask, voxel, _corners(mask, voxel))
-
-
-def numpy_rotations(rotations: torch.Tensor) -> Floats:
-    """Return rotations as double precision arrays."""
-    return rotations.double().numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,18 +14,18 @@ from cryoprism.core import InputError
 from cryoprism.microscope.ice import thickness_field
 
 from ._envelope import Envelope, envelope_of
-from ._occupancy import Occupancy
+from ._occupancy import Drawn, Occupancy
 from .scene import Scene
 from .species import Population, Species
+from .specimen import Specimen
 
 __all__ = ["Ground", "prepare", "too_many", "too_thin", "tube_radius"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Draw = Callable[[int], Integers]
 
 _FINEST_CELL_IN_ANGSTROMS = 4.0
-_MOST_CELLS = 2e8
+_MOST_CELLS = 2e8  # a byte each
 
 
 @dataclass(eq=False)
@@ -66,7 +65,7 @@ class Ground:
             xy = xy[~film | (self.rng.random(count) < kept)]
         return xy
 
-    def around(self, parent: Integers, spread: float) -> Draw:
+    def around(self, parent: Integers, spread: float) -> Drawn:
         """Return draws of homes in a Gaussian cloud."""
 
         def draw(count: int) -> Integers:
@@ -80,7 +79,7 @@ def prepare(scene: Scene, population: Population, margin: float, support: Tensor
     """Return the film of a scene, empty, with cells fine enough for the smallest of the population."""
     size = np.array([scene.width_in_pixels, scene.height_in_pixels]) * scene.pixel_size_in_angstroms
     whole = size + 2 * margin
-    radii = [c.radius_in_angstroms for one in population.species for c in one.conformations]
+    radii = [_outline_radius(c) for one in population.species for c in one.conformations]
     cell = max(_FINEST_CELL_IN_ANGSTROMS, min(radii) / 10, max(radii) / 25)
     slack = scene.ice_thickness_in_angstroms + 4 * max(radii)
     cell = max(cell, (float(whole.prod()) * slack / _MOST_CELLS) ** (1 / 3))
@@ -101,7 +100,7 @@ def prepare(scene: Scene, population: Population, margin: float, support: Tensor
         gradient_in_angstroms_per_micrometer=scene.ice_gradient_in_angstroms_per_micrometer,
         direction_in_degrees=scene.ice_gradient_direction_in_degrees,
     ).numpy()
-    depth = np.where(thickness > 0, np.floor(0.5 * thickness / cell + 0.5), -1).astype(np.int64)
+    depth = np.where(thickness > 0, np.floor(0.5 * thickness / cell), -1).astype(np.int64)
     y, x = ((np.arange(n) - n // 2) * cell for n in shape)
     film = np.zeros(shape, bool)
     if support is not None:
@@ -118,6 +117,16 @@ def prepare(scene: Scene, population: Population, margin: float, support: Tensor
     grid = Occupancy(depth, (int(half[0]), int(half[1])), reach, walls=not arrangement.may_protrude, closed=closed)
     seed = int(torch.randint(0, 2**62, (1,), generator=scene.generator("placement of shapes")))
     return Ground(scene, population, cell, slope, grid, film, inside, room, np.random.default_rng(seed))
+
+
+def _outline_radius(specimen: Specimen) -> float:
+    """Largest distance [Å] of the outline from the centre; a noisy map's own radius is larger."""
+    envelope = _rough_envelope(specimen)
+    return float(np.linalg.norm(envelope.corners, axis=1).max()) + envelope.voxel
+
+
+def _rough_envelope(specimen: Specimen) -> Envelope:
+    return envelope_of(specimen, max(2.0, specimen.radius_in_angstroms / 20))
 
 
 def too_many(ground: Ground, wanted: float, fit: float) -> InputError:
@@ -142,7 +151,6 @@ def too_thin(ground: Ground, name: str, height: float) -> InputError:
 def tube_radius(species: Species, conformation: int) -> float:
     """Radius [Å] of the tube around a filament's axis that holds all of its repeats."""
     assert species.helix is not None
-    specimen = species.conformations[conformation]
-    envelope = envelope_of(specimen, max(2.0, specimen.radius_in_angstroms / 20))
+    envelope = _rough_envelope(species.conformations[conformation])
     across = envelope.corners[:, :2] + np.array(species.helix.axis_offset_in_angstroms)
     return float(np.linalg.norm(across, axis=1).max()) + envelope.voxel

@@ -8,6 +8,7 @@ until nobody does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 
 from ._envelope import Footprint
 
-__all__ = ["Guest", "Occupancy"]
+__all__ = ["Drawn", "Guest", "Occupancy"]
 
 Integers = NDArray[np.int64]
 Drawn = Callable[[int], Integers]
 
 _TRIES = 32  # positions looked at together
+_MOVES = 120  # per particle, to make room: what a film three quarters full needs, and half as much again
+_SETTLED, _HOPELESS = 12, 0.02  # more shared cells than this share after so many moves never go away
 _SKIN = 48  # cells that are looked at first; most collisions show there
 
 
@@ -196,19 +199,32 @@ class Occupancy:
         self.enter(guest, least[1])
         return True
 
-    def make_room(self, guests: Sequence[Guest], rng: np.random.Generator, sweeps: int = 400) -> bool:
-        """Move particles that share cells until none does; False when they still do after ``sweeps`` rounds."""
-        best, since = len(guests) + 1, 0
-        for sweep in range(sweeps):
-            active = [g for g in guests if g.home is not None and self.crowded(g).any()]
-            if not active:
+    def make_room(
+        self, guests: Sequence[Guest], rng: np.random.Generator, patience: int = 40, moves: int = _MOVES
+    ) -> bool:
+        """Move particles that share cells until none does.
+
+        False once ``patience`` rounds have brought nothing, or after ``moves`` times the number of particles.
+        """
+        least, since, sweep, left = math.inf, 0, 0, moves * len(guests)
+        hopeless = _HOPELESS * sum(len(g.flat) for g in guests)
+        while since <= patience and left >= 0:
+            shares = self.shares(guests)
+            if not shares.any():
                 return True
-            best, since = (len(active), 0) if len(active) < best else (best, since + 1)
-            if since > 150:
+            least, since = (shares.sum(), 0) if shares.sum() < 0.99 * least else (least, since + 1)
+            if left < (moves - _SETTLED) * len(guests) and shares.sum() > hopeless:
                 return False
-            for i in rng.permutation(len(active)):
-                self._step_aside(active[i], rng, elsewhere=sweep % 5 == 0)
-        return not any(g.home is not None and self.crowded(g).any() for g in guests)
+            active = np.flatnonzero(shares)
+            for i in rng.permutation(active).tolist():
+                self._step_aside(guests[i], rng, elsewhere=sweep % 5 == 0)
+            sweep += 1
+            left -= len(active)
+        return False
+
+    def shares(self, guests: Sequence[Guest]) -> Integers:
+        """Cells (n,) that each particle shares."""
+        return np.array([int(self.crowded(g).sum()) if g.home is not None else 0 for g in guests], np.int64)
 
     def _step_aside(self, guest: Guest, rng: np.random.Generator, *, elsewhere: bool) -> None:
         shared = self.crowded(guest)
@@ -233,11 +249,21 @@ class Occupancy:
         else:
             self.enter(guest, home)
 
-    def thin_out(self, guests: Sequence[Guest]) -> int:
-        """Take away whoever shares most until nobody shares; returns how many are left."""
-        while True:
-            shares = [int(self.crowded(g).sum()) if g.home is not None else 0 for g in guests]
-            worst = int(np.argmax(shares)) if shares else 0
-            if not shares or shares[worst] == 0:
-                return sum(g.home is not None for g in guests)
+    def thin_out(self, guests: Sequence[Guest], rng: np.random.Generator) -> int:
+        """Return how many particles fit: all in conflict leave, and come back a few at a time while there is room."""
+        shares, out = self.shares(guests), []
+        while shares.any():
+            worst = int(shares.argmax())
             self.leave(guests[worst])
+            out.append(guests[worst])
+            shares[worst] = 0
+            touched = np.flatnonzero(shares)
+            shares[touched] = self.shares([guests[i] for i in touched.tolist()])
+        fit = sum(g.home is not None for g in guests)
+        few = max(1, len(out) // 4)
+        for start in range(0, len(out), few):
+            back = out[start : start + few]
+            if not all(self.seat(guest, rng) for guest in back) or not self.make_room(guests, rng, 20, 40):
+                break
+            fit += len(back)
+        return fit

@@ -143,11 +143,11 @@ def place_population(
     InputError
         So many particles do not fit, one is larger than the ice, or the defocus has the wrong sign.
     """
-    require_underfocus(scene)
     arrangement = population.arrangement
     if arrangement.collisions == "shapes":
         from ._crowd import place_shapes
 
+        require_underfocus(scene)
         return place_shapes(scene, population, margin_in_angstroms, support)
     area = scene.height_in_pixels * scene.width_in_pixels * scene.pixel_size_in_angstroms**2
     count = arrangement.count

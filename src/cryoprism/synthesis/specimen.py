@@ -39,6 +39,7 @@ __all__ = [
 
 _MAP_SUFFIXES = (".mrc", ".map", ".ccp4")
 _STRUCTURE_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
+_STRUCTURE_NAMES = (*_STRUCTURE_SUFFIXES, *(f"{s}.gz" for s in _STRUCTURE_SUFFIXES))
 _MARGIN_IN_ANGSTROMS = 8.0
 # A particle that fills more of its box than this has a wrong voxel size or mass.
 _FULLEST_BOX = 0.5
@@ -223,6 +224,7 @@ def _from_structure(
     atoms = atoms.select(atoms.atomic_numbers > 0)
     if not len(atoms):
         raise InputError(file, "holds no atoms but water and unknown ones", "Give a structure with known elements.")
+    name = next((file.name[: -len(s)] for s in _STRUCTURE_NAMES if file.name.lower().endswith(s)), file.stem)
     numbers = sorted(set(atoms.models.tolist()))
     centre = None
     found = []
@@ -239,7 +241,7 @@ def _from_structure(
         )
         found.append(
             Specimen(
-                name=file.stem if len(numbers) == 1 or first_only else f"{file.stem}-{number + 1}",
+                name=name if len(numbers) == 1 or first_only else f"{name}-{number + 1}",
                 radius_in_angstroms=float(model.positions_in_angstroms.norm(dim=1).max()) + 1.5,
                 symmetry=symmetry,
                 model=model,
