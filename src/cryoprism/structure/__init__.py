@@ -46,6 +46,7 @@ from .fsc import (
     shell_frequencies,
     shell_index,
     shell_sums,
+    three_shell_mean,
 )
 from .helical import (
     HelicalCopies,
@@ -238,6 +239,7 @@ __all__ = [
     "split_point_group",
     "spread_directions",
     "start_state",
+    "three_shell_mean",
     "train_pose_network",
     "unpack",
     "viewing_directions",

@@ -18,7 +18,7 @@ from torch import Tensor
 from cryoprism.core import InputError, euler_to_matrix, generator_for, point_group_matrices
 
 from .candidates import near_candidates
-from .fsc import first_crossing, fourier_shell_correlation, half_map_fsc, radial_filter
+from .fsc import first_crossing, fourier_shell_correlation, half_map_fsc, radial_filter, three_shell_mean
 from .likelihood import AlignmentData, Posterior, radius_of
 from .maximisation import insert_posterior, micrograph_scales, noise_from_residuals
 from .orientations import angular_distance
@@ -312,13 +312,8 @@ def _references(
 
 
 def _reach_of(fsc: Tensor) -> int:
-    """Last shell before the correlation, averaged over three shells, falls below 0.143.
-
-    Micrographs of nearly one defocus share zeros of the CTF: single shells may dip where the map goes on.
-    """
-    padded = torch.nn.functional.pad(fsc[None, None], (1, 1), mode="replicate")
-    smooth = torch.nn.functional.avg_pool1d(padded, 3, 1)[0, 0]
-    below = torch.nonzero(smooth[2:] < 0.143)[:, 0]
+    """Last shell before the correlation, averaged over three shells, falls below 0.143."""
+    below = torch.nonzero(three_shell_mean(fsc)[2:] < 0.143)[:, 0]
     return int(below[0]) + 1 if len(below) else len(fsc) - 1
 
 

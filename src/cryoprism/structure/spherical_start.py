@@ -23,7 +23,7 @@ from torch import Tensor
 from cryoprism.core import generator_for, point_group_matrices, random_rotations
 
 from ._transforms import resample
-from .fsc import fourier_shell_correlation, radial_filter
+from .fsc import fourier_shell_correlation, radial_filter, three_shell_mean
 from .likelihood import AlignmentData, packed_count, radius_of, real_and_imaginary, shift_phases
 from .masks import soft_sphere
 from .maximisation import noise_from_power, shell_noise
@@ -302,8 +302,7 @@ def _support(box: int, settings: RefinementSettings, device: torch.device) -> Te
 def _gain(half1: Tensor, half2: Tensor) -> Tensor:
     """Wiener gain (box // 2 + 1,) of the mean of two halves, their correlation averaged over three shells."""
     fsc = fourier_shell_correlation(half1, half2, 1.0).fsc.float()
-    padded = torch.nn.functional.pad(fsc[None, None], (1, 1), mode="replicate")
-    smooth = torch.nn.functional.avg_pool1d(padded, 3, 1)[0, 0].clamp(0, 1)
+    smooth = three_shell_mean(fsc).clamp(0, 1)
     return 2 * smooth / (1 + smooth)
 
 
