@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,8 +23,11 @@ from cryoprism.structure import (
     low_pass,
     pack,
     packed_frequencies,
+    refine,
+    soft_sphere,
     spherical_average,
     split_point_group,
+    start_state,
 )
 from cryoprism.structure.likelihood import shift_phases
 
@@ -148,6 +152,37 @@ def test_a_few_particles_are_enough_where_they_are_clear() -> None:
     start = low_pass(truth, PIXEL, 30.0)
     made, _, radius = improve_about_sphere(images[some], transfer[some], group[some], start, settings(), passes=6)
     assert float(fourier_shell_correlation(made, truth, PIXEL).fsc[6 : radius - 3].min()) > 0.5
+
+
+def test_cheap_passes_keep_to_the_mask() -> None:
+    """A mask that leaves out the middle, and one that leaves out a quarter of the shell."""
+    truth = hollow()
+    images, transfer, group = particles(truth, 1.5)
+    start = low_pass(truth, PIXEL, 30.0)
+    inner, wide = (soft_sphere((BOX,) * 3, PIXEL, r, soft_edge_in_angstroms=8) for r in (24.0, 64.0))
+    shell = wide - inner
+    open_map, _, _ = improve_about_sphere(images, transfer, group, start, settings(), passes=3)
+    made, _, _ = improve_about_sphere(images, transfer, group, start, settings(), mask=shell, passes=3)
+    middle = soft_sphere((BOX,) * 3, PIXEL, 14.0, soft_edge_in_angstroms=4)
+    assert float((made * middle).norm()) < 0.3 * float((open_map * middle).norm())
+    assert agreement(made, truth) > agreement(open_map, truth) - 0.02
+    quarter = shell.clone()
+    quarter[BOX // 2 + 2 :, BOX // 2 + 2 :] = 0
+    cut, _, _ = improve_about_sphere(images, transfer, group, start, settings(), mask=quarter, passes=3)
+    gone = shell * (quarter == 0)
+    assert float((cut * gone).norm()) < 0.25 * float((open_map * gone).norm())
+
+
+def test_the_passes_before_a_refinement_keep_to_the_mask() -> None:
+    truth = hollow()
+    images, transfer, group = particles(truth, 1.5)
+    inner, wide = (soft_sphere((BOX,) * 3, PIXEL, r, soft_edge_in_angstroms=8) for r in (24.0, 64.0))
+    plan = replace(settings(), iterations=0)
+    state = start_state(images, transfer, group, low_pass(truth, PIXEL, 30.0), plan, RADIUS)
+    found = refine(images, transfer, group, group % 2 + 1, state, plan, mask=wide - inner)
+    assert found.radius > state.radius
+    for reference in found.references:
+        assert float(reference[wide - inner == 0].abs().max()) == 0.0
 
 
 def test_a_half_may_lack_whole_micrographs() -> None:

@@ -88,6 +88,7 @@ from .reconstruction import (
 )
 from .refinement import refine
 from .refinement_state import RefinementState, start_state
+from .round_part import spherical_average
 from .schedule import RefinementSettings
 from .sharpening import Guinier, Sharpening, fit_guinier, fsc_weights, guinier_plot, sharpen
 from .slices import (
@@ -100,7 +101,7 @@ from .slices import (
     split_point_group,
     unpack,
 )
-from .spherical_start import finest_of_start, improve_about_sphere, is_round_group, spherical_average
+from .spherical_start import finest_of_start, improve_about_sphere, is_round_group
 from .viewing import ViewingDirections, viewing_directions
 from .weights import (
     DirectionalWeights,

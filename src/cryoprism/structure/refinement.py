@@ -79,7 +79,7 @@ def refine(
     finest = finest_of_start(settings.symmetry, settings.diameter_in_angstroms)
     begins = state.iteration == 0 and candidates is None
     if begins and is_round_group(settings.symmetry) and finest < settings.initial_resolution_in_angstroms:
-        state = _about_sphere(images, transfer, group, halves, state, settings)
+        state = _about_sphere(images, transfer, group, halves, state, settings, mask)
     while state.iteration < settings.iterations:
         local = local_passes_begun(state.history, settings)
         if local > settings.local_passes:
@@ -95,7 +95,7 @@ def refine(
 
 def _about_sphere(
     images: Tensor, transfer: Tensor, group: Tensor, halves: list[Tensor], state: RefinementState,
-    settings: RefinementSettings,
+    settings: RefinementSettings, mask: Tensor | None,
 ) -> RefinementState:  # fmt: skip
     """State of a nearly round particle after cheap passes with coarse cells, each half on its own.
 
@@ -105,12 +105,12 @@ def _about_sphere(
     radius = 0
     for number, (chosen, reference) in enumerate(zip(halves, state.references, strict=True)):
         made, variance, radius = improve_about_sphere(
-            images[chosen], transfer[chosen], group[chosen], reference, settings, seed=settings.seed + number
+            images[chosen], transfer[chosen], group[chosen], reference, settings, mask=mask, seed=settings.seed + number
         )
         maps.append(made)
         mine = torch.unique(group[chosen])
         noise[mine, : variance.shape[1]] = variance.to(noise)[mine]
-    support = sphere_of(int(maps[0].shape[-1]), settings).to(maps[0])
+    support = (sphere_of(int(maps[0].shape[-1]), settings) if mask is None else mask).to(maps[0])
     fsc = fourier_shell_correlation(maps[0] * support, maps[1] * support, settings.pixel_size_in_angstroms).fsc.float()
     fsc[radius + 1 :] = 0
     if _reach_of(fsc) + 2 <= state.radius:
