@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cryoprism.core import generator_for, point_group_matrices, random_rotations, rfft2
 from cryoprism.structure import (
+    FirstMapSettings,
     FourierVolume,
     RefinementSettings,
     SliceAccumulator,
@@ -104,7 +105,8 @@ def test_which_groups_are_round() -> None:
 def test_a_round_particle_is_found_from_noise_in_either_hand() -> None:
     truth = hollow()
     images, transfer, group = particles(truth, 2.0)
-    made = ab_initio(images, transfer, group, settings(), box=BOX, starts=2, finest_in_angstroms=11.0, seed=1)
+    first = FirstMapSettings(starts=2, finest_in_angstroms=11.0, seed=1)
+    made = ab_initio(images, transfer, group, settings(), first, box=BOX)
     assert agreement(made.map, truth) > 0.8
     assert len(made.log_evidence) == 2
     assert made.chosen == int(made.log_evidence.argmax())
@@ -116,10 +118,9 @@ def test_noise_alone_gives_a_map_that_explains_nothing() -> None:
     images, transfer, group = particles(truth, 2.0)
     empty = torch.randn(len(images), BOX, BOX, generator=generator_for(0, "noise-alone"))
     scale = float(images[:, -200:].abs().square().mean().sqrt()) / BOX
-    made = ab_initio(
-        pack(rfft2(empty * scale), RADIUS), transfer, group, settings(), box=BOX, starts=1, finest_in_angstroms=11.0
-    )
-    real = ab_initio(images, transfer, group, settings(), box=BOX, starts=1, finest_in_angstroms=11.0)
+    first = FirstMapSettings(starts=1, finest_in_angstroms=11.0)
+    made = ab_initio(pack(rfft2(empty * scale), RADIUS), transfer, group, settings(), first, box=BOX)
+    real = ab_initio(images, transfer, group, settings(), first, box=BOX)
     assert abs(agreement(made.map, truth)) < 0.3
     assert float(made.log_evidence.max()) < 0.1 * float(real.log_evidence.max())
 

@@ -89,7 +89,7 @@ from .reconstruction import (
 from .refinement import refine
 from .refinement_state import RefinementState, start_state
 from .round_part import spherical_average
-from .schedule import RefinementSettings
+from .schedule import FirstMapSettings, RefinementSettings
 from .sharpening import Guinier, Sharpening, fit_guinier, fsc_weights, guinier_plot, sharpen
 from .slices import (
     FourierVolume,
@@ -127,6 +127,7 @@ __all__ = [
     "EnvelopeModel",
     "Filament",
     "FilamentPrior",
+    "FirstMapSettings",
     "FourierVolume",
     "FscCurve",
     "Guinier",

@@ -27,7 +27,7 @@ from .fsc import fourier_shell_correlation, radial_filter, three_shell_mean
 from .likelihood import AlignmentData, radius_of, real_and_imaginary, shift_phases
 from .orientations import OrientationCells, shift_disc
 from .round_part import centred, some_particles, spherical_average, support_of_start
-from .schedule import RefinementSettings
+from .schedule import FirstMapSettings, RefinementSettings
 from .slices import FourierVolume, SliceAccumulator, split_point_group
 
 __all__ = [
@@ -59,11 +59,14 @@ class SphericalStart:
         (starts,) mean log evidence per particle over the last three trial passes, against an empty image.
     chosen
         Which start was continued.
+    radius
+        Shells that were used.
     """
 
     map: Tensor
     log_evidence: Tensor
     chosen: int
+    radius: int
 
 
 def is_round_group(symmetry: str) -> bool:
@@ -90,13 +93,9 @@ def start_about_sphere(
     transfer: Tensor,
     group: Tensor,
     settings: RefinementSettings,
+    first: FirstMapSettings,
     *,
     box: int,
-    radius: int,
-    starts: int = 3,
-    trial_passes: int = 12,
-    passes: int = 30,
-    seed: int = 0,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SphericalStart:
@@ -110,23 +109,23 @@ def start_about_sphere(
         (n,) micrograph of each particle.
     settings
         Symmetry, diameter, pixel size, range of shifts.
+    first
+        Starts, passes, detail, seed.
     box
         Side of the images [pixels].
-    radius
-        Shells that are used.
-    starts, trial_passes, passes
-        Random starts, the passes after which the best is chosen, and the passes that this one gets in all.
-    seed
-        Of starts, grids and the choice of particles.
     device
         Where the work is done.
     on_progress
         Called with passes done and passes in all.
     """
+    trial, usual = (12, 30) if order_of_start(settings.symmetry) == 3 else (8, 16)
+    passes = usual if first.passes is None else first.passes
+    trial = min(passes, trial if first.trial_passes is None else first.trial_passes)
+    seed, radius = first.seed, _radius_of_start(images, settings, first, box)
     data = some_particles(images, transfer, group, radius, box, seed, 1.0, device)
     data, ball = centred(data, settings, radius, seed)
     search = _Search(data, ball, settings, radius)
-    total = starts * trial_passes + passes - trial_passes
+    total = first.starts * trial + passes - trial
     done = 0
 
     def run(angular: Tensor, numbers: range) -> Iterator[tuple[Tensor, float]]:
@@ -142,17 +141,23 @@ def start_about_sphere(
             yield new, evidence
 
     candidates, scores = [], []
-    for index in range(starts):
-        trail = list(run(search.random(generator_for(seed, "round-start", index)), range(trial_passes)))
+    for index in range(first.starts):
+        trail = list(run(search.random(generator_for(seed, "round-start", index)), range(trial)))
         candidates.append(trail[-1][0])
         # Passes of one number share their grid, so that starts can be compared.
         scores.append(sum(evidence for _, evidence in trail[-3:]) / len(trail[-3:]))
     evidence = torch.tensor(scores)
     best = int(evidence.argmax())
     angular = candidates[best]
-    for new, _ in run(angular, range(trial_passes, passes)):
+    for new, _ in run(angular, range(trial, passes)):
         angular = new
-    return SphericalStart(ball + angular, evidence, best)
+    return SphericalStart(ball + angular, evidence, best, radius)
+
+
+def _radius_of_start(images: Tensor, settings: RefinementSettings, first: FirstMapSettings, box: int) -> int:
+    """Shells of a first map, for images (n, N)."""
+    finest = first.finest_in_angstroms or finest_of_start(settings.symmetry, settings.diameter_in_angstroms)
+    return min(radius_of(images), max(3, round(box * settings.pixel_size_in_angstroms / finest)))
 
 
 def improve_about_sphere(

@@ -18,7 +18,7 @@ from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Particles, Volume, write_map, write_particles
 from cryoprism.structure import finest_of_start, spherical_average
 from cryoprism.structure.abinitio import InitialModel, ab_initio
-from cryoprism.structure.schedule import RefinementSettings
+from cryoprism.structure.schedule import FirstMapSettings, RefinementSettings
 
 from ._files import write_json
 from ._jobs import Job, open_job
@@ -151,10 +151,8 @@ def _model(
             data.transfer,
             data.group,
             settings,
+            FirstMapSettings(starts=starts, finest_in_angstroms=finest, seed=settings.seed),
             box=data.box,
-            starts=starts,
-            finest_in_angstroms=finest,
-            seed=settings.seed,
             device=device,
             on_progress=on_progress,
         )
