@@ -17,6 +17,7 @@ from .classes import (
     memory_of_classification_in_bytes,
     select_classes,
 )
+from .contrast import INVERTED, contrast_of_map, contrast_significance
 from .defocus import (
     AstigmatismRefinement,
     DefocusRefinement,
@@ -114,6 +115,7 @@ from .weights import (
 )
 
 __all__ = [
+    "INVERTED",
     "AlignmentData",
     "AstigmatismRefinement",
     "BeamTilt",
@@ -164,6 +166,8 @@ __all__ = [
     "beam_tilt_causes",
     "classify",
     "common_frame",
+    "contrast_of_map",
+    "contrast_significance",
     "correlation_with_mirror",
     "cosine_edge",
     "defocus_likelihood",

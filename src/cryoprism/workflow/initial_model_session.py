@@ -16,7 +16,7 @@ import torch
 
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Particles, Volume, write_map, write_particles
-from cryoprism.structure import finest_of_start, spherical_average
+from cryoprism.structure import INVERTED, contrast_of_map, contrast_significance, finest_of_start, spherical_average
 from cryoprism.structure.abinitio import InitialModel, ab_initio
 from cryoprism.structure.schedule import FirstMapSettings, RefinementSettings
 
@@ -34,6 +34,10 @@ log = logging.getLogger("cryoprism")
 
 # Share of a map that is not its spherical average, below which it holds no orientation: ferritin has 0.26.
 _ROUND = 0.01
+_DARK = (
+    "The map's density is negative, since the particles are dark on bright ground: extract them with protein bright "
+    "('cryoprism extract --invert')."
+)
 _OUTPUTS = ("initial_model.mrc", "particles.star", "initial_model.json", "report.html")
 
 
@@ -171,6 +175,10 @@ def _finish(
     if float((model.map - spherical_average(model.map)).norm()) < _ROUND * float(model.map.norm()):
         sentence = f"No orientations were found: the map is round. {sentence}"
         warnings.warn(f"{config.particles_file}: no orientations were found, the map is round", CryoPrismWarning, 2)
+    dark = _dark(data, model, config.diameter_in_angstroms)
+    if dark:
+        sentence = f"{_DARK} {sentence}"
+        warnings.warn(f"{config.particles_file}: {_DARK}", CryoPrismWarning, 2)
     write_json(
         job.path / "initial_model.json",
         {
@@ -183,6 +191,7 @@ def _finish(
             "box_in_voxels": data.box,
             "log_evidence_of_starts": scores,
             "chosen_start": chosen,
+            "negative_density": dark,
             "seconds": round(time.monotonic() - started, 2),
         },
     )
@@ -220,6 +229,15 @@ def _finish(
     return InitialModelSummary(
         output=job.path, seconds=time.monotonic() - started, **(result | {"log_evidence": tuple(scores)})
     )
+
+
+def _dark(data: ParticleData, model: InitialModel, diameter: float) -> bool:
+    """Whether particles and map are black; of noise alone no map has a contrast."""
+    pixel = data.pixel_size_in_angstroms
+    found = contrast_significance(
+        data.images, data.transfer, box=data.box, pixel_size_in_angstroms=pixel, diameter_in_angstroms=diameter
+    )
+    return found < INVERTED and contrast_of_map(model.map, pixel, diameter) < 0
 
 
 def _sentence(count: int, scores: list[float], chosen: int) -> str:

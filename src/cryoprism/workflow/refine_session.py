@@ -25,8 +25,14 @@ from ._filaments import axes_of_filaments, filament_of, halves_by_filament, near
 from ._files import fingerprint, write_json
 from ._jobs import Job, open_job
 from ._map_configs import RefineConfig
-from ._particle_data import ParticleData, checked_particles, load_particles, reference_in_box, require_reachable
+from ._particle_data import (
+    ParticleData,
+    checked_particles,
+    load_particles,
+    require_reachable,
+)
 from ._progress import progress
+from ._reference import reference_in_box, require_same_contrast
 from ._refinement import (
     FinalMaps,
     final_maps,
@@ -102,8 +108,8 @@ def refine_session(config: RefineConfig) -> RefineSummary:
     Raises
     ------
     InputError
-        The table, the reference, the mask or the weights cannot be used, one particle stands in both half sets, or
-        memory does not suffice.
+        The table, the reference, the mask or the weights cannot be used, the particles are dark where the reference is
+        bright, one particle stands in both half sets, or memory does not suffice.
     """
     started = time.monotonic()
     device = search_device(config.device)
@@ -231,6 +237,7 @@ def _start(
         reference = map_of_poses(data, config.symmetry, lowpass)
     else:
         reference = reference_in_box(named, data.box, data.pixel_size_in_angstroms, lowpass)
+        require_same_contrast(data, reference, config.diameter_in_angstroms, config.particles_file, named)
     count = packed_count(radius)
     return start_state(
         data.images[:, :count], data.transfer[:, :count], data.group, reference.to(device), settings, radius
