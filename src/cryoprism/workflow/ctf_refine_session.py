@@ -129,7 +129,7 @@ def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
         sentences = found_sentences(found)
         seconds = time.monotonic() - started
         careful = found_warnings(found)
-        finest = reference.box * reference.pixel_size_in_angstroms / reference.radius
+        finest = found.match.finest_in_angstroms
         if finest > _COARSE_FOR_DEFOCUS and (found.defocus is not None or found.astigmatism is not None):
             careful.insert(
                 0,
@@ -242,8 +242,7 @@ def _write(job: Job, found: Found, sentences: tuple[str, ...], seconds: float) -
 
 
 def _report(config: CtfRefineConfig, job: Job, found: Found, sentences: tuple[str, ...], careful: list[str]) -> Path:
-    reference, noise = found.match.reference, found.match.noise
-    finest = reference.box * reference.pixel_size_in_angstroms / reference.radius
+    noise, finest = found.match.noise, found.match.finest_in_angstroms
     return aberrations_report(
         job.path,
         title=f"Aberrations of {config.particles_file.name}",
