@@ -149,5 +149,6 @@ def process(
         typer.echo(f"{row.folder}: {row.sentence}")
     for name, why in summary.left_out.items():
         typer.echo(f"Left out: {name}: {why}")
-    typer.echo(f"Done in {summary.seconds:.0f} s. Report: {summary.report}")
+    done = "Done before." if summary.skipped else f"Done in {summary.seconds:.0f} s."
+    typer.echo(f"{done} Report: {summary.report}")
     return 0
