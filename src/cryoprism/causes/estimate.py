@@ -13,6 +13,7 @@ from cryoprism.core import single_threaded
 from cryoprism.microscope.optics import Lens
 
 from .evidence import (
+    RING_REACH,
     TYPICAL_EXPOSURE,
     TYPICAL_THICKNESS,
     Circumstances,
@@ -249,10 +250,11 @@ def _complete(
     fit = fit_spectrum(spectrum, model, prior, [theta], scale)
     excess, significance = ring_excess(spectrum, fit, scale)
     if bool(excess.any()):
-        # Crystals would pull the smooth noise up: leave their windows out and look again.
+        # Crystals would pull the smooth noise up: leave all that they reach out and look again. They may have drawn the
+        # first fit away from where it began.
         freedom = spectrum.freedom.clone()
-        freedom[ring_windows(spectrum.grid)] *= 1e-3
-        fit = fit_spectrum(spectrum, model, prior, [fit.theta], scale, freedom=freedom)
+        freedom[ring_windows(spectrum.grid, RING_REACH)] = 0.0
+        fit = fit_spectrum(spectrum, model, prior, [fit.theta, theta], scale, freedom=freedom)
         excess, significance = ring_excess(spectrum, fit, scale)
     halves = []
     for half in spectrum.halves:
