@@ -19,6 +19,7 @@ from ._jobs import Job
 from ._map_configs import ProcessConfig
 from ._resolution import ResolutionSummary, summarise_resolution
 from ._resume import read_record
+from ._summary import StepSummary
 from .refine_session import RefineSummary
 from .report import map_report
 from .report._passes import passes_section
@@ -33,41 +34,27 @@ _RESULTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcessSummary:
+class ProcessSummary(StepSummary):
     """What ``process_session`` returns.
 
     Attributes
     ----------
-    output
-        The job folder.
     stages
         Name, outcome, folder and seconds of every stage.
     refinement
         What the last stage found.
     left_out
         Micrographs that did not go on, each with the reason.
-    seconds
-        Wall time.
-    skipped
-        Everything was there already.
     """
 
-    output: Path
     stages: tuple[StageRow, ...]
     refinement: RefineSummary
     left_out: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    skipped: bool = False
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """The verdict in words, the resolution first."""
         return self.refinement.sentences
-
-    @property
-    def report(self) -> Path:
-        """The page to open."""
-        return self.output / "report.html"
 
 
 def stamp_of_inputs(config: ProcessConfig, catalogue: Catalogue) -> str:

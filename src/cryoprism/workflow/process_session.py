@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cryoprism.core import InputError
-from cryoprism.formats import Catalogue, read_catalogue, read_star, write_star
+from cryoprism.formats import Catalogue, read_star, write_star
 
 from ._boxes import box_for, scaled_box_for, with_room
 from ._config import JobConfig, RestoreConfig
 from ._jobs import Job, open_job
 from ._map_configs import InitialModelConfig, ProcessConfig, RefineConfig
+from ._micrographs import read_micrographs
 from ._particle_configs import ClassifyConfig, ExtractConfig, PickConfig
 from ._particle_data import read_reference
 from ._process_results import ProcessSummary, collect_results, finished_before, stamp_of_inputs
@@ -94,14 +95,7 @@ def process_session(config: ProcessConfig) -> ProcessSummary:
         As the stages; picks too few to go on.
     """
     started = time.monotonic()
-    source = config.inputs[0] if len(config.inputs) == 1 else list(config.inputs)
-    catalogue = read_catalogue(
-        source,
-        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
-        voltage_in_kilovolts=config.voltage_in_kilovolts,
-        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
-        amplitude_contrast=config.amplitude_contrast,
-    )
+    catalogue = read_micrographs(config)
     pixel = catalogue.optics_of(catalogue.micrographs[0]).pixel_size_in_angstroms
     _check_before_work(config, catalogue, pixel)
     done_before = all(_RESTORED in record.extra for record in catalogue) and len(config.inputs) == 1
@@ -153,10 +147,7 @@ def _restore(run: _Run) -> Path:
         "Restore",
         RestoreConfig,
         inputs=config.inputs,
-        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
-        voltage_in_kilovolts=config.voltage_in_kilovolts,
-        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
-        amplitude_contrast=config.amplitude_contrast,
+        **config.lens_values(),
         views=False,
     )
     summary = run.stage(
