@@ -26,6 +26,7 @@ from ._map_configs import InitialModelConfig
 from ._particle_data import ParticleData, checked_particles, even_fast_size, load_particles
 from ._progress import progress
 from ._refinement import posed_particles, search_device
+from ._summary import StepSummary
 from .report._model_page import model_report
 
 __all__ = ["InitialModelSummary", "initial_model_session"]
@@ -42,13 +43,11 @@ _OUTPUTS = ("initial_model.mrc", "particles.star", "initial_model.json", "report
 
 
 @dataclass(frozen=True, kw_only=True)
-class InitialModelSummary:
+class InitialModelSummary(StepSummary):
     """What ``initial_model_session`` returns.
 
     Attributes
     ----------
-    output
-        The job folder.
     particles
         Used.
     duplicates
@@ -59,30 +58,18 @@ class InitialModelSummary:
         Which start was kept, from 0.
     sentence
         The outcome in words.
-    seconds
-        Wall time.
-    skipped
-        Everything was there already.
     """
 
-    output: Path
     particles: int
     duplicates: int
     log_evidence: tuple[float, ...]
     chosen: int
     sentence: str
-    seconds: float = 0.0
-    skipped: bool = False
 
     @property
     def map(self) -> Path:
         """The model."""
         return self.output / "initial_model.mrc"
-
-    @property
-    def report(self) -> Path:
-        """The page to open."""
-        return self.output / "report.html"
 
 
 def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:

@@ -44,6 +44,7 @@ from ._refinement import (
     write_state,
 )
 from ._resolution import ResolutionSummary, summarise_resolution
+from ._summary import StepSummary
 from .report import map_report
 from .report._passes import passes_section, poses_section
 
@@ -56,13 +57,11 @@ _STATE = "passes.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineSummary:
+class RefineSummary(StepSummary):
     """What ``refine_session`` returns.
 
     Attributes
     ----------
-    output
-        The job folder.
     particles
         In the map.
     duplicates
@@ -77,13 +76,8 @@ class RefineSummary:
         The verdict in words, the resolution first.
     resolution
         All that the half maps say; None where everything was there already.
-    seconds
-        Wall time.
-    skipped
-        Everything was there already.
     """
 
-    output: Path
     particles: int
     duplicates: int
     passes: int
@@ -91,13 +85,6 @@ class RefineSummary:
     resolution_in_angstroms: float | None
     sentences: tuple[str, ...]
     resolution: ResolutionSummary | None = None
-    seconds: float = 0.0
-    skipped: bool = False
-
-    @property
-    def report(self) -> Path:
-        """The page to open."""
-        return self.output / "report.html"
 
 
 def refine_session(config: RefineConfig) -> RefineSummary:
