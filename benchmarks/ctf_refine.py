@@ -5,7 +5,10 @@ tilt, white noise. The table is wrong: every micrograph's defocus by a random am
 top, no beam tilt. Half maps are reconstructed with that wrong table, as they would be. Both programs refine defocus per
 particle and beam tilt once from the same table, half maps and mask; then maps are reconstructed with what they found.
 
-python benchmarks/ctf_refine.py [--particles 1000] [--ratios 0.1 0.03]
+With ``--low-pass`` both half maps are filtered first, as the maps of an early refinement: at 12 Å no defocus can be
+seen, and a program should leave the table nearly as it was.
+
+python benchmarks/ctf_refine.py [--particles 1000] [--ratios 0.1 0.03] [--low-pass 12] [--heights 20 --off 20]
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,14 +31,24 @@ from cryoprism.core import frequency_grid, generator_for, irfft2, matrix_to_eule
 from cryoprism.formats import Particles, Volume, read_particles, write_map, write_particles, write_stack
 from cryoprism.microscope import AtomicModel, Lens, odd_aberration_phase, potential_from_atoms, project_atoms
 from cryoprism.particles import transfer_at
-from cryoprism.structure import fourier_shell_correlation, mask_from_map, particle_batches, reconstruct
+from cryoprism.structure import fourier_shell_correlation, low_pass, mask_from_map, particle_batches, reconstruct
 from cryoprism.synthesis.phantom import phantom
 
 PIXEL, TILT = 1.4, (0.6, -0.3)
-HEIGHTS, MICROGRAPHS_OFF, MICROGRAPHS = 200.0, 150.0, 20
+MICROGRAPHS = 20
 
 
-def simulate(folder: Path, box: int, count: int, ratio: float, seed: int) -> tuple[Particles, Particles, Tensor]:
+@dataclass(frozen=True)
+class Spread:
+    """By how much the table is off [Å]: standard deviation of heights, and of the micrographs' defoci."""
+
+    heights: float = 200.0
+    micrographs: float = 150.0
+
+
+def simulate(
+    folder: Path, box: int, count: int, ratio: float, seed: int, spread: Spread
+) -> tuple[Particles, Particles, Tensor]:
     """Write the images; the table with the truth, the wrong one, and the true map."""
     built = phantom("globule")
     model = AtomicModel(
@@ -45,8 +58,8 @@ def simulate(folder: Path, box: int, count: int, ratio: float, seed: int) -> tup
     rotations = random_rotations(count, generator)
     micrograph = torch.arange(count) * MICROGRAPHS // count
     mean = (9000 + 9000 * torch.rand(MICROGRAPHS, generator=generator, dtype=torch.float64))[micrograph]
-    off = MICROGRAPHS_OFF * torch.randn(MICROGRAPHS, generator=generator, dtype=torch.float64)[micrograph]
-    off = off + HEIGHTS * torch.randn(count, generator=generator, dtype=torch.float64)
+    off = spread.micrographs * torch.randn(MICROGRAPHS, generator=generator, dtype=torch.float64)[micrograph]
+    off = off + spread.heights * torch.randn(count, generator=generator, dtype=torch.float64)
     axis = 180 * torch.rand(MICROGRAPHS, generator=generator, dtype=torch.float64)[micrograph]
     told = Particles(
         image_names=tuple(f"{i + 1:06d}@{folder}/particles.mrcs" for i in range(count)),
@@ -108,15 +121,16 @@ def quality(particles: Particles, truth: Tensor, mask: Tensor) -> str:
     return f"{crossing.resolution_in_angstroms or math.inf:.2f}"
 
 
-def rows(box: int, count: int, ratio: float, seed: int) -> list[list[str]]:
+def rows(box: int, count: int, ratio: float, seed: int, coarse: float | None, spread: Spread) -> list[list[str]]:
     """Lines of the table for one signal-to-noise ratio."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        truth, told, known = simulate(folder, box, count, ratio, seed)
+        truth, told, known = simulate(folder, box, count, ratio, seed, spread)
         told = read_particles(folder / "particles.star")
         first = reconstruct(particle_batches(told, (box - 1) // 2), box, wiener=False)
-        write_map(folder / "half1.mrc", Volume(first.half1, PIXEL))
-        write_map(folder / "half2.mrc", Volume(first.half2, PIXEL))
+        for number, half in enumerate((first.half1, first.half2), 1):
+            filtered = half if coarse is None else low_pass(half, PIXEL, coarse)
+            write_map(folder / f"half{number}.mrc", Volume(filtered, PIXEL))
         mask = mask_from_map(known, PIXEL).data
         write_map(folder / "mask.mrc", Volume(mask, PIXEL))
         (folder / "post").mkdir()
@@ -172,14 +186,18 @@ def main() -> None:
     parser.add_argument("--box", type=int, default=72)
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.03])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--low-pass", type=float, help="of the half maps [Å]")
+    parser.add_argument("--heights", type=float, default=200.0, help="by which particles' defoci are off [Å]")
+    parser.add_argument("--off", type=float, default=150.0, help="by which micrographs' defoci are off [Å]")
     args = parser.parse_args()
+    spread = Spread(args.heights, args.off)
     torch.set_num_threads(1)
     print(f"SIMULATED: {args.particles} particles of {args.box}² pixels of {PIXEL} Å, true tilt {TILT} mrad.\n")
     columns = ("SNR", "table", "defocus off, rms [Å]", "beam tilt [mrad]", "FSC 0.5 to truth [Å]", "CPU [s]")
     print("| seed | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1), flush=True)
     for ratio in args.ratios:
         for seed in args.seeds:
-            for line in rows(args.box, args.particles, ratio, seed):
+            for line in rows(args.box, args.particles, ratio, seed, args.low_pass, spread):
                 print(f"| {seed} | " + " | ".join(line) + " |", flush=True)
 
 

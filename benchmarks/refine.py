@@ -99,8 +99,8 @@ def relion(table: str, reference: str, symmetry: str, diameter: float, out: str,
     return timed(command, folder)[0]
 
 
-def real(work: Path, leaky: bool) -> None:
-    """All arms on the annotated particles."""
+def annotated_particles(work: Path) -> tuple[int, list[str]]:
+    """Write particles.star with half sets of whole micrographs; their number, and how they were extracted."""
     micrographs = work / "micrographs.star"
     rows = "".join(
         f"{DATA}/apoferritin/micrographs/May08_{stem}.mrc 1 {u} {v} {angle}\n"
@@ -120,12 +120,18 @@ def real(work: Path, leaky: bool) -> None:
     particles = read_particles(work / "Extract" / "particles.star")
     particles = dataclasses.replace(particles, half_set=split_half_sets(particles))
     write_particles(work / "particles.star", particles)
+    return len(particles), cut
+
+
+def real(work: Path, leaky: bool) -> None:
+    """All arms on the annotated particles."""
+    count, cut = annotated_particles(work)
     atoms = specimen_from_file(DATA / "structures" / "4oyn.pdb.gz", assembly="1").model
     assert atoms is not None
     model = potential_from_atoms(atoms, 1.5, shape=(120, 120, 120), center=torch.zeros(3), solvent=Solvent())
     write_map(work / "start.mrc", Volume(low_pass(model, 1.5, 30.0) / 100, 1.5))
     shell = shell_of(120, 1.5)
-    print(f"\n### Real: {len(particles)} particles of EMPIAR-10146, symmetry O, start 4OYN at 30 Å\n\n{HEAD}")
+    print(f"\n### Real: {count} particles of EMPIAR-10146, symmetry O, start 4OYN at 30 Å\n\n{HEAD}")
     print("|---|---|---|---|---|---|---|", flush=True)
     restore = timed(
         [*PROGRAM, "restore", str(DATA / "apoferritin" / "micrographs.star"), "--no-views", "--out", "Restore"], work

@@ -56,6 +56,7 @@ def test_phase_plate_mode(phase_shift):
     spectrum = measure_spectrum(micrograph(3, defocus=12000.0, phase_shift=phase_shift), PIXEL)
     ctf = estimate_causes(spectrum, LENS, search=SearchRange(phase_plate=True)).ctf
     assert ctf.phase_shift_in_degrees == pytest.approx(phase_shift, abs=3)
+    assert 0.05 < ctf.phase_shift_deviation_in_degrees < 5
     assert ctf.defocus_u_in_angstroms == pytest.approx(12000, abs=40)
 
 

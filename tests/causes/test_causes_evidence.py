@@ -8,8 +8,15 @@ import pytest
 import torch
 from drawn_spectra import LENS, blank, drawn, estimate_of, micrograph, model_of, parameters
 
-from cryoprism.causes import Circumstances, Spectrum, estimate_causes, measure_spectrum
-from cryoprism.causes.evidence import ice_level, ice_thickness, known_log_transfer, ring_excess, ring_windows
+from cryoprism.causes import Circumstances, Spectrum, estimate_causes, information_under, measure_spectrum
+from cryoprism.causes.evidence import (
+    RING_REACH,
+    ice_level,
+    ice_thickness,
+    known_log_transfer,
+    ring_excess,
+    ring_windows,
+)
 from cryoprism.microscope.dose import damage_envelope
 from cryoprism.microscope.ice import inelastic_mean_free_path_in_angstroms
 
@@ -116,7 +123,7 @@ def test_rings_and_spots_of_crystalline_ice_are_seen_with_their_power(factor, se
     spectrum, ring = _with_ring(factor, sectors)
     estimate = estimate_causes(spectrum, LENS)
     assert estimate.excess_significance > 6
-    assert (estimate.excess[~ring_windows(spectrum.grid)] == 0).all()
+    assert (estimate.excess[~ring_windows(spectrum.grid, RING_REACH)] == 0).all()
     smooth = spectrum.power[ring].sum() / factor
     added = spectrum.power[ring].sum() - smooth
     assert float(estimate.excess[ring].sum()) * estimate.scale == pytest.approx(float(added), rel=0.25)
@@ -124,6 +131,32 @@ def test_rings_and_spots_of_crystalline_ice_are_seen_with_their_power(factor, se
     assert float(estimate.excess[~ring].sum()) < float(estimate.excess[ring].sum())
     # The rest of the micrograph is fitted as without the crystal.
     assert estimate.fit.value("defocus") == pytest.approx(150, abs=5 * estimate.fit.deviation("defocus"))
+
+
+def _with_powder(seed: int) -> tuple[Spectrum, Spectrum]:
+    """A spectrum without crystals, and the same with broad rings of a powder and spots hundreds of times above it."""
+    base = blank()
+    smooth = drawn(model_of(base), parameters(signal=3.0), base, seed)
+    rings = sum(torch.exp(-0.5 * ((base.grid.k - 1 / d) / 0.004) ** 2) for d in (3.90, 3.67, 3.44))
+    factor = 1 + 5 * rings[:, None].expand_as(smooth.power).clone()
+    factor[int((base.grid.k - 1 / 3.9).abs().argmin()), ::6] = 400.0
+    changed = {"power": smooth.power * factor, "halves": smooth.halves * factor, "regions": smooth.regions * factor}
+    return smooth, replace(smooth, **changed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_strong_crystals_neither_spoil_the_fit_nor_hide_their_price(seed):
+    smooth, crystals = (estimate_causes(spectrum, LENS) for spectrum in _with_powder(seed))
+    grid = smooth.spectrum.grid
+    beside = ~ring_windows(grid, RING_REACH)
+    # Shells beside the rings keep their weight and their fit.
+    assert (crystals.fit.freedom[beside] > 0.3 * crystals.spectrum.freedom[beside]).all()
+    expected = [e.scale * e.fit.model.log_power(e.fit.theta, e.fit.damping).exp() for e in (smooth, crystals)]
+    assert float((expected[1] / expected[0])[beside].log().abs().mean()) < 0.03
+    # Without the crystals there would be what the twin has; that they take is theirs and of no other cause.
+    left, restored = (information_under(crystals.observation, ideal) for ideal in ((), ("crystalline_ice",)))
+    assert restored == pytest.approx(information_under(smooth.observation), rel=0.15)
+    assert 0.05 * restored < restored - left < 0.3 * restored
 
 
 def test_smooth_spectra_hold_no_crystals():

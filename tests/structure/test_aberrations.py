@@ -19,6 +19,7 @@ from cryoprism.structure import (
     estimate_beam_tilt,
     fit_odd_aberrations,
     fourier_shell_correlation,
+    low_pass,
     match_particles,
     matched_batches,
     micrograph_signal,
@@ -190,6 +191,26 @@ def test_right_defocus_is_left_alone(clean: Match) -> None:
     assert found.spread_in_angstroms == 0
     assert not bool(found.determined.any())
     assert float(found.offset_in_angstroms.abs().max()) == 0
+
+
+@pytest.mark.parametrize("spread", [(25.0, 25.0), (150.0, 150.0)])
+def test_coarse_maps_move_no_defocus_away(tmp_path: Path, spread: tuple[float, float]) -> None:
+    """A filter that is taken for weak signal asks for a larger |C|, and defoci move by 100 Å and more."""
+    error = errors(spread[0], (spread[1], 0.0, 0.0))
+    particles = simulate(tmp_path, COUNT, noise=2.0, defocus_error=error)
+    assert particles.half_set is not None
+    before = float(error[:, 0].square().mean().sqrt())
+    whole = noisy_halves()
+    match = match_particles(particles, MapReference.from_half_maps(*whole, PIXEL), particles.half_set)
+    assert bool((match.noise.map_gain == 1).all())
+    assert match.finest_in_angstroms == pytest.approx(BOX * PIXEL / match.reference.radius)
+    for limit in (12.0, 20.0):
+        coarse = MapReference.from_half_maps(*(low_pass(half, PIXEL, limit) for half in whole), PIXEL)
+        match = match_particles(particles, coarse, particles.half_set)
+        assert 0.8 * limit < match.finest_in_angstroms < 1.6 * limit
+        found = refine_defocus(match)
+        assert float((found.offset_in_angstroms - error[:, 0]).square().mean().sqrt()) <= 1.02 * before
+        assert float(found.offset_in_angstroms.square().mean().sqrt()) <= before
 
 
 def test_particles_without_signal_keep_their_defocus(clean: Match) -> None:

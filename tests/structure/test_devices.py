@@ -15,6 +15,7 @@ from cryoprism.particles import particle_transfer
 from cryoprism.structure import (
     AlignmentData,
     Filament,
+    FirstMapSettings,
     FourierVolume,
     HelicalCopies,
     HelicalSymmetry,
@@ -173,7 +174,8 @@ def test_a_first_map_from_noise(data: AlignmentData) -> None:
     settings = RefinementSettings("C1", 60.0, PIXEL, shift_range_in_angstroms=6.0)
 
     def run(device: torch.device) -> tuple[torch.Tensor, ...]:
-        made = ab_initio(data.images, data.transfer, data.group, settings, box=BOX, starts=2, passes=2, device=device)
+        first = FirstMapSettings(starts=2, passes=2)
+        made = ab_initio(data.images, data.transfer, data.group, settings, first, box=BOX, device=device)
         assert made.map.device.type == device.type
         assert made.rotations.device.type == "cpu"
         return made.map, made.log_evidence
@@ -190,9 +192,9 @@ def test_round_particles(data: AlignmentData) -> None:
     given = data.images, data.transfer, data.group
 
     def run(device: torch.device) -> tuple[torch.Tensor, ...]:
-        made = start_about_sphere(
-            *given, settings, box=BOX, radius=7, starts=1, trial_passes=1, passes=2, device=device
-        )
+        first = FirstMapSettings(starts=1, trial_passes=1, passes=2, finest_in_angstroms=BOX * PIXEL / 7)
+        made = start_about_sphere(*given, settings, first, box=BOX, device=device)
+        assert made.radius == 7
         better, noise, _ = improve_about_sphere(*given, made.map, settings, passes=1)
         assert made.map.device.type == better.device.type == device.type
         return made.map, better, noise

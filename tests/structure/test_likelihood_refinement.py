@@ -10,6 +10,7 @@ from cryoprism.core import InputError, generator_for, random_rotations, rfft2
 from cryoprism.microscope import AtomicModel, potential_from_atoms
 from cryoprism.structure import (
     AlignmentData,
+    FirstMapSettings,
     FourierVolume,
     RefinementSettings,
     SearchPlan,
@@ -216,7 +217,7 @@ def test_a_first_map_from_noise_finds_the_poses_of_the_molecule(molecule):
     """But for the frame and the hand of the map, which no image determines."""
     count = 500
     images, transfer, rotations, _ = particles(molecule, count, 1.0)
-    made = ab_initio(images, transfer, groups(count), settings(), box=BOX, starts=2, passes=14)
+    made = ab_initio(images, transfer, groups(count), settings(), FirstMapSettings(starts=2, passes=14), box=BOX)
     assert len(made.log_evidence) == 2
     assert made.chosen == int(made.log_evidence.argmax())
     errors, turn, hand = common_frame(made.rotations, rotations)

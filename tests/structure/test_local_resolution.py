@@ -9,14 +9,18 @@ from half_maps import VOXEL, halves, molecule
 from cryoprism.core import InputError, random_rotations
 from cryoprism.core.rotations import matrix_to_euler
 from cryoprism.structure import (
+    cosine_edge,
     directional_fsc,
     filter_locally,
+    fourier_shell_correlation,
     irfft3,
     local_resolution,
     low_pass,
     rfft3,
+    shell_index,
     soft_sphere,
     spread_directions,
+    three_shell_mean,
     viewing_directions,
 )
 
@@ -98,6 +102,26 @@ def test_directions_see_which_axis_is_blurred():
     assert float(by[along > 0.97].mean()) > 12.0
     assert float(by[along < 0.15].mean()) == pytest.approx(8.0, rel=0.15)
     assert float(even.resolution_in_angstroms.max() / even.resolution_in_angstroms.min()) < 1.2
+
+
+def test_a_shell_without_signal_makes_no_direction_bad():
+    """A hollow particle's transform has a zero: there the halves share nothing, and beyond it they do."""
+    shells = torch.arange(25)
+    gain = cosine_edge(shells / (48 * VOXEL), 1 / 8.0) * (shells != 4)
+    white = torch.randn(48, 48, 48, generator=torch.Generator().manual_seed(0))
+    truth = irfft3(rfft3(white) * gain[shell_index(white.shape).clamp_max(24)], tuple(white.shape))
+    one, two = halves(truth, 0.05)
+    assert fourier_shell_correlation(one, two, VOXEL).crossing(0.143).resolution_in_angstroms > 20
+    found = directional_fsc(one, two, VOXEL)
+    assert float(found.resolution_in_angstroms.max()) < 10
+    assert float(found.resolution_in_angstroms.max() / found.resolution_in_angstroms.min()) < 1.3
+
+
+def test_the_mean_of_three_shells():
+    curve = torch.tensor([[1.0, 0.4, 0.1, 0.7], [0.0, 0.0, 0.3, 0.3]])
+    expected = torch.tensor([[0.8, 0.5, 0.4, 0.5], [0.0, 0.1, 0.2, 0.3]])
+    torch.testing.assert_close(three_shell_mean(curve), expected)
+    torch.testing.assert_close(three_shell_mean(curve[0]), expected[0])
 
 
 def test_directions_are_even():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from cryoprism.core import generator_for, point_group_matrices, random_rotations, rfft2
 from cryoprism.structure import (
+    FirstMapSettings,
     FourierVolume,
     RefinementSettings,
     SliceAccumulator,
@@ -22,8 +24,11 @@ from cryoprism.structure import (
     low_pass,
     pack,
     packed_frequencies,
+    refine,
+    soft_sphere,
     spherical_average,
     split_point_group,
+    start_state,
 )
 from cryoprism.structure.likelihood import shift_phases
 
@@ -100,7 +105,8 @@ def test_which_groups_are_round() -> None:
 def test_a_round_particle_is_found_from_noise_in_either_hand() -> None:
     truth = hollow()
     images, transfer, group = particles(truth, 2.0)
-    made = ab_initio(images, transfer, group, settings(), box=BOX, starts=2, finest_in_angstroms=11.0, seed=1)
+    first = FirstMapSettings(starts=2, finest_in_angstroms=11.0, seed=1)
+    made = ab_initio(images, transfer, group, settings(), first, box=BOX)
     assert agreement(made.map, truth) > 0.8
     assert len(made.log_evidence) == 2
     assert made.chosen == int(made.log_evidence.argmax())
@@ -112,10 +118,9 @@ def test_noise_alone_gives_a_map_that_explains_nothing() -> None:
     images, transfer, group = particles(truth, 2.0)
     empty = torch.randn(len(images), BOX, BOX, generator=generator_for(0, "noise-alone"))
     scale = float(images[:, -200:].abs().square().mean().sqrt()) / BOX
-    made = ab_initio(
-        pack(rfft2(empty * scale), RADIUS), transfer, group, settings(), box=BOX, starts=1, finest_in_angstroms=11.0
-    )
-    real = ab_initio(images, transfer, group, settings(), box=BOX, starts=1, finest_in_angstroms=11.0)
+    first = FirstMapSettings(starts=1, finest_in_angstroms=11.0)
+    made = ab_initio(pack(rfft2(empty * scale), RADIUS), transfer, group, settings(), first, box=BOX)
+    real = ab_initio(images, transfer, group, settings(), first, box=BOX)
     assert abs(agreement(made.map, truth)) < 0.3
     assert float(made.log_evidence.max()) < 0.1 * float(real.log_evidence.max())
 
@@ -148,6 +153,37 @@ def test_a_few_particles_are_enough_where_they_are_clear() -> None:
     start = low_pass(truth, PIXEL, 30.0)
     made, _, radius = improve_about_sphere(images[some], transfer[some], group[some], start, settings(), passes=6)
     assert float(fourier_shell_correlation(made, truth, PIXEL).fsc[6 : radius - 3].min()) > 0.5
+
+
+def test_cheap_passes_keep_to_the_mask() -> None:
+    """A mask that leaves out the middle, and one that leaves out a quarter of the shell."""
+    truth = hollow()
+    images, transfer, group = particles(truth, 1.5)
+    start = low_pass(truth, PIXEL, 30.0)
+    inner, wide = (soft_sphere((BOX,) * 3, PIXEL, r, soft_edge_in_angstroms=8) for r in (24.0, 64.0))
+    shell = wide - inner
+    open_map, _, _ = improve_about_sphere(images, transfer, group, start, settings(), passes=3)
+    made, _, _ = improve_about_sphere(images, transfer, group, start, settings(), mask=shell, passes=3)
+    middle = soft_sphere((BOX,) * 3, PIXEL, 14.0, soft_edge_in_angstroms=4)
+    assert float((made * middle).norm()) < 0.3 * float((open_map * middle).norm())
+    assert agreement(made, truth) > agreement(open_map, truth) - 0.02
+    quarter = shell.clone()
+    quarter[BOX // 2 + 2 :, BOX // 2 + 2 :] = 0
+    cut, _, _ = improve_about_sphere(images, transfer, group, start, settings(), mask=quarter, passes=3)
+    gone = shell * (quarter == 0)
+    assert float((cut * gone).norm()) < 0.25 * float((open_map * gone).norm())
+
+
+def test_the_passes_before_a_refinement_keep_to_the_mask() -> None:
+    truth = hollow()
+    images, transfer, group = particles(truth, 1.5)
+    inner, wide = (soft_sphere((BOX,) * 3, PIXEL, r, soft_edge_in_angstroms=8) for r in (24.0, 64.0))
+    plan = replace(settings(), iterations=0)
+    state = start_state(images, transfer, group, low_pass(truth, PIXEL, 30.0), plan, RADIUS)
+    found = refine(images, transfer, group, group % 2 + 1, state, plan, mask=wide - inner)
+    assert found.radius > state.radius
+    for reference in found.references:
+        assert float(reference[wide - inner == 0].abs().max()) == 0.0
 
 
 def test_a_half_may_lack_whole_micrographs() -> None:

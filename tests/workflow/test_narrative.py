@@ -83,10 +83,15 @@ def test_a_large_but_uncertain_loss_is_not_kept_quiet():
     assert second == "Possibly large, but too uncertain to say: the detector (70 ± 200 %)."
 
 
-def test_every_cause_has_words_and_a_remedy():
-    for cause in CAUSES:
-        assert advice_for(cause), cause
-        assert "_" not in cause_in_words(cause)
+def test_every_cause_has_words_and_a_remedy_which_are_those_of_the_graph():
+    for name, cause in CAUSES.items():
+        for remedy in (cause.remedy_processing, cause.remedy_microscope):
+            assert remedy == "none" or remedy.lower() in advice_for(name).lower()
+        assert advice_for(name).endswith("."), name
+        assert "_" not in cause_in_words(name)
+    assert advice_for("coincidence") == "Lower the dose rate on the detector."
+    assert advice_for("carbon") == "Pick outside the mask; at the microscope: centre the beam on the hole."
+    assert (cause_in_words("of_a_later_version"), advice_for("of_a_later_version")) == ("of a later version", "")
 
 
 def test_nothing_lost_and_nothing_estimated_are_said():

@@ -23,8 +23,9 @@ from cryoprism.workflow import (
     open_job,
     process_session,
 )
+from cryoprism.workflow._boxes import box_for, scaled_box_for, with_room
 from cryoprism.workflow._particle_data import even_fast_size
-from cryoprism.workflow.process_session import _Run, box_for, scaled_box_for, with_room
+from cryoprism.workflow.process_session import _Run
 
 PIXEL, DIAMETER, SIDE = 3.0, 120.0, 60
 # What to be careful about is said as a warning; here it is no error.
@@ -107,6 +108,62 @@ def test_stages_that_are_done_are_not_done_again(session: Path, finished: Path) 
     after = {path: path.stat().st_mtime_ns for path in finished.glob("Refine/particles.star")}
     assert after.items() <= before.items()
     assert "The map is resolved to" in (finished / "report.html").read_text()
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """Time and bytes of all files but those that every run writes about itself."""
+    own = {"job.json", "run.log", "RELION_JOB_EXIT_SUCCESS", ".lock"}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in own)
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_left_as_it_is(
+    session: Path, finished: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = process_session(config(session, finished, only_do_unfinished=True))
+    before, notes = contents(finished), json.loads((finished / "job.json").read_text())["notes"]
+    monkeypatch.setattr("cryoprism.workflow._process_results.summarise_resolution", None)
+    caplog.clear()
+    with caplog.at_level("INFO", logger="cryoprism"):
+        again = process_session(config(session, finished, only_do_unfinished=True, workers=2))
+    assert [record.message for record in caplog.records if "done" in record.message] == [
+        f"All is done: nothing in {finished} is changed"
+    ]
+    assert again.skipped
+    assert contents(finished) == before
+    assert json.loads((finished / "job.json").read_text())["notes"] == notes
+    assert (finished / "RELION_JOB_EXIT_SUCCESS").exists()
+    assert (again.sentences, again.left_out) == (first.sentences, first.left_out)
+    assert [row.folder for row in again.stages] == ["Restore", "Pick", "Extract", "Refine"]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_before_its_report_completes_with_every_field(session: Path, finished: Path) -> None:
+    process_session(config(session, finished, only_do_unfinished=True))
+    page, document = (finished / "report.html").read_text(), json.loads((finished / "resolution.json").read_text())
+    own = [path for path in finished.iterdir() if path.is_file() and path.name != "job.json"]
+    for path in (*own, *(finished / ".done").iterdir()):
+        path.unlink()
+    summary = process_session(config(session, finished, only_do_unfinished=True))
+    assert not summary.skipped
+    assert {path.name for path in finished.iterdir()} >= {path.name for path in own if path.name != ".lock"}
+    now = json.loads((finished / "resolution.json").read_text())
+    assert {key: value for key, value in now.items() if key != "seconds"} == {
+        key: value for key, value in document.items() if key != "seconds"
+    }
+    assert now["viewing"] is not None
+    map_itself, _, _ = (finished / "report.html").read_text().partition('<section id="stages">')
+    assert map_itself == page.partition('<section id="stages">')[0]
+
+
+@pytest.mark.slow
+def test_a_stage_that_was_run_by_itself_since_is_no_part_of_a_finished_run(session: Path, finished: Path) -> None:
+    process_session(config(session, finished, only_do_unfinished=True))
+    record = finished / "Pick" / "job.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"config_hash": "another"}))
+    assert not process_session(config(session, finished, only_do_unfinished=True)).skipped
+    assert process_session(config(session, finished, only_do_unfinished=True)).skipped
 
 
 @pytest.mark.slow

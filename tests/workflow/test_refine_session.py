@@ -40,8 +40,9 @@ from cryoprism.structure import (
     packed_frequencies,
 )
 from cryoprism.structure.orientations import angular_distance
-from cryoprism.workflow import RefineConfig, refine_session
-from cryoprism.workflow._particle_data import load_particles, reference_in_box
+from cryoprism.workflow import InitialModelConfig, RefineConfig, initial_model_session, refine_session
+from cryoprism.workflow._particle_data import load_particles
+from cryoprism.workflow._reference import reference_in_box, require_same_contrast
 from cryoprism.workflow._refinement import read_state
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "structure"))
@@ -330,6 +331,69 @@ def test_dark_particles_are_told_from_bright_ones(project: Path, tmp_path: Path)
         load(star.image_names)
     with pytest.warns(CryoPrismWarning, match="dark on bright"):
         load(names)
+
+
+@pytest.mark.parametrize("noise", [0.0, 7.0])
+def test_a_reference_of_wrong_sign_is_refused(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], noise: float
+) -> None:
+    """With clear particles and at a signal-to-noise ratio of 0.02."""
+    star = read_particles(project / "input.star")
+    images = read_particle_images(star)
+    images = images + noise * images.std() / math.sqrt(1 + 1.6**-2) * torch.randn(
+        images.shape, generator=generator_for(3, "more-noise")
+    )
+    tables = {}
+    for name, sign in (("bright", 1), ("dark", -1)):
+        write_stack(tmp_path / f"{name}.mrcs", sign * images, PIXEL)
+        names = tuple(f"{i + 1:06d}@{tmp_path}/{name}.mrcs" for i in range(COUNT))
+        tables[name] = tmp_path / f"{name}.star"
+        write_particles(tables[name], replace(star, image_names=names))
+    right = read_map(project / "reference.mrc")
+    black = tmp_path / "black.mrc"
+    write_map(black, Volume(-right.data, PIXEL))
+    options = ["--diameter", str(DIAMETER), "--initial-lowpass", "20", "--no-local", "--iterations", "1"]
+
+    def refused(table: str, reference: Path) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main(["refine", str(tables[table]), "--reference", str(reference), *options, "--out", str(tmp_path / "x")])
+        assert caught.value.code == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "Traceback" not in said
+        return said
+
+    said = refused("bright", black)
+    assert "black.mrc: shows the particle black" in said
+    assert "--multiply_constant -1" in said
+    said = refused("dark", project / "reference.mrc")
+    assert "dark.star: the particles are dark where" in said
+    assert "--invert" in said
+    assert not (tmp_path / "x").exists()
+    # Alike, if both wrong: the map will be black, and the particles are warned of.
+    if not noise:
+        with pytest.warns(CryoPrismWarning, match="dark on bright"):
+            refine_session(
+                config(project, tmp_path / "both", particles_file=tables["dark"], reference=str(black), iterations=1)
+            )
+    data = load_particles(read_particles(tables["bright"]), BOX, PIXEL, diameter_in_angstroms=DIAMETER)
+    require_same_contrast(data, right.data, DIAMETER, tables["bright"], project / "reference.mrc")
+
+
+def test_a_first_map_of_dark_particles_says_so(project: Path, tmp_path: Path) -> None:
+    star = read_particles(project / "input.star")
+    write_stack(tmp_path / "dark.mrcs", -read_particle_images(star), PIXEL)
+    names = tuple(f"{i + 1:06d}@{tmp_path}/dark.mrcs" for i in range(COUNT))
+    write_particles(tmp_path / "dark.star", replace(star, image_names=names))
+    for table, dark in ((tmp_path / "dark.star", True), (project / "input.star", False)):
+        summary = initial_model_session(
+            InitialModelConfig(
+                particles_file=table, diameter_in_angstroms=DIAMETER, starts=1, symmetry="I1",
+                maximum_resolution_in_angstroms=14.0, output=tmp_path / f"model-{dark}",
+            )
+        )  # fmt: skip
+        assert ("density is negative" in summary.sentence) == dark
+        assert ("density is negative" in summary.report.read_text()) == dark
+        assert json.loads((summary.output / "initial_model.json").read_text())["negative_density"] == dark
 
 
 def test_shared_particles_are_refused_and_duplicates_left_out(

@@ -98,6 +98,42 @@ def test_causes_follow_the_schema_and_the_truth(run: Path) -> None:
     assert max(losses, key=lambda name: losses[name]) == "motion"
 
 
+def test_a_phase_plate_brings_its_cause_with_value_deviation_and_unit(run: Path, tmp_path: Path) -> None:
+    scene = Scene(
+        name="plate",
+        seed=4,
+        height_in_pixels=640,
+        width_in_pixels=600,
+        pixel_size_in_angstroms=1.8,
+        particle_count=35,
+        ice_thickness_in_angstroms=250.0,
+        defocus_in_angstroms=12000.0,
+        phase_shift_in_degrees=70.0,
+    )
+    rendered = render_micrograph(scene, specimen_from_phantom(phantom("shell")), "projection")
+    write_mrc(tmp_path / "plate.mrc", rendered.counts, 1.8)
+    lens = {"voltage_in_kilovolts": 300.0, "spherical_aberration_in_millimeters": 2.7, "amplitude_contrast": 0.07}
+    config = RestoreConfig(
+        inputs=str(tmp_path / "plate.mrc"), output=tmp_path / "run", phase_plate=True, views=False, **lens
+    )
+    restore_session(config)
+    document = json.loads((tmp_path / "run" / "causes.json").read_text())
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(document)
+    cause = document["micrographs"][0]["causes"]["phase_shift"]
+    found = cause["parameters"]["phase_shift"]
+    assert (cause["identifiable"], cause["bits_lost"]) == (True, None)
+    assert (found["unit"], found["identifiable"]) == ("degrees", True)
+    assert 0 < found["standard_deviation"] < 10
+    assert abs(found["mean"] - 70) < 5 * found["standard_deviation"] + 3
+    graph = document["session"]["graph"]
+    assert {"from": "phase_shift", "to": "image", "weight": 0.0} in graph["edges"]
+    assert "phase shift" in (tmp_path / "run" / "report.html").read_text()
+    # Without one there is nothing to say about it.
+    plain = json.loads((run / "causes.json").read_text())
+    assert all("phase_shift" not in entry["causes"] for entry in plain["micrographs"])
+    assert "phase_shift" not in {node["name"] for node in plain["session"]["graph"]["nodes"]}
+
+
 def test_a_micrograph_without_rings_is_kept_flagged_and_gets_no_view(run: Path) -> None:
     document = json.loads((run / "causes.json").read_text())
     empty = next(entry for entry in document["micrographs"] if entry["name"] == "empty")

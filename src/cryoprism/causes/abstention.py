@@ -25,7 +25,7 @@ def abstentions(estimate: Estimate) -> dict[str, str]:
     reasons["coincidence"] = CAUSES["coincidence"].unidentifiable_when
     fit, known = estimate.fit, estimate.known
     if not estimate.rings.detected:
-        for name in ("defocus", "astigmatism", "motion", "envelope", "tilt"):
+        for name in ("defocus", "astigmatism", "phase_shift", "motion", "envelope", "tilt"):
             reasons[name] = "no Thon rings rise above the noise"
     else:
         prior = fit.prior.standard_deviation
@@ -43,6 +43,8 @@ def abstentions(estimate: Estimate) -> dict[str, str]:
             reasons["motion"] = CAUSES["motion"].unidentifiable_when
         if min(estimate.spectrum.shape) < 3 * estimate.spectrum.grid.edge:
             reasons["tilt"] = CAUSES["tilt"].unidentifiable_when
+    if not estimate.phase_is_free:
+        reasons["phase_shift"] = CAUSES["phase_shift"].unidentifiable_when
     if not bool(ring_windows(estimate.spectrum.grid).any()):
         reasons["crystalline_ice"] = CAUSES["crystalline_ice"].unidentifiable_when
     if estimate.thickness is None:

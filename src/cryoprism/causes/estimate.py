@@ -13,6 +13,7 @@ from cryoprism.core import single_threaded
 from cryoprism.microscope.optics import Lens
 
 from .evidence import (
+    RING_REACH,
     TYPICAL_EXPOSURE,
     TYPICAL_THICKNESS,
     Circumstances,
@@ -62,6 +63,7 @@ class CtfEstimate:
     defocus_deviation_in_angstroms: float
     astigmatism_deviation_in_angstroms: float
     angle_deviation_in_degrees: float
+    phase_shift_deviation_in_degrees: float
     figure_of_merit: float
     limit_in_angstroms: float
 
@@ -135,16 +137,20 @@ class Estimate:
             defocus_u_in_angstroms=mean + half,
             defocus_v_in_angstroms=mean - half,
             defocus_angle_in_degrees=angle % 180 if angle % 180 < 180 else 0.0,
-            phase_shift_in_degrees=_wrapped(math.degrees(float(theta[3]))) if self._phase_is_free else 0.0,
+            phase_shift_in_degrees=_wrapped(math.degrees(float(theta[3]))) if self.phase_is_free else 0.0,
             defocus_deviation_in_angstroms=self.fit.deviation("defocus") * DEFOCUS_UNIT,
             astigmatism_deviation_in_angstroms=2 * sd_half,
             angle_deviation_in_degrees=sd_angle,
+            phase_shift_deviation_in_degrees=(
+                math.degrees(self.fit.deviation("phase_shift")) if self.phase_is_free else 0.0
+            ),
             figure_of_merit=self.rings.figure_of_merit,
             limit_in_angstroms=self.rings.limit_in_angstroms,
         )
 
     @property
-    def _phase_is_free(self) -> bool:
+    def phase_is_free(self) -> bool:
+        """Whether a phase plate was asked for; else the phase shift is 0."""
         index = LAYOUT.index("phase_shift")
         return float(self.fit.prior.precision[index, index]) < 1e4
 
@@ -249,10 +255,11 @@ def _complete(
     fit = fit_spectrum(spectrum, model, prior, [theta], scale)
     excess, significance = ring_excess(spectrum, fit, scale)
     if bool(excess.any()):
-        # Crystals would pull the smooth noise up: leave their windows out and look again.
+        # Crystals would pull the smooth noise up: leave all that they reach out and look again. They may have drawn the
+        # first fit away from where it began.
         freedom = spectrum.freedom.clone()
-        freedom[ring_windows(spectrum.grid)] *= 1e-3
-        fit = fit_spectrum(spectrum, model, prior, [fit.theta], scale, freedom=freedom)
+        freedom[ring_windows(spectrum.grid, RING_REACH)] = 0.0
+        fit = fit_spectrum(spectrum, model, prior, [fit.theta, theta], scale, freedom=freedom)
         excess, significance = ring_excess(spectrum, fit, scale)
     halves = []
     for half in spectrum.halves:

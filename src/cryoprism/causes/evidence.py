@@ -39,7 +39,9 @@ __all__ = [
     "ring_fit",
 ]
 
-_RING_HALF_WIDTH = 0.006  # 1/Å
+#: How far from a reflection crystals are looked for, and how far those that are there may reach [1/Å]: powders of
+#: small crystals are broad, and single ones stand hundreds of times above the noise.
+_RING_HALF_WIDTH, RING_REACH = 0.006, 0.012
 _RING_SIGNIFICANCE = 6.0
 # The best of thousands of hypotheses reaches 5.1 on 284 images of noise; faint rings that are right start at 6.8.
 _DETECTION = 6.0
@@ -158,21 +160,21 @@ def ice_level(lens: Lens, known: Circumstances, pixel_size_in_angstroms: float, 
     return math.log(float(density) * factor), math.hypot(min(deviation / max(thickness, 50.0), 1.0), 0.25)
 
 
-def ring_windows(grid: PolarGrid) -> Tensor:
-    """(shells,) True where rings of crystalline ice can stand."""
+def ring_windows(grid: PolarGrid, half_width: float = _RING_HALF_WIDTH) -> Tensor:
+    """(shells,) True where rings of crystalline ice can stand: no further than ``half_width`` [1/Å] from one."""
     inside = torch.zeros_like(grid.k, dtype=torch.bool)
     for spacing in (*HEXAGONAL_SPACINGS_IN_ANGSTROMS, *CUBIC_SPACINGS_IN_ANGSTROMS):
-        inside |= (grid.k - 1 / spacing).abs() < _RING_HALF_WIDTH
+        inside |= (grid.k - 1 / spacing).abs() < half_width
     return inside
 
 
 def ring_excess(spectrum: Spectrum, fit: Fit, scale: float) -> tuple[Tensor, float]:
-    """Power in the ice-ring windows that the smooth model leaves over.
+    """Power around the reflections of ice that the smooth model leaves over.
 
     Returns
     -------
     excess
-        (shells, sectors) in units of ``scale``; zero outside the windows or where no bin is significant.
+        (shells, sectors) in units of ``scale``; zero out of reach of the reflections or where no bin is significant.
     significance
         Largest z-score of a bin or of a ring; crystals count from 6.
     """
@@ -189,7 +191,8 @@ def ring_excess(spectrum: Spectrum, fit: Fit, scale: float) -> tuple[Tensor, flo
     if significance < _RING_SIGNIFICANCE:
         return excess, significance
     significant = (ratio * weight.sqrt() > 3.5) | ((ratio * weight).sum(1) / weight.sum(1).sqrt() > 4.0)[:, None]
-    excess[windows] = ((ratio * expected).clamp_min(0) * significant)[windows]
+    reach = ring_windows(spectrum.grid, RING_REACH)
+    excess[reach] = ((ratio * expected).clamp_min(0) * significant)[reach]
     return excess, significance
 
 

@@ -237,14 +237,20 @@ def fit_spectrum(
 
 
 def _weigh_misfit(power: Tensor, freedom: Tensor, fit: Fit) -> Tensor:
-    """Freedom with shell-wise misfit added: n → n / (1 + N τ²), τ² the excess variance of shell means."""
+    """Freedom with shell-wise misfit added: n → n / (1 + N τ²), τ² the excess variance of shell means.
+
+    Shells without freedom are left out: they neither get any nor tell their neighbours' misfit.
+    """
     expected = fit.model.log_power(fit.theta, fit.damping).exp()
     ratio = power / expected
     total = freedom.sum(1)
+    used = (total > 0).float()
+    total = total.clamp_min(1e-6)
     shell = (ratio * freedom).sum(1) / total - 1
     width = torch.full((len(total),), 10.0)
     # A shell's own noise is 1 / N; its neighbours tell the excess.
-    excess = (smooth_background(shell.square() - 0.6 / total, width)).clamp_min(0.0)
+    excess = smooth_background((shell.square() - 0.6 / total) * used, width)
+    excess = (excess / smooth_background(used, width).clamp_min(0.05)).clamp_min(0.0)
     return freedom / (1 + total * excess)[:, None]
 
 

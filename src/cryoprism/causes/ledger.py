@@ -187,19 +187,11 @@ def _information(terms: _Terms, ideal: Sequence[frozenset[str]]) -> Tensor:
 
 
 def _priced(observation: Observation) -> tuple[str, ...]:
-    names = [
-        "motion",
-        "envelope",
-        *observation.log_transfer,
-        "contamination",
-        "carbon",
-        "crystalline_ice",
-        "defects",
-        "tilt",
-    ]
-    if observation.thickness is not None:
-        names.append("ice_thickness")
-    return tuple(name for name in CAUSES if name in names and name not in observation.abstained)
+    # Known curves have to be stated, and thickness takes the intensity of the beam; all others are seen.
+    unknown = {"damage", "detector", "coherence"} - observation.log_transfer.keys()
+    if observation.thickness is None:
+        unknown.add("ice_thickness")
+    return tuple(name for name, cause in CAUSES.items() if cause.priced and name not in unknown | observation.abstained)
 
 
 @single_threaded

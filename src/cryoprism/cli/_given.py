@@ -33,10 +33,8 @@ def given_values(context: typer.Context, fields: Mapping[str, str]) -> dict[str,
     return values
 
 
-def settings_of(
-    context: typer.Context, fields: Mapping[str, str], kind: type[Settings], config: str | None, **more: Any
-) -> Settings:
-    """Return the validated configuration: what was given wins over the file, the file over the defaults.
+def settings_of(context: typer.Context, fields: Mapping[str, str], kind: type[Settings], **more: Any) -> Settings:
+    """Return the validated configuration: what was given wins over the file of ``--config``, that over the defaults.
 
     Parameters
     ----------
@@ -44,10 +42,9 @@ def settings_of(
         As in :func:`given_values`.
     kind
         Class of the configuration.
-    config
-        YAML, JSON or ``job.json``; None for none.
     more
         Fields that the command has put together itself; they win over all.
     """
+    config = context.params["config"]
     known = {} if config is None else kind.from_file(config).model_dump()
     return kind(**(known | given_values(context, fields) | more))

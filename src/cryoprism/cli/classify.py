@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite, Seed
+from ._options import Ctf, ImagePixelSize, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "classify"]
 
+OPTIONS = job_options("Classify")
 #: Which field of ``workflow.ClassifyConfig`` each option sets.
 FIELDS = {
     "particles": "particles_file",
@@ -22,11 +23,11 @@ FIELDS = {
     "max_shift": "max_shift_in_angstroms",
     "ctf": "ctf",
     "pixel_size": "pixel_size_in_angstroms",
-    "device": "device",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def classify(
     context: typer.Context,
     particles: Annotated[
@@ -40,10 +41,6 @@ def classify(
         ),
     ] = None,
     classes: Annotated[int, typer.Option("--classes", "--K", metavar="N", help="Number of classes.")] = 50,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Classify/jobNNN."),
-    ] = None,
     iterations: Annotated[
         int, typer.Option("--iterations", "--iter", metavar="N", help="Iterations at most; fewer once nothing changes.")
     ] = 25,
@@ -58,21 +55,8 @@ def classify(
         float | None,
         typer.Option(metavar="Å", help="Shift looked for in each iteration. Default: a tenth of the diameter."),
     ] = None,
-    ctf: Annotated[bool, typer.Option("--ctf/--no-ctf", help="Correct for the contrast transfer.")] = True,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(
-            "--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the one in the metadata."
-        ),
-    ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
-    ] = "cpu",
-    seed: Seed = 0,
-    max_memory: MaxMemory = None,
-    config: Config = None,
+    ctf: Ctf = True,
+    pixel_size: ImagePixelSize = None,
 ) -> None:
     """Sort particles into classes of like views and average them.
 
@@ -95,6 +79,6 @@ def classify(
     from ._console import logging_to_console
 
     with logging_to_console():
-        summary = classify_session(settings_of(context, FIELDS, ClassifyConfig, config))
+        summary = classify_session(settings_of(context, FIELDS, ClassifyConfig))
     typer.echo(summary.sentence())
     typer.echo(f"Gallery: {summary.output / 'report.html'}")

@@ -7,17 +7,17 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import Config, MaxMemory, OnlyDoUnfinished, Overwrite
+from ._options import fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "ctf_refine"]
 
+OPTIONS = job_options("CtfRefine", seed=None)
 #: Which field of ``workflow.CtfRefineConfig`` each option sets.
 FIELDS = {
     "particles": "particles_file",
     "half1": "half1",
     "half2": "half2",
     "mask": "mask_file",
-    "out": "output",
     "defocus": "defocus",
     "astigmatism": "astigmatism",
     "beam_tilt": "beam_tilt",
@@ -27,13 +27,11 @@ FIELDS = {
     "search": "search_in_angstroms",
     "kmin_tilt": "lowest_resolution_in_angstroms",
     "maximum_resolution": "maximum_resolution_in_angstroms",
-    "only_do_unfinished": "only_do_unfinished",
-    "overwrite": "overwrite",
-    "device": "device",
-    "max_memory": "max_memory_in_gigabytes",
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def ctf_refine(
     context: typer.Context,
     particles: Annotated[
@@ -50,12 +48,6 @@ def ctf_refine(
         str | None,
         typer.Option(
             "--mask", "--solvent_mask", metavar="MRC", help="Mask from 0 to 1 in the maps' box. Default: a sphere."
-        ),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free CtfRefine/jobNNN."
         ),
     ] = None,
     defocus: Annotated[
@@ -88,13 +80,6 @@ def ctf_refine(
             "--maximum-resolution", "--maxres", metavar="Å", help="Finest frequencies used. Default: FSC = 0.143."
         ),
     ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
-    ] = "cpu",
-    max_memory: MaxMemory = None,
-    config: Config = None,
 ) -> None:
     """Refine defocus and beam tilt of particles against the half maps they made.
 
@@ -113,5 +98,5 @@ def ctf_refine(
     from ._console import logging_to_console
 
     with logging_to_console():
-        summary = ctf_refine_session(settings_of(context, FIELDS, CtfRefineConfig, config))
+        summary = ctf_refine_session(settings_of(context, FIELDS, CtfRefineConfig))
     typer.echo(summary.sentence())

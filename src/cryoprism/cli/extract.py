@@ -7,29 +7,11 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import (
-    JOB_FIELDS,
-    LENS_FIELDS,
-    SELECTION_FIELDS,
-    AmplitudeContrast,
-    Config,
-    MaxAstigmatism,
-    MaxContamination,
-    MaxCtfResolution,
-    MaxIce,
-    MaxMemory,
-    MicrographPixelSize,
-    MinInformation,
-    OnlyDoUnfinished,
-    Overwrite,
-    Seed,
-    SphericalAberration,
-    Voltage,
-    Workers,
-)
+from ._options import LENS, SELECTION, WORKERS, Micrographs, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "extract"]
 
+OPTIONS = (*SELECTION, *LENS, *job_options("Extract", workers=WORKERS, device=None))
 #: Which field of ``workflow.ExtractConfig`` each option sets.
 FIELDS = {
     "inputs": "inputs",
@@ -43,19 +25,14 @@ FIELDS = {
     "dust": "dust_in_deviations",
     "invert": "invert",
     "normalise": "normalise",
-    **LENS_FIELDS,
-    **SELECTION_FIELDS,
-    "workers": "workers",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def extract(
     context: typer.Context,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="MICROGRAPHS", help="A STAR or .cs file of micrographs, a folder, or image files."),
-    ] = None,
+    inputs: Micrographs = None,
     coordinates: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="Folder of coordinate files, or one STAR, .box or .cs file for all."),
@@ -92,25 +69,6 @@ def extract(
         bool,
         typer.Option("--normalise/--no-normalise", help="Flatten the background; bring it to mean 0, deviation 1."),
     ] = True,
-    max_ctf_resolution: MaxCtfResolution = None,
-    min_information: MinInformation = None,
-    max_ice: MaxIce = None,
-    max_astigmatism: MaxAstigmatism = None,
-    max_contamination: MaxContamination = None,
-    pixel_size: MicrographPixelSize = None,
-    voltage: Voltage = None,
-    spherical_aberration: SphericalAberration = None,
-    amplitude_contrast: AmplitudeContrast = None,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Extract/jobNNN."),
-    ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
-    workers: Workers = 1,
-    seed: Seed = 0,
-    max_memory: MaxMemory = None,
-    config: Config = None,
 ) -> int:
     """Cut particles out of micrographs: inverted, normalised, scaled down.
 
@@ -130,7 +88,7 @@ def extract(
 
     from ._console import logging_to_console
 
-    settings = settings_of(context, FIELDS, ExtractConfig, config)
+    settings = settings_of(context, FIELDS, ExtractConfig)
     with logging_to_console():
         summary = extract_session(settings)
     typer.echo(

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite
+from ._options import NO_MPS, ImagePixelSize, MinDistance, ShiftRange, Symmetry, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "initial_model"]
 
+OPTIONS = job_options("InitialModel", device=NO_MPS, seed="Seed of the starts and of the half sets.")
 #: Which field of ``workflow.InitialModelConfig`` each option sets.
 FIELDS = {
     "particles": "particles_file",
@@ -21,20 +22,18 @@ FIELDS = {
     "shift_range": "shift_range_in_angstroms",
     "min_distance": "min_distance_in_angstroms",
     "pixel_size": "pixel_size_in_angstroms",
-    "device": "device",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def initial_model(
     context: typer.Context,
     particles: Annotated[
         str | None,
         typer.Argument(metavar="PARTICLES", help="A RELION STAR or cryoSPARC .cs file of particles with their CTF."),
     ] = None,
-    symmetry: Annotated[
-        str, typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group, such as C1, D7, O or I1.")
-    ] = "C1",
+    symmetry: Symmetry = "C1",
     diameter: Annotated[
         float | None,
         typer.Option("--diameter", "--particle_diameter", metavar="Å", help="Diameter of the particle. Needed."),
@@ -49,28 +48,9 @@ def initial_model(
             help="Finest frequencies used. Default: a sixteenth to an eighth of the diameter, from 12 (T, O, I: 9) on.",
         ),
     ] = None,
-    shift_range: Annotated[float, typer.Option(metavar="Å", help="How far off centre particles may be.")] = 12.0,
-    min_distance: Annotated[
-        float, typer.Option(metavar="Å", help="Particles nearer than this to another one are left out; 0 keeps all.")
-    ] = 20.0,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option("--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the table's."),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free InitialModel/jobNNN."
-        ),
-    ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; never replaced by another one.")
-    ] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the starts and of the half sets.")] = 0,
-    max_memory: MaxMemory = None,
-    config: Config = None,
+    shift_range: ShiftRange = 12.0,
+    min_distance: MinDistance = 20.0,
+    pixel_size: ImagePixelSize = None,
 ) -> int:
     """Make a first map from particles alone, without a reference.
 
@@ -87,7 +67,7 @@ def initial_model(
 
     from ._console import logging_to_console
 
-    settings = settings_of(context, FIELDS, InitialModelConfig, config)
+    settings = settings_of(context, FIELDS, InitialModelConfig)
     keep_freed_memory()
     with logging_to_console():
         summary = initial_model_session(settings)

@@ -7,23 +7,14 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import (
-    JOB_FIELDS,
-    LENS_FIELDS,
-    AmplitudeContrast,
-    Config,
-    MaxMemory,
-    MicrographPixelSize,
-    OnlyDoUnfinished,
-    Overwrite,
-    Seed,
-    SphericalAberration,
-    Voltage,
-    Workers,
-)
+from ._options import LENS, WORKERS, Micrographs, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "pick"]
 
+OPTIONS = (
+    *LENS,
+    *job_options("Pick", workers=WORKERS, device="Of the learned picker: cpu, cuda, cuda:N or mps; never another one."),
+)
 #: Which field of ``workflow.PickConfig`` each option sets.
 FIELDS = {
     "inputs": "inputs",
@@ -45,19 +36,14 @@ FIELDS = {
     "box_files": "box_files",
     "box": "box_in_pixels",
     "pictures": "pictures",
-    **LENS_FIELDS,
-    "workers": "workers",
-    "device": "device",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def pick(
     context: typer.Context,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="MICROGRAPHS", help="A STAR or .cs file of micrographs, a folder, or image files."),
-    ] = None,
+    inputs: Micrographs = None,
     method: Annotated[
         str, typer.Option(metavar="NAME", help="blob (a ball of the diameter), template (a map), or learned.")
     ] = "blob",
@@ -119,23 +105,6 @@ def pick(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Draw the picks over each micrograph.")
     ] = True,
-    pixel_size: MicrographPixelSize = None,
-    voltage: Voltage = None,
-    spherical_aberration: SphericalAberration = None,
-    amplitude_contrast: AmplitudeContrast = None,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Pick/jobNNN."),
-    ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
-    workers: Workers = 1,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the learned picker: cpu, cuda, cuda:N or mps; never another one.")
-    ] = "cpu",
-    seed: Seed = 0,
-    max_memory: MaxMemory = None,
-    config: Config = None,
 ) -> int:
     """Find the particles on micrographs: as balls of a size, by a map's views, or by a trained network.
 
@@ -157,7 +126,7 @@ def pick(
 
     from ._console import logging_to_console
 
-    settings = settings_of(context, FIELDS, PickConfig, config)
+    settings = settings_of(context, FIELDS, PickConfig)
     with logging_to_console():
         summary = pick_session(settings)
     each = summary.particles / max(summary.micrographs, 1)

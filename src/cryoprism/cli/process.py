@@ -7,29 +7,15 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import (
-    JOB_FIELDS,
-    LENS_FIELDS,
-    SELECTION_FIELDS,
-    AmplitudeContrast,
-    Config,
-    MaxAstigmatism,
-    MaxContamination,
-    MaxCtfResolution,
-    MaxIce,
-    MaxMemory,
-    MicrographPixelSize,
-    MinInformation,
-    OnlyDoUnfinished,
-    Overwrite,
-    Seed,
-    SphericalAberration,
-    Voltage,
-    Workers,
-)
+from ._options import LENS, SELECTION, WORKERS, InitialLowpass, Symmetry, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "process"]
 
+OPTIONS = (
+    *SELECTION,
+    *LENS,
+    *job_options("Process", workers=WORKERS, device="For the stages that use it: cpu, cuda, cuda:N or mps."),
+)
 #: Which field of ``workflow.ProcessConfig`` each option sets.
 FIELDS = {
     "micrographs": "inputs",
@@ -44,14 +30,11 @@ FIELDS = {
     "use_weights": "use_weights",
     "starts": "starts",
     "iterations": "iterations",
-    **LENS_FIELDS,
-    **SELECTION_FIELDS,
-    "workers": "workers",
-    "device": "device",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def process(
     context: typer.Context,
     micrographs: Annotated[
@@ -62,9 +45,7 @@ def process(
             "'cryoprism restore' is not restored again.",
         ),
     ] = None,
-    symmetry: Annotated[
-        str, typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group, such as C1, D7, O or I1.")
-    ] = "C1",
+    symmetry: Symmetry = "C1",
     diameter: Annotated[
         float | None,
         typer.Option(
@@ -89,9 +70,7 @@ def process(
     classes: Annotated[
         int, typer.Option("--classes", "--K", metavar="N", help="Classes of a 2-D classification; 0 leaves it out.")
     ] = 0,
-    initial_lowpass: Annotated[
-        float, typer.Option("--initial-lowpass", "--ini_high", metavar="Å", help="Low-pass of the starting map.")
-    ] = 30.0,
+    initial_lowpass: InitialLowpass = 30.0,
     use_weights: Annotated[
         bool, typer.Option("--use-weights/--no-weights", help="Use each micrograph's fitted envelope in the map.")
     ] = False,
@@ -99,28 +78,6 @@ def process(
     iterations: Annotated[
         int, typer.Option("--iterations", "--iter", metavar="N", help="Most passes of the refinement.")
     ] = 20,
-    max_ctf_resolution: MaxCtfResolution = None,
-    min_information: MinInformation = None,
-    max_ice: MaxIce = None,
-    max_astigmatism: MaxAstigmatism = None,
-    max_contamination: MaxContamination = None,
-    pixel_size: MicrographPixelSize = None,
-    voltage: Voltage = None,
-    spherical_aberration: SphericalAberration = None,
-    amplitude_contrast: AmplitudeContrast = None,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Process/jobNNN."),
-    ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
-    workers: Workers = 1,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="For the stages that use it: cpu, cuda, cuda:N or mps.")
-    ] = "cpu",
-    seed: Seed = 0,
-    max_memory: MaxMemory = None,
-    config: Config = None,
 ) -> int:
     """Go from micrographs to a map: restore, pick, extract, initial model, refine.
 
@@ -139,7 +96,7 @@ def process(
 
     from ._console import logging_to_console
 
-    settings = settings_of(context, FIELDS, ProcessConfig, config)
+    settings = settings_of(context, FIELDS, ProcessConfig)
     keep_freed_memory()
     with logging_to_console():
         summary = process_session(settings)
@@ -149,5 +106,6 @@ def process(
         typer.echo(f"{row.folder}: {row.sentence}")
     for name, why in summary.left_out.items():
         typer.echo(f"Left out: {name}: {why}")
-    typer.echo(f"Done in {summary.seconds:.0f} s. Report: {summary.report}")
+    done = "Done before." if summary.skipped else f"Done in {summary.seconds:.0f} s."
+    typer.echo(f"{done} Report: {summary.report}")
     return 0

@@ -7,10 +7,21 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite
+from ._options import (
+    Ctf,
+    HelicalRise,
+    HelicalTwist,
+    HelicalUnits,
+    ImagePixelSize,
+    Symmetry,
+    fields_of,
+    job_options,
+    with_options,
+)
 
 __all__ = ["FIELDS", "reconstruct"]
 
+OPTIONS = job_options("Reconstruct", seed="Seed of the half sets, where the table has none.")
 #: Which field of ``workflow.ReconstructConfig`` each option sets.
 FIELDS = {
     "particles": "particles_file",
@@ -25,26 +36,18 @@ FIELDS = {
     "wiener": "wiener",
     "iterations": "iterations",
     "pixel_size": "pixel_size_in_angstroms",
-    "device": "device",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def reconstruct(
     context: typer.Context,
     particles: Annotated[
         str | None,
         typer.Argument(metavar="PARTICLES", help="A RELION STAR or cryoSPARC .cs file of particles with poses."),
     ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Reconstruct/jobNNN."
-        ),
-    ] = None,
-    symmetry: Annotated[
-        str, typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group, such as C1, D7, O or I1.")
-    ] = "C1",
+    symmetry: Symmetry = "C1",
     maximum_resolution: Annotated[
         float | None,
         typer.Option("--maximum-resolution", "--maxres", metavar="Å", help="Finest frequencies used. Default: all."),
@@ -58,49 +61,17 @@ def reconstruct(
             metavar="FOLDER", help="Folder 'weights' of cryoprism restore: use each micrograph's envelope and noise."
         ),
     ] = None,
-    helical_rise: Annotated[
-        float | None,
-        typer.Option("--helical-rise", "--helical_rise_initial", metavar="Å", help="Rise of a helix about z."),
-    ] = None,
-    helical_twist: Annotated[
-        float | None,
-        typer.Option(
-            "--helical-twist",
-            "--helical_twist_initial",
-            metavar="DEGREES",
-            help="Twist of the helix, positive for right-handed.",
-        ),
-    ] = None,
-    helical_units: Annotated[
-        int,
-        typer.Option(
-            "--helical-units",
-            "--helical_nr_asu",
-            metavar="N",
-            help="Units of the helix that each segment is inserted as.",
-        ),
-    ] = 1,
-    ctf: Annotated[bool, typer.Option("--ctf/--no-ctf", help="Correct for the contrast transfer.")] = True,
+    helical_rise: HelicalRise = None,
+    helical_twist: HelicalTwist = None,
+    helical_units: HelicalUnits = 1,
+    ctf: Ctf = True,
     wiener: Annotated[
         bool, typer.Option("--wiener/--no-wiener", help="Weight map.mrc by the correlation of the halves.")
     ] = True,
     iterations: Annotated[
         int, typer.Option(metavar="N", help="Steps that account for uneven coverage; 0 only divides.")
     ] = 3,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(
-            "--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the one in the metadata."
-        ),
-    ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
-    ] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the half sets, where the table has none.")] = 0,
-    max_memory: MaxMemory = None,
-    config: Config = None,
+    pixel_size: ImagePixelSize = None,
 ) -> None:
     """Reconstruct a map and two half maps from particles with known poses.
 
@@ -118,5 +89,5 @@ def reconstruct(
     from ._console import logging_to_console
 
     with logging_to_console():
-        summary = reconstruct_session(settings_of(context, FIELDS, ReconstructConfig, config))
+        summary = reconstruct_session(settings_of(context, FIELDS, ReconstructConfig))
     typer.echo(summary.sentence())

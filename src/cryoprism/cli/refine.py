@@ -7,10 +7,30 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import JOB_FIELDS, Config, MaxMemory, Overwrite
+from ._options import (
+    NO_MPS,
+    HelicalRise,
+    HelicalTwist,
+    HelicalUnits,
+    ImagePixelSize,
+    InitialLowpass,
+    Local,
+    MinDistance,
+    ShiftRange,
+    Symmetry,
+    fields_of,
+    job_options,
+    with_options,
+)
 
 __all__ = ["FIELDS", "refine"]
 
+OPTIONS = job_options(
+    "Refine",
+    device=NO_MPS,
+    seed="Seed of the grids, and of the half sets where the table has none.",
+    unfinished="Go on after the last pass of a run that was stopped.",
+)
 #: Which field of ``workflow.RefineConfig`` each option sets.
 FIELDS = {
     "particles": "particles_file",
@@ -36,11 +56,11 @@ FIELDS = {
     "helical_search": "helical_search",
     "pose_network": "pose_network",
     "pose_network_steps": "pose_network_steps",
-    "device": "device",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def refine(
     context: typer.Context,
     particles: Annotated[
@@ -56,16 +76,12 @@ def refine(
             help="Map to start from, of any scale and voxel size; 'none' starts from poses that PARTICLES holds.",
         ),
     ] = "none",
-    symmetry: Annotated[
-        str, typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group, such as C1, D7, O or I1.")
-    ] = "C1",
+    symmetry: Symmetry = "C1",
     diameter: Annotated[
         float | None,
         typer.Option("--diameter", "--particle_diameter", metavar="Å", help="Diameter of the particle. Needed."),
     ] = None,
-    initial_lowpass: Annotated[
-        float, typer.Option("--initial-lowpass", "--ini_high", metavar="Å", help="Low-pass of the starting map.")
-    ] = 30.0,
+    initial_lowpass: InitialLowpass = 30.0,
     mask: Annotated[
         str | None,
         typer.Option(
@@ -81,10 +97,8 @@ def refine(
     scale: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Scale images down to this side first. Default: as they are.")
     ] = None,
-    shift_range: Annotated[float, typer.Option(metavar="Å", help="How far off centre particles may be.")] = 12.0,
-    min_distance: Annotated[
-        float, typer.Option(metavar="Å", help="Particles nearer than this to another one are left out; 0 keeps all.")
-    ] = 20.0,
+    shift_range: ShiftRange = 12.0,
+    min_distance: MinDistance = 20.0,
     maximum_resolution: Annotated[
         float | None,
         typer.Option(
@@ -92,33 +106,11 @@ def refine(
         ),
     ] = None,
     iterations: Annotated[int, typer.Option("--iterations", "--iter", metavar="N", help="Most passes.")] = 20,
-    local: Annotated[bool, typer.Option("--local/--no-local", help="Measure the resolution by place too.")] = True,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option("--pixel-size", "--angpix", metavar="Å", help="Pixel size of the images; replaces the table's."),
-    ] = None,
-    helical_rise: Annotated[
-        float | None,
-        typer.Option("--helical-rise", "--helical_rise_initial", metavar="Å", help="Rise of a helix about z."),
-    ] = None,
-    helical_twist: Annotated[
-        float | None,
-        typer.Option(
-            "--helical-twist",
-            "--helical_twist_initial",
-            metavar="DEGREES",
-            help="Twist of the helix, positive for right-handed.",
-        ),
-    ] = None,
-    helical_units: Annotated[
-        int,
-        typer.Option(
-            "--helical-units",
-            "--helical_nr_asu",
-            metavar="N",
-            help="Units of the helix that each segment is inserted as.",
-        ),
-    ] = 1,
+    local: Local = True,
+    pixel_size: ImagePixelSize = None,
+    helical_rise: HelicalRise = None,
+    helical_twist: HelicalTwist = None,
+    helical_units: HelicalUnits = 1,
     helical_diameter: Annotated[
         float | None,
         typer.Option(
@@ -160,22 +152,6 @@ def refine(
         ),
     ] = False,
     pose_network_steps: Annotated[int, typer.Option(metavar="N", help="Steps of the network's training.")] = 1500,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Refine/jobNNN."),
-    ] = None,
-    only_do_unfinished: Annotated[
-        bool, typer.Option("--only-do-unfinished", help="Go on after the last pass of a run that was stopped.")
-    ] = False,
-    overwrite: Overwrite = False,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; never replaced by another one.")
-    ] = "cpu",
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Seed of the grids, and of the half sets where the table has none.")
-    ] = 0,
-    max_memory: MaxMemory = None,
-    config: Config = None,
 ) -> int:
     """Refine poses and make a map with an honest resolution.
 
@@ -197,7 +173,7 @@ def refine(
 
     from ._console import logging_to_console
 
-    settings = settings_of(context, FIELDS, RefineConfig, config)
+    settings = settings_of(context, FIELDS, RefineConfig)
     keep_freed_memory()
     with logging_to_console():
         summary = refine_session(settings)

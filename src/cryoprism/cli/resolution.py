@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite
+from ._options import Local, Mtf, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "resolution"]
 
+OPTIONS = job_options("Resolution", seed="Seed of the random phases.")
 #: Which field of ``workflow.ResolutionConfig`` each option sets.
 FIELDS = {
     "half1": "half1",
@@ -29,25 +30,17 @@ FIELDS = {
     "fit_model": "fit_model",
     "pixel_size": "voxel_size_in_angstroms",
     "local": "local",
-    "device": "device",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def resolution(
     context: typer.Context,
     half1: Annotated[
         str | None, typer.Argument(metavar="HALF1", help="First unfiltered half map; its voxel size and origin count.")
     ] = None,
     half2: Annotated[str | None, typer.Argument(metavar="HALF2", help="Second unfiltered half map.")] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Resolution/jobNNN."
-        ),
-    ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
     mask: Annotated[
         str | None,
         typer.Option("--mask", "--solvent_mask", metavar="MRC", help="Mask from 0 to 1. Default: made from the map."),
@@ -58,9 +51,7 @@ def resolution(
     ] = None,
     extend: Annotated[float, typer.Option(metavar="Å", help="How far the mask grows beyond the level.")] = 5.0,
     soft_edge: Annotated[float, typer.Option(metavar="Å", help="Width of the mask's soft edge.")] = 12.0,
-    mtf: Annotated[
-        str | None, typer.Option(metavar="STAR", help="The detector's MTF curve, in RELION's format.")
-    ] = None,
+    mtf: Mtf = None,
     mtf_pixel_size: Annotated[
         float | None,
         typer.Option(
@@ -95,13 +86,7 @@ def resolution(
         float | None,
         typer.Option("--pixel-size", "--angpix", metavar="Å", help="Voxel size; replaces the one in the headers."),
     ] = None,
-    local: Annotated[bool, typer.Option("--local/--no-local", help="Measure the resolution by place too.")] = True,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
-    ] = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random phases.")] = 0,
-    max_memory: MaxMemory = None,
-    config: Config = None,
+    local: Local = True,
 ) -> int:
     """Say how well a map is resolved, from its two half maps.
 
@@ -118,7 +103,7 @@ def resolution(
 
     from ._console import logging_to_console
 
-    settings = settings_of(context, FIELDS, ResolutionConfig, config)
+    settings = settings_of(context, FIELDS, ResolutionConfig)
     with logging_to_console():
         result = measure_resolution(settings)
     done = "was measured before" if result.skipped else f"measured in {result.seconds:.1f} s"

@@ -7,29 +7,16 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import (
-    JOB_FIELDS,
-    LENS_FIELDS,
-    AmplitudeContrast,
-    Config,
-    MaxMemory,
-    MicrographPixelSize,
-    OnlyDoUnfinished,
-    Overwrite,
-    Seed,
-    SphericalAberration,
-    Voltage,
-    Workers,
-)
+from ._options import LENS, WORKERS, Mtf, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "restore"]
 
+OPTIONS = (*LENS, *job_options("Restore", workers=WORKERS))
 #: Which field of ``workflow.RestoreConfig`` each option sets.
 FIELDS = {
     "inputs": "inputs",
     "in_mics": "inputs",
     "views": "views",
-    **LENS_FIELDS,
     "exposure": "exposure_in_electrons_per_square_angstrom",
     "incident_intensity": "incident_intensity",
     "mtf": "mtf_file",
@@ -40,12 +27,11 @@ FIELDS = {
     "high_resolution": "finest_resolution_in_angstroms",
     "phase_plate": "phase_plate",
     "max_passes": "max_passes",
-    "workers": "workers",
-    "device": "device",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def restore(
     context: typer.Context,
     inputs: Annotated[
@@ -57,27 +43,15 @@ def restore(
     in_mics: Annotated[
         str | None, typer.Option("--in_mics", metavar="STAR", help="Same as IN, for RELION's external jobs.")
     ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Restore/jobNNN."),
-    ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
     views: Annotated[
         bool, typer.Option("--views/--no-views", help="Write restored views, residuals, deviations and masks.")
     ] = True,
-    pixel_size: MicrographPixelSize = None,
-    voltage: Voltage = None,
-    spherical_aberration: SphericalAberration = None,
-    amplitude_contrast: AmplitudeContrast = None,
     exposure: Annotated[float | None, typer.Option(metavar="e/Å²", help="Total exposure of one micrograph.")] = None,
     incident_intensity: Annotated[
         float | None,
         typer.Option(metavar="GREY", help="Grey value of a pixel without specimen; tells the thickness of the ice."),
     ] = None,
-    mtf: Annotated[
-        str | None, typer.Option(metavar="STAR", help="The detector's MTF curve, in RELION's format.")
-    ] = None,
+    mtf: Mtf = None,
     gain: Annotated[str | None, typer.Option(metavar="FILE", help="Gain reference, for movies.")] = None,
     min_defocus: Annotated[float, typer.Option(metavar="Å", help="Start of the defocus search.")] = 3000.0,
     max_defocus: Annotated[float, typer.Option(metavar="Å", help="End of the defocus search.")] = 50000.0,
@@ -87,13 +61,6 @@ def restore(
     ] = None,
     phase_plate: Annotated[bool, typer.Option("--phase-plate", help="Search the phase shift too.")] = False,
     max_passes: Annotated[int, typer.Option(metavar="N", help="Most passes of the self-evaluation loop.")] = 8,
-    workers: Workers = 1,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
-    ] = "cpu",
-    seed: Seed = 0,
-    max_memory: MaxMemory = None,
-    config: Config = None,
 ) -> int:
     """Estimate what damaged each micrograph, restore it, and say what each cause cost.
 
@@ -113,7 +80,7 @@ def restore(
     from ._console import logging_to_console, print_summary
 
     both = {"inputs": [*inputs, in_mics]} if inputs and in_mics else {}
-    settings = settings_of(context, FIELDS, RestoreConfig, config, **both)
+    settings = settings_of(context, FIELDS, RestoreConfig, **both)
     with logging_to_console():
         summary = restore_session(settings)
     return print_summary(summary)

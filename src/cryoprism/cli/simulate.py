@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from ._given import given_values, settings_of
-from ._options import JOB_FIELDS, Config, MaxMemory, OnlyDoUnfinished, Overwrite, Seed, Workers
+from ._options import WORKERS, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "simulate"]
 
+OPTIONS = job_options("Simulate", workers=WORKERS)
 #: Which field of ``workflow.SimulateConfig`` each option sets.
 FIELDS = {
     "structure": "structure_file",
@@ -33,20 +34,13 @@ FIELDS = {
     "mass": "mass_in_kilodaltons",
     "movies": "movies",
     "truth_images": "truth_images",
-    "workers": "workers",
-    "device": "device",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def simulate(
     context: typer.Context,
-    out: Annotated[
-        str | None,
-        typer.Option("--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free Simulate/jobNNN."),
-    ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
     structure: Annotated[
         str | None,
         typer.Option(
@@ -101,13 +95,6 @@ def simulate(
     engine: Annotated[
         str, typer.Option(metavar="NAME", help="How the wave passes the specimen: rytov or multislice.")
     ] = "rytov",
-    workers: Workers = 1,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
-    ] = "cpu",
-    seed: Seed = 0,
-    max_memory: MaxMemory = None,
-    config: Config = None,
 ) -> int:
     """Make micrographs or movies of a virtual specimen, with every hidden quantity beside them.
 
@@ -128,7 +115,7 @@ def simulate(
 
     from ._console import logging_to_console
 
-    settings = settings_of(context, FIELDS, SimulateConfig, config)
+    settings = settings_of(context, FIELDS, SimulateConfig)
     if settings.device != "cpu":
         raise InputError(
             "--device", f"'{settings.device}' was asked for but images are simulated on the CPU", "Use cpu."

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import JOB_FIELDS, Config, OnlyDoUnfinished, Overwrite, Seed
+from ._options import fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "train_picker"]
 
+OPTIONS = job_options("TrainPicker", workers="Threads.", max_memory="Kept with the job; training needs about 2 GB.")
 #: Which field of ``workflow.TrainPickerConfig`` each option sets.
 FIELDS = {
     "structures": "structures",
@@ -23,22 +24,13 @@ FIELDS = {
     "diameter": "diameter_in_angstroms",
     "expected_count": "expected_count",
     "picker": "weights",
-    "workers": "workers",
-    "device": "device",
-    **JOB_FIELDS,
+    **fields_of(*OPTIONS),
 }
 
 
+@with_options(*OPTIONS)
 def train_picker(
     context: typer.Context,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", "--o", metavar="FOLDER", help="Folder to write. Default: the next free TrainPicker/jobNNN."
-        ),
-    ] = None,
-    only_do_unfinished: OnlyDoUnfinished = False,
-    overwrite: Overwrite = False,
     structures: Annotated[
         str | None,
         typer.Option(metavar="FOLDER", help="PDB and mmCIF files to simulate micrographs of. Default: phantoms."),
@@ -72,15 +64,6 @@ def train_picker(
     picker: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights to adapt. Default: those that ship with CryoPrism.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", "--j", metavar="N", help="Threads.")] = 1,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or mps; never replaced by another one.")
-    ] = "cpu",
-    seed: Seed = 0,
-    max_memory: Annotated[
-        float | None, typer.Option(metavar="GB", help="Kept with the job; training needs about 2 GB.")
-    ] = None,
-    config: Config = None,
 ) -> int:
     """Train the learned picker on simulated micrographs, or adapt it to a few clicks.
 
@@ -96,7 +79,7 @@ def train_picker(
 
     from ._console import logging_to_console
 
-    settings = settings_of(context, FIELDS, TrainPickerConfig, config)
+    settings = settings_of(context, FIELDS, TrainPickerConfig)
     with logging_to_console():
         summary = run_train_picker(settings)
     for sentence in summary.sentences:

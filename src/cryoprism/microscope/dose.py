@@ -7,7 +7,9 @@ Exposures are in e/Å² at the specimen and are used as given, never rescaled.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -185,75 +187,55 @@ def _apply_damage(image: Tensor, p: Parameters, generator: Generator | None) -> 
     )
 
 
+_BEFORE = "pre_exposure_in_electrons_per_square_angstrom"
+
+
+def _damage(
+    name: str,
+    apply: Callable[[Tensor, Parameters, Generator | None], Tensor],
+    exposure: str,
+    drawn: tuple[float, float],
+    most: float,
+    kind: Literal["image", "movie"],
+) -> Mechanism:
+    """Damage by an exposure that is called so, drawn from a range and at most ``most`` [e/Å²]."""
+    return Mechanism(
+        name=name,
+        cause="radiation_damage",
+        stage="dose",
+        apply=apply,
+        sample_parameters=lambda g: {
+            "pixel_size_in_angstroms": 1.0,
+            "voltage_in_kilovolts": 300.0,
+            _BEFORE: uniform(g, 0, 2),
+            exposure: uniform(g, *drawn),
+        },
+        ideal=MappingProxyType({_BEFORE: 0.0, exposure: 0.0}),
+        bounds=MappingProxyType({_BEFORE: (0.0, 50.0), exposure: (0.0, most)}),
+        units=MappingProxyType({_BEFORE: "e/Å²", exposure: "e/Å²"}),
+        linear=True,
+        random=False,
+        differentiable=True,
+        input_kind=kind,
+        gradient_parameters=(exposure,),
+    )
+
+
 MECHANISMS = (
-    Mechanism(
-        name="radiation_damage",
-        cause="radiation_damage",
-        stage="dose",
-        apply=_apply_damage,
-        sample_parameters=lambda g: {
-            "pixel_size_in_angstroms": 1.0,
-            "voltage_in_kilovolts": 300.0,
-            "pre_exposure_in_electrons_per_square_angstrom": uniform(g, 0, 2),
-            "exposure_in_electrons_per_square_angstrom": uniform(g, 20, 80),
-        },
-        ideal=MappingProxyType(
-            {
-                "pre_exposure_in_electrons_per_square_angstrom": 0.0,
-                "exposure_in_electrons_per_square_angstrom": 0.0,
-            }
-        ),
-        bounds=MappingProxyType(
-            {
-                "pre_exposure_in_electrons_per_square_angstrom": (0.0, 50.0),
-                "exposure_in_electrons_per_square_angstrom": (0.0, 300.0),
-            }
-        ),
-        units=MappingProxyType(
-            {
-                "pre_exposure_in_electrons_per_square_angstrom": "e/Å²",
-                "exposure_in_electrons_per_square_angstrom": "e/Å²",
-            }
-        ),
-        linear=True,
-        random=False,
-        differentiable=True,
-        input_kind="image",
-        gradient_parameters=("exposure_in_electrons_per_square_angstrom",),
+    _damage(
+        "radiation_damage",
+        _apply_damage,
+        "exposure_in_electrons_per_square_angstrom",
+        (20, 80),
+        300.0,
+        "image",
     ),
-    Mechanism(
-        name="radiation_damage_of_frames",
-        cause="radiation_damage",
-        stage="dose",
-        apply=_apply_damage_frames,
-        sample_parameters=lambda g: {
-            "pixel_size_in_angstroms": 1.0,
-            "voltage_in_kilovolts": 300.0,
-            "pre_exposure_in_electrons_per_square_angstrom": uniform(g, 0, 2),
-            "exposure_per_frame_in_electrons_per_square_angstrom": uniform(g, 0.5, 4),
-        },
-        ideal=MappingProxyType(
-            {
-                "pre_exposure_in_electrons_per_square_angstrom": 0.0,
-                "exposure_per_frame_in_electrons_per_square_angstrom": 0.0,
-            }
-        ),
-        bounds=MappingProxyType(
-            {
-                "pre_exposure_in_electrons_per_square_angstrom": (0.0, 50.0),
-                "exposure_per_frame_in_electrons_per_square_angstrom": (0.0, 20.0),
-            }
-        ),
-        units=MappingProxyType(
-            {
-                "pre_exposure_in_electrons_per_square_angstrom": "e/Å²",
-                "exposure_per_frame_in_electrons_per_square_angstrom": "e/Å²",
-            }
-        ),
-        linear=True,
-        random=False,
-        differentiable=True,
-        input_kind="movie",
-        gradient_parameters=("exposure_per_frame_in_electrons_per_square_angstrom",),
+    _damage(
+        "radiation_damage_of_frames",
+        _apply_damage_frames,
+        "exposure_per_frame_in_electrons_per_square_angstrom",
+        (0.5, 4),
+        20.0,
+        "movie",
     ),
 )

@@ -17,6 +17,7 @@ from .classes import (
     memory_of_classification_in_bytes,
     select_classes,
 )
+from .contrast import INVERTED, contrast_of_map, contrast_significance
 from .defocus import (
     AstigmatismRefinement,
     DefocusRefinement,
@@ -46,6 +47,7 @@ from .fsc import (
     shell_frequencies,
     shell_index,
     shell_sums,
+    three_shell_mean,
 )
 from .helical import (
     HelicalCopies,
@@ -87,7 +89,8 @@ from .reconstruction import (
 )
 from .refinement import refine
 from .refinement_state import RefinementState, start_state
-from .schedule import RefinementSettings
+from .round_part import spherical_average
+from .schedule import FirstMapSettings, RefinementSettings
 from .sharpening import Guinier, Sharpening, fit_guinier, fsc_weights, guinier_plot, sharpen
 from .slices import (
     FourierVolume,
@@ -99,7 +102,7 @@ from .slices import (
     split_point_group,
     unpack,
 )
-from .spherical_start import finest_of_start, improve_about_sphere, is_round_group, spherical_average
+from .spherical_start import finest_of_start, improve_about_sphere, is_round_group
 from .viewing import ViewingDirections, viewing_directions
 from .weights import (
     DirectionalWeights,
@@ -112,6 +115,7 @@ from .weights import (
 )
 
 __all__ = [
+    "INVERTED",
     "AlignmentData",
     "AstigmatismRefinement",
     "BeamTilt",
@@ -125,6 +129,7 @@ __all__ = [
     "EnvelopeModel",
     "Filament",
     "FilamentPrior",
+    "FirstMapSettings",
     "FourierVolume",
     "FscCurve",
     "Guinier",
@@ -161,6 +166,8 @@ __all__ = [
     "beam_tilt_causes",
     "classify",
     "common_frame",
+    "contrast_of_map",
+    "contrast_significance",
     "correlation_with_mirror",
     "cosine_edge",
     "defocus_likelihood",
@@ -238,6 +245,7 @@ __all__ = [
     "split_point_group",
     "spread_directions",
     "start_state",
+    "three_shell_mean",
     "train_pose_network",
     "unpack",
     "viewing_directions",

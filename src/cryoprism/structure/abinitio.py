@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .likelihood import AlignmentData, packed_count, radius_of
+from .likelihood import AlignmentData, packed_count
 from .maximisation import noise_from_power
 from .pose_search import SearchPlan, search
-from .schedule import RefinementSettings
+from .schedule import FirstMapSettings, RefinementSettings
 from .slices import FourierVolume
-from .spherical_start import finest_of_start, order_of_start, start_about_sphere
+from .spherical_start import order_of_start, start_about_sphere
 
 __all__ = ["InitialModel", "ab_initio"]
 
@@ -54,12 +54,9 @@ def ab_initio(
     transfer: Tensor,
     group: Tensor,
     settings: RefinementSettings,
+    first: FirstMapSettings | None = None,
     *,
     box: int,
-    starts: int = 3,
-    passes: int | None = None,
-    finest_in_angstroms: float | None = None,
-    seed: int = 0,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> InitialModel:
@@ -73,40 +70,26 @@ def ab_initio(
         (n,) micrograph of each particle.
     settings
         Symmetry, diameter, pixel size, range of shifts.
+    first
+        Starts, passes, detail and seed; all as usual if absent.
     box
         Side of the images.
-    starts
-        Random starts; twelve passes (eight with large cells) decide which one is continued.
-    passes
-        Passes of the start that is kept; 30 if absent, 16 with large cells, which settle sooner and cost more.
-    finest_in_angstroms
-        Detail down to which it is sought; :func:`finest_of_start` if absent.
-    seed
-        Of starts, grids and the choice of particles.
     device
         Where maps are and the work is done; particles may stay in the host's memory.
     on_progress
         Called with passes done and passes in all.
     """
-    extent = box * settings.pixel_size_in_angstroms
-    finest = finest_in_angstroms or finest_of_start(settings.symmetry, settings.diameter_in_angstroms)
-    radius = min(radius_of(images), max(3, round(extent / finest)))
-    trial, usual = (12, 30) if order_of_start(settings.symmetry) == 3 else (8, 16)
-    passes = usual if passes is None else passes
     found = start_about_sphere(
         images,
         transfer,
         group,
         settings,
+        first or FirstMapSettings(),
         box=box,
-        radius=radius,
-        starts=starts,
-        trial_passes=min(trial, passes),
-        passes=passes,
-        seed=seed,
         device=device,
         on_progress=on_progress,
     )
+    radius = found.radius
     count = packed_count(radius)
     images, transfer = images[:, :count], transfer[:, :count]
     posterior = search(
@@ -116,7 +99,8 @@ def ab_initio(
         symmetry=settings.symmetry,
     )
     rotations, shifts = (pose.to(images.device) for pose in posterior.best())
-    return InitialModel(found.map, extent / radius, found.log_evidence, found.chosen, rotations, shifts)
+    resolution = box * settings.pixel_size_in_angstroms / radius
+    return InitialModel(found.map, resolution, found.log_evidence, found.chosen, rotations, shifts)
 
 
 def _plan(settings: RefinementSettings, radius: int) -> SearchPlan:

@@ -27,7 +27,7 @@ from cryoprism.core import InputError, electron_wavelength_in_angstroms
 from cryoprism.formats import Particles
 from cryoprism.particles import transfer_at
 
-from ._packing import packed_frequencies
+from ._packing import packed_frequencies, packed_shells
 from .matching import Match, MatchedBatch, matched_batches
 
 __all__ = [
@@ -105,7 +105,7 @@ class AstigmatismRefinement:
 
 
 def _grid(match: Match, search: float, step: float | None) -> Tensor:
-    finest = match.reference.radius / (match.reference.box * match.reference.pixel_size_in_angstroms)
+    finest = 1.0 / match.finest_in_angstroms
     voltage = float(match.particles.voltage_in_kilovolts.min())
     # The fastest wave of the likelihood is that of cos 2θ at the finest k.
     wave = 1.0 / (electron_wavelength_in_angstroms(voltage) * finest**2)
@@ -124,19 +124,28 @@ def _quadrature(match: Match, batch: MatchedBatch) -> Tensor:
     return transfer_at(turned, k[None, :, 1], k[None, :, 0], batch.indices)[:, 0]
 
 
+def _gain(match: Match) -> Tensor:
+    """Gain of the half maps (N,) packed.
+
+    A map that a filter made too weak asks for a larger |C|: all defoci would move towards the next maximum of it.
+    """
+    return match.noise.map_gain.to(match.device)[packed_shells(match.reference.radius, match.device)]
+
+
 def defocus_likelihood(match: Match, offsets_in_angstroms: Tensor) -> Tensor:
     """Log-likelihood (n, g) double of changes (g,) [Å] of each particle's defocus, up to a constant per particle."""
     offsets = offsets_in_angstroms.double().to(match.device)
     k = packed_frequencies(match.reference.radius, match.device)
     squares, ring = torch.unique(k.square().sum(-1), return_inverse=True)
+    gain = _gain(match)
     out = torch.empty(len(match.particles), len(offsets), dtype=torch.float64)
     scale = (match.reference.box * match.reference.pixel_size_in_angstroms) ** 2
     waves: dict[float, Tensor] = {}
     for batch in matched_batches(match):
         quadrature = _quadrature(match, batch)
         c, w = batch.transfer, batch.weight
-        g = 2 * w * ((batch.observed.conj() * batch.predicted).real - batch.own)
-        h = w * batch.predicted.abs() ** 2
+        g = 2 * w * gain * ((batch.observed.conj() * batch.predicted).real - batch.own)
+        h = w * (gain * batch.predicted.abs()) ** 2
         parts = (g * c, -g * quadrature, 0.5 * h * (quadrature**2 - c**2), h * c * quadrature)
         rings = torch.cat([torch.zeros(len(c), len(squares), device=c.device).index_add_(1, ring, p) for p in parts], 1)
         voltages = match.particles.voltage_in_kilovolts[batch.indices]
@@ -302,6 +311,7 @@ def refine_micrograph_defocus(match: Match, *, iterations: int = 3) -> Astigmati
     k = k / (reference.box * reference.pixel_size_in_angstroms)
     kx, ky = k.unbind(-1)
     shape = torch.stack([kx**2 + ky**2, kx**2 - ky**2, 2 * kx * ky], -1)
+    gain = _gain(match)
     shape = shape * 1e4  # per 10⁴ Å, so that float32 is enough
     normal = torch.zeros(count, 3, 3, dtype=torch.float64)
     for _ in range(max(1, iterations)):
@@ -316,9 +326,10 @@ def refine_micrograph_defocus(match: Match, *, iterations: int = 3) -> Astigmati
                 ]
             ).to(k)
             slope = -_quadrature(moved, batch) * turn[:, None]
-            residual = batch.observed - batch.transfer * batch.predicted
-            pull = batch.weight * ((residual.conj() * batch.predicted).real - batch.own) * slope
-            stiffness = batch.weight * batch.predicted.abs() ** 2 * slope**2
+            predicted = gain * batch.predicted
+            residual = batch.observed - batch.transfer * predicted
+            pull = batch.weight * ((residual.conj() * predicted).real - gain * batch.own) * slope
+            stiffness = batch.weight * predicted.abs() ** 2 * slope**2
             row = match.noise.micrograph[batch.indices]
             gradient.index_add_(0, row, 2 * (pull @ shape).double().cpu())
             matrix = torch.einsum("nk,ki,kj->nij", stiffness, shape, shape)

@@ -6,16 +6,15 @@ of 1 / (n · voxel size) with the longest edge n of the box. Every coefficient o
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-import scipy.fft
 import torch
 from torch import Tensor
 
 from cryoprism.core import InputError, generator_for
+
+from ._volume_fft import irfft3, rfft3
 
 __all__ = [
     "Crossing",
@@ -37,6 +36,7 @@ __all__ = [
     "shell_frequencies",
     "shell_index",
     "shell_sums",
+    "three_shell_mean",
 ]
 
 _RANDOMISE_BELOW = 0.8
@@ -110,28 +110,6 @@ class HalfMapFsc:
     def crossing(self, curve: str = "corrected", threshold: float = 0.143) -> Crossing:
         """Resolution of ``unmasked``, ``masked`` or ``corrected`` at a threshold."""
         return first_crossing(self.frequency, getattr(self, curve), threshold)
-
-
-def rfft3(volumes: Tensor) -> Tensor:
-    """Half Fourier transform over the last three axes, unnormalised, batched; differentiable."""
-    if volumes.device.type == "cpu" and not (torch.is_grad_enabled() and volumes.requires_grad):
-        array = scipy.fft.rfftn(volumes.detach().numpy(), axes=(-3, -2, -1), workers=_threads())
-        return torch.from_numpy(np.asarray(array))
-    transform: Tensor = torch.fft.rfftn(volumes, dim=(-3, -2, -1))
-    return transform
-
-
-def irfft3(coefficients: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Inverse of :func:`rfft3` for volumes of ``shape`` (z, y, x)."""
-    if coefficients.device.type == "cpu" and not (torch.is_grad_enabled() and coefficients.requires_grad):
-        data = coefficients.detach().resolve_conj().numpy()
-        return torch.from_numpy(np.asarray(scipy.fft.irfftn(data, s=shape, axes=(-3, -2, -1), workers=_threads())))
-    volume: Tensor = torch.fft.irfftn(coefficients, s=shape, dim=(-3, -2, -1))
-    return volume
-
-
-def _threads() -> int:
-    return max(1, min(torch.get_num_threads(), os.cpu_count() or 1))
 
 
 @lru_cache(maxsize=4)
@@ -260,6 +238,17 @@ def first_crossing(frequency: Tensor, fsc: Tensor, threshold: float) -> Crossing
     share = (high - threshold) / (high - low)
     at = float(frequency[i - 1]) + share * float(frequency[i] - frequency[i - 1])
     return Crossing(1.0 / at)
+
+
+def three_shell_mean(fsc: Tensor) -> Tensor:
+    """Mean of each shell and its two neighbours, (..., shells); the first and the last count twice at their ends.
+
+    Single shells dip where a map goes on: a hollow particle has zeros of its own transform, and micrographs of nearly
+    one defocus share zeros of the CTF. Whoever asks how far a map goes on asks this curve; a map's resolution is where
+    the FSC itself first falls below its threshold.
+    """
+    padded = torch.cat([fsc[..., :1], fsc, fsc[..., -1:]], -1)
+    return (padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]) / 3
 
 
 def noise_limit(count: Tensor, deviations: float = 3.0, *, mask_fraction: float = 1.0, symmetry: int = 1) -> Tensor:

@@ -14,7 +14,17 @@ from torch import Tensor
 
 from cryoprism.core import InputError
 
-from .fsc import _multiplicity, cosine_edge, first_crossing, irfft3, radial_gain, rfft3, shell_frequencies, shell_index
+from .fsc import (
+    _multiplicity,
+    cosine_edge,
+    first_crossing,
+    irfft3,
+    radial_gain,
+    rfft3,
+    shell_frequencies,
+    shell_index,
+    three_shell_mean,
+)
 
 __all__ = [
     "DirectionalFsc",
@@ -62,7 +72,7 @@ class DirectionalFsc:
     frequency, fsc
         (shells,) [1/Å] and (d, shells).
     resolution_in_angstroms
-        (d,) at FSC = 0.143; infinite where the halves do not agree at all.
+        (d,) at FSC = 0.143, averaged over three shells; infinite where the halves do not agree at all.
     sphericity
         Of the surface FSC = 0.5 in Fourier space, π^⅓ (6 V)^⅔ / A: 1 for a map that is equally good in all directions
         (Tan et al. 2017, Nature Methods 14, 793); None where a direction never reaches 0.5.
@@ -268,7 +278,8 @@ def directional_fsc(
     """FSC in cones about evenly spread directions: whether the map is as good along one axis as along another.
 
     Coefficients are first gathered by shell and by 1300 patches of equal area of the half sphere; a cone is then the
-    sum of its patches, so that the number of directions costs nothing.
+    sum of its patches, so that the number of directions costs nothing. Resolutions are read off a mean over three
+    shells: in a single shell a cone may dip by chance, or with all others where the particle's own transform is faint.
 
     Parameters
     ----------
@@ -307,7 +318,7 @@ def directional_fsc(
         found = []
         for curve in fsc:
             speaks = torch.cat([torch.ones(3), curve[3:]]).double()
-            found.append(first_crossing(frequency, speaks, level).resolution_in_angstroms or math.inf)
+            found.append(first_crossing(frequency, three_shell_mean(speaks), level).resolution_in_angstroms or math.inf)
         return found
 
     half_way = torch.tensor(limits(0.5))

@@ -46,6 +46,8 @@ __all__ = [
 _FEWEST = 8
 #: Standard deviations by which the images of a half must agree with its map.
 _LEAST_AGREEMENT = 4.0
+_SURE = 4.0
+_FILTERED = 1.25
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ class NoiseLevels:
         Of the images over the half maps; one for both halves.
     own_share
         (radius + 1,) λ: the share of its own noise that a particle meets again in its half map.
+    map_gain
+        (radius + 1,) by which a shell of the maps is too weak beside the images: 1 in maps as they were reconstructed;
+        in filtered ones what the shells before the filter's edge show, 0 from there on.
     """
 
     micrograph: Tensor
@@ -71,6 +76,7 @@ class NoiseLevels:
     variance: Tensor
     scale: float
     own_share: Tensor
+    map_gain: Tensor
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,12 @@ class Match:
     device: torch.device
     made_with: Particles
     batch_size: int = 128
+
+    @property
+    def finest_in_angstroms(self) -> float:
+        """Detail down to which the half maps hold what the particles show."""
+        shells = int((self.noise.map_gain > 0).sum()) - 1
+        return self.reference.box * self.reference.pixel_size_in_angstroms / max(shells, 1)
 
     def with_particles(self, particles: Particles) -> Match:
         """Return the same with other parameters of the same images, such as a refined defocus."""
@@ -328,7 +340,27 @@ def noise_levels(
     variance[:, 0] = variance[:, 1]
     variance = variance.clamp_min(1e-3 * shape)
     excess = scale * (own - cross).sum((0, 1)) / (squares.sum(1) * variance).sum(0).clamp_min(1e-300)
-    return NoiseLevels(number, names, variance.float(), scale, excess.clamp_min(0.0).float())
+    strength = scale * model.sum((0, 1)).clamp_min(1e-300)
+    error = (0.5 * (model.sum(1) * variance).sum(0)).sqrt() / strength
+    gain = _map_gain(cross.sum((0, 1)) / strength, error)
+    return NoiseLevels(number, names, variance.float(), scale, excess.clamp_min(0.0).float(), gain.float())
+
+
+def _map_gain(ratio: Tensor, error: Tensor) -> Tensor:
+    """Gain (shells,) of :class:`NoiseLevels` from the regression of the images on the maps, with its standard error.
+
+    Wrong defoci and poses make a ratio smaller, never larger, so that one clearly above 1 is a filter's doing: there
+    the maps end. Up to there what the regression says is used, since the one scale of all shells was drawn to the
+    filtered ones, and at low frequency an amplitude off by a hundredth counts as 100 Å of defocus.
+    """
+    sure = _SURE * error
+    gone = (ratio - sure > _FILTERED) | (ratio + sure < 0.0)
+    gone[0] = False
+    if not bool(gone.any()):
+        return torch.ones_like(ratio)
+    gain = torch.where(gone.int().cumsum(0) == 0, ratio.clamp_min(0.0), 0.0)
+    gain[0] = 1.0
+    return gain
 
 
 def matched_batches(match: Match, *, other_half: bool = False) -> Iterator[MatchedBatch]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from cryoprism.core import InputError, euler_to_matrix, generator_for, point_group_matrices
 
 from .candidates import near_candidates
-from .fsc import first_crossing, fourier_shell_correlation, half_map_fsc, radial_filter
+from .fsc import first_crossing, fourier_shell_correlation, half_map_fsc, radial_filter, three_shell_mean
 from .likelihood import AlignmentData, Posterior, radius_of
 from .maximisation import insert_posterior, micrograph_scales, noise_from_residuals
 from .orientations import angular_distance
@@ -79,7 +79,7 @@ def refine(
     finest = finest_of_start(settings.symmetry, settings.diameter_in_angstroms)
     begins = state.iteration == 0 and candidates is None
     if begins and is_round_group(settings.symmetry) and finest < settings.initial_resolution_in_angstroms:
-        state = _about_sphere(images, transfer, group, halves, state, settings)
+        state = _about_sphere(images, transfer, group, halves, state, settings, mask)
     while state.iteration < settings.iterations:
         local = local_passes_begun(state.history, settings)
         if local > settings.local_passes:
@@ -95,7 +95,7 @@ def refine(
 
 def _about_sphere(
     images: Tensor, transfer: Tensor, group: Tensor, halves: list[Tensor], state: RefinementState,
-    settings: RefinementSettings,
+    settings: RefinementSettings, mask: Tensor | None,
 ) -> RefinementState:  # fmt: skip
     """State of a nearly round particle after cheap passes with coarse cells, each half on its own.
 
@@ -105,12 +105,12 @@ def _about_sphere(
     radius = 0
     for number, (chosen, reference) in enumerate(zip(halves, state.references, strict=True)):
         made, variance, radius = improve_about_sphere(
-            images[chosen], transfer[chosen], group[chosen], reference, settings, seed=settings.seed + number
+            images[chosen], transfer[chosen], group[chosen], reference, settings, mask=mask, seed=settings.seed + number
         )
         maps.append(made)
         mine = torch.unique(group[chosen])
         noise[mine, : variance.shape[1]] = variance.to(noise)[mine]
-    support = sphere_of(int(maps[0].shape[-1]), settings).to(maps[0])
+    support = (sphere_of(int(maps[0].shape[-1]), settings) if mask is None else mask).to(maps[0])
     fsc = fourier_shell_correlation(maps[0] * support, maps[1] * support, settings.pixel_size_in_angstroms).fsc.float()
     fsc[radius + 1 :] = 0
     if _reach_of(fsc) + 2 <= state.radius:
@@ -312,13 +312,8 @@ def _references(
 
 
 def _reach_of(fsc: Tensor) -> int:
-    """Last shell before the correlation, averaged over three shells, falls below 0.143.
-
-    Micrographs of nearly one defocus share zeros of the CTF: single shells may dip where the map goes on.
-    """
-    padded = torch.nn.functional.pad(fsc[None, None], (1, 1), mode="replicate")
-    smooth = torch.nn.functional.avg_pool1d(padded, 3, 1)[0, 0]
-    below = torch.nonzero(smooth[2:] < 0.143)[:, 0]
+    """Last shell before the correlation, averaged over three shells, falls below 0.143."""
+    below = torch.nonzero(three_shell_mean(fsc)[2:] < 0.143)[:, 0]
     return int(below[0]) + 1 if len(below) else len(fsc) - 1
 
 

@@ -10,7 +10,14 @@ from cryoprism.core import point_group_matrices
 from .filaments import Filament
 from .pose_search import SearchPlan
 
-__all__ = ["RefinementSettings", "local_passes_begun", "next_settings", "order_of_next_pass", "plan_for"]
+__all__ = [
+    "FirstMapSettings",
+    "RefinementSettings",
+    "local_passes_begun",
+    "next_settings",
+    "order_of_next_pass",
+    "plan_for",
+]
 
 # Finer cells pay when the posterior gathers in a few of them.
 _GATHERED = 0.2
@@ -64,6 +71,31 @@ class RefinementSettings:
     momentum: float = 0.5
     seed: int = 0
     filament: Filament | None = None
+
+
+@dataclass(frozen=True)
+class FirstMapSettings:
+    """How a first map is sought; what is None follows from symmetry and diameter.
+
+    Attributes
+    ----------
+    starts
+        Random starts.
+    trial_passes
+        Passes of each, after which the log evidence decides which one is continued; 12, or 8 with large cells.
+    passes
+        Passes of the start that is kept, in all; 30, or 16 with large cells, which settle sooner and cost more.
+    finest_in_angstroms
+        Detail down to which it is sought; :func:`finest_of_start` if None.
+    seed
+        Of starts, grids and the choice of particles.
+    """
+
+    starts: int = 3
+    trial_passes: int | None = None
+    passes: int | None = None
+    finest_in_angstroms: float | None = None
+    seed: int = 0
 
 
 def plan_for(radius: int, settings: RefinementSettings, box: int) -> SearchPlan:

@@ -23,12 +23,11 @@ from torch import Tensor
 from cryoprism.core import generator_for, point_group_matrices, random_rotations
 
 from ._transforms import resample
-from .fsc import fourier_shell_correlation, radial_filter
-from .likelihood import AlignmentData, packed_count, radius_of, real_and_imaginary, shift_phases
-from .masks import soft_sphere
-from .maximisation import noise_from_power, shell_noise
+from .fsc import fourier_shell_correlation, radial_filter, three_shell_mean
+from .likelihood import AlignmentData, radius_of, real_and_imaginary, shift_phases
 from .orientations import OrientationCells, shift_disc
-from .schedule import RefinementSettings
+from .round_part import centred, some_particles, spherical_average, support_of_start
+from .schedule import FirstMapSettings, RefinementSettings
 from .slices import FourierVolume, SliceAccumulator, split_point_group
 
 __all__ = [
@@ -37,13 +36,11 @@ __all__ = [
     "improve_about_sphere",
     "is_round_group",
     "order_of_start",
-    "spherical_average",
     "start_about_sphere",
 ]
 
 _ENOUGH_COPIES = 4
 _BATCH = 128
-_MOST_PARTICLES = 4000
 _OVERSHOOT = 0.8
 _LEAST_GROUP = 12
 # Of what is not round, as a share of the round map: half of what ferritin shows at 9 Å.
@@ -62,11 +59,14 @@ class SphericalStart:
         (starts,) mean log evidence per particle over the last three trial passes, against an empty image.
     chosen
         Which start was continued.
+    radius
+        Shells that were used.
     """
 
     map: Tensor
     log_evidence: Tensor
     chosen: int
+    radius: int
 
 
 def is_round_group(symmetry: str) -> bool:
@@ -88,36 +88,14 @@ def finest_of_start(symmetry: str, diameter_in_angstroms: float) -> float:
     return max(9.0 if is_round_group(symmetry) else 12.0, rim)
 
 
-def spherical_average(volume: Tensor) -> Tensor:
-    """Average of a cubic map (box, box, box) over all rotations about voxel box // 2, as a map."""
-    box = int(volume.shape[-1])
-    axis = torch.arange(box, device=volume.device) - box // 2
-    # Three bins a voxel: between wider ones a sharp shell is not straight.
-    distance = 3 * (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).float().sqrt()
-    lower = distance.floor().long()
-    part = distance - lower
-    size = int(lower.max()) + 2
-    total, count = torch.zeros(2, size, device=volume.device)
-    for index, share in ((lower, 1 - part), (lower + 1, part)):
-        total.index_add_(0, index.flatten(), (share * volume).flatten())
-        count.index_add_(0, index.flatten(), share.flatten())
-    profile = total / count.clamp_min(1e-6)
-    average: Tensor = (1 - part) * profile[lower] + part * profile[lower + 1]
-    return average
-
-
 def start_about_sphere(
     images: Tensor,
     transfer: Tensor,
     group: Tensor,
     settings: RefinementSettings,
+    first: FirstMapSettings,
     *,
     box: int,
-    radius: int,
-    starts: int = 3,
-    trial_passes: int = 12,
-    passes: int = 30,
-    seed: int = 0,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SphericalStart:
@@ -131,23 +109,23 @@ def start_about_sphere(
         (n,) micrograph of each particle.
     settings
         Symmetry, diameter, pixel size, range of shifts.
+    first
+        Starts, passes, detail, seed.
     box
         Side of the images [pixels].
-    radius
-        Shells that are used.
-    starts, trial_passes, passes
-        Random starts, the passes after which the best is chosen, and the passes that this one gets in all.
-    seed
-        Of starts, grids and the choice of particles.
     device
         Where the work is done.
     on_progress
         Called with passes done and passes in all.
     """
-    data = _some(images, transfer, group, radius, box, seed, 1.0, device)
-    data, ball = _centred(data, settings, radius, seed)
+    trial, usual = (12, 30) if order_of_start(settings.symmetry) == 3 else (8, 16)
+    passes = usual if first.passes is None else first.passes
+    trial = min(passes, trial if first.trial_passes is None else first.trial_passes)
+    seed, radius = first.seed, _radius_of_start(images, settings, first, box)
+    data = some_particles(images, transfer, group, radius, box, seed, 1.0, device)
+    data, ball = centred(data, settings, radius, seed)
     search = _Search(data, ball, settings, radius)
-    total = starts * trial_passes + passes - trial_passes
+    total = first.starts * trial + passes - trial
     done = 0
 
     def run(angular: Tensor, numbers: range) -> Iterator[tuple[Tensor, float]]:
@@ -163,17 +141,23 @@ def start_about_sphere(
             yield new, evidence
 
     candidates, scores = [], []
-    for index in range(starts):
-        trail = list(run(search.random(generator_for(seed, "round-start", index)), range(trial_passes)))
+    for index in range(first.starts):
+        trail = list(run(search.random(generator_for(seed, "round-start", index)), range(trial)))
         candidates.append(trail[-1][0])
         # Passes of one number share their grid, so that starts can be compared.
         scores.append(sum(evidence for _, evidence in trail[-3:]) / len(trail[-3:]))
     evidence = torch.tensor(scores)
     best = int(evidence.argmax())
     angular = candidates[best]
-    for new, _ in run(angular, range(trial_passes, passes)):
+    for new, _ in run(angular, range(trial, passes)):
         angular = new
-    return SphericalStart(ball + angular, evidence, best)
+    return SphericalStart(ball + angular, evidence, best, radius)
+
+
+def _radius_of_start(images: Tensor, settings: RefinementSettings, first: FirstMapSettings, box: int) -> int:
+    """Shells of a first map, for images (n, N)."""
+    finest = first.finest_in_angstroms or finest_of_start(settings.symmetry, settings.diameter_in_angstroms)
+    return min(radius_of(images), max(3, round(box * settings.pixel_size_in_angstroms / finest)))
 
 
 def improve_about_sphere(
@@ -183,6 +167,7 @@ def improve_about_sphere(
     reference: Tensor,
     settings: RefinementSettings,
     *,
+    mask: Tensor | None = None,
     passes: int = 9,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor, int]:
@@ -199,6 +184,8 @@ def improve_about_sphere(
         (n,) micrograph of each particle.
     reference
         (box, box, box) at any positive scale.
+    mask
+        (box, box, box) in [0, 1]: support of the map; a soft sphere of the diameter if absent.
     passes
         Of expectation maximisation.
 
@@ -215,10 +202,11 @@ def improve_about_sphere(
     side = min(box, 2 * scipy.fft.next_fast_len(math.ceil(1.2 * radius) + 2))
     factor = (side / box) ** 2
     small = replace(settings, pixel_size_in_angstroms=extent / side)
-    data = _some(images, transfer, group, radius, side, seed, factor, reference.device)
-    data, ball = _centred(data, small, radius, seed)
-    search = _Search(data, ball, small, radius)
-    start = resample(reference, side) * search.support
+    data = some_particles(images, transfer, group, radius, side, seed, factor, reference.device)
+    small_mask = None if mask is None else resample(mask.to(reference), side).clamp(0, 1)
+    data, ball = centred(data, small, radius, seed, mask=small_mask)
+    search = _Search(data, ball, small, radius, small_mask)
+    start = resample(reference, side) * search.support * (1 if small_mask is None else small_mask)
     average = spherical_average(start)
     # As strong, beside the round part, as the reference has it: too much is punished, too little forgets it.
     scale = (average * ball).sum() / average.square().sum().clamp_min(1e-30)
@@ -231,92 +219,31 @@ def improve_about_sphere(
     return resample(ball + angular, box) * ((side / box) ** 3 / factor), data.noise_variance / factor**2, radius
 
 
-def _some(
-    images: Tensor,
-    transfer: Tensor,
-    group: Tensor,
-    radius: int,
-    box: int,
-    seed: int,
-    factor: float,
-    device: torch.device | str,
-) -> AlignmentData:
-    """As many particles as a first map needs, cropped to the radius, on the device of the work."""
-    chosen = torch.randperm(len(images), generator=generator_for(seed, "round-particles"))[:_MOST_PARTICLES]
-    chosen = chosen.sort().values.to(images.device)
-    count = packed_count(radius)
-    part = images[chosen, :count] * factor
-    noise = noise_from_power(part, group[chosen], radius)
-    # A half may lack the last micrographs of all.
-    missing = int(group.max()) + 1 - len(noise)
-    noise = torch.cat([noise, noise.mean(0, keepdim=True).expand(missing, -1)])
-    return AlignmentData(
-        part.to(device), transfer[chosen, :count].to(device), noise.to(device), group[chosen].to(device), box
-    )
-
-
-def _centred(
-    data: AlignmentData, settings: RefinementSettings, radius: int, seed: int, rounds: int = 6
-) -> tuple[AlignmentData, Tensor]:
-    """Particles moved to their centres, with noise measured from what a round particle leaves, and the round map."""
-    box, pixel = data.box, settings.pixel_size_in_angstroms
-    support = _support(box, settings, data.images.device)
-    reach = settings.shift_range_in_angstroms / pixel
-    shifts = torch.zeros(len(data), 2, device=data.images.device)
-    ball = support
-    for number in range(rounds):
-        coarse = number < rounds // 2
-        moved = data.images * shift_phases(shifts[:, None], radius, box)[:, 0]
-        over_noise = data.transfer / data.noise_variance[data.group]
-        accumulator = SliceAccumulator(box, max_radius=radius, device=data.images.device)
-        turns = random_rotations(len(data), generator_for(seed, "round-centre", number)).to(data.images.device)
-        accumulator.add(moved * over_noise, data.transfer * over_noise, turns)
-        weights = accumulator.shell_weights()
-        plain = accumulator.reconstruct((0.01 * weights[1:].mean()).expand(len(weights)), iterations=0)
-        ball = spherical_average(plain) * support
-        view = FourierVolume.from_map(ball, max_radius=radius).slices(torch.eye(3, device=ball.device)[None], radius)[0]
-        disc = shift_disc(max(reach, 1.0), 1.0, ball.device) if coarse else shift_disc(1.5, 0.5, ball.device)
-        origin = torch.zeros_like(shifts) if coarse else shifts
-        image = data.images * shift_phases(origin[:, None], radius, box)[:, 0]
-        scores = 2 * (
-            real_and_imaginary(image * over_noise * view.conj())
-            @ real_and_imaginary(shift_phases(disc, radius, box).conj()).T
-        )
-        # The nearest step first, the posterior mean once it is close.
-        shifts = disc[scores.argmax(1)] if coarse else origin + torch.softmax(scores, 1) @ disc
-        rest = data.images * shift_phases(shifts[:, None], radius, box)[:, 0] - view * data.transfer
-        noise = shell_noise(rest.abs() ** 2, data.group, int(data.noise_variance.shape[0]), radius)
-        data = AlignmentData(data.images, data.transfer, noise, data.group, box)
-    moved = data.images * shift_phases(shifts[:, None], radius, box)[:, 0]
-    return AlignmentData(moved, data.transfer, data.noise_variance, data.group, box), ball
-
-
-def _support(box: int, settings: RefinementSettings, device: torch.device) -> Tensor:
-    pixel = settings.pixel_size_in_angstroms
-    sphere = soft_sphere(
-        (box, box, box), pixel, 0.5 * settings.diameter_in_angstroms, soft_edge_in_angstroms=max(6.0, 2 * pixel)
-    )
-    return sphere.to(device)
-
-
 def _gain(half1: Tensor, half2: Tensor) -> Tensor:
     """Wiener gain (box // 2 + 1,) of the mean of two halves, their correlation averaged over three shells."""
     fsc = fourier_shell_correlation(half1, half2, 1.0).fsc.float()
-    padded = torch.nn.functional.pad(fsc[None, None], (1, 1), mode="replicate")
-    smooth = torch.nn.functional.avg_pool1d(padded, 3, 1)[0, 0].clamp(0, 1)
+    smooth = three_shell_mean(fsc).clamp(0, 1)
     return 2 * smooth / (1 + smooth)
 
 
 class _Search:
     """Expectation maximisation over all orientations of one order, about a round map that stays as it is."""
 
-    def __init__(self, data: AlignmentData, ball: Tensor, settings: RefinementSettings, radius: int) -> None:
+    def __init__(
+        self,
+        data: AlignmentData,
+        ball: Tensor,
+        settings: RefinementSettings,
+        radius: int,
+        mask: Tensor | None = None,
+    ) -> None:
         self.order = order_of_start(settings.symmetry)
         self.data = data
         self.ball = ball
         self.radius = radius
+        self.mask = mask
         self.symmetry = settings.symmetry
-        self.support = _support(data.box, settings, ball.device)
+        self.support = support_of_start(data.box, settings, ball.device)
         exact, copies = split_point_group(point_group_matrices(settings.symmetry))
         self.exact, self.copies = exact.to(ball.device), copies.to(ball.device)
         # The centres are known to about a pixel.
@@ -373,7 +300,11 @@ class _Search:
         self.data = replace(data, images=data.images * shift_phases(moves[:, None], radius, data.box)[:, 0])
         halves = [self._map(s, w, turns) for s, w in zip(sums, weights, strict=True)]
         gain = _gain(halves[0], halves[1])
-        return radial_filter(0.5 * (halves[0] + halves[1]), gain) * self.support, evidence / len(data)
+        new = radial_filter(0.5 * (halves[0] + halves[1]), gain) * self.support
+        if self.mask is not None:
+            # The whole map ends at the mask: outside it, what is not round takes the round part away.
+            new = (self.ball + new) * self.mask - self.ball
+        return new, evidence / len(data)
 
     def _map(self, sums: Tensor, weights: Tensor, turns: Tensor) -> Tensor:
         count = weights.shape[1]

@@ -22,6 +22,7 @@ from ._particle_configs import (
     ReconstructConfig,
     ResolutionConfig,
 )
+from ._process_results import ProcessSummary
 from ._progress import ConsoleHandler, console, progress
 from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
 from ._summary import RestoreSummary
@@ -31,7 +32,7 @@ from .demo import Demonstration, compare_with_truth, run_demo
 from .extract_session import ExtractSummary, extract_session
 from .initial_model_session import InitialModelSummary, initial_model_session
 from .pick_session import PickSummary, pick_session
-from .process_session import ProcessSummary, process_session
+from .process_session import process_session
 from .reconstruct_session import ReconstructSummary, reconstruct_session
 from .refine_session import RefineSummary, refine_session
 from .resolution_session import ResolutionResult, measure_resolution

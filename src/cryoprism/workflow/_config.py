@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from cryoprism import __version__
 from cryoprism.core import InputError, point_group_matrices, resolve_device
 
-__all__ = ["JobConfig", "RestoreConfig", "SelectingConfig", "SimulateConfig"]
+__all__ = ["JobConfig", "MicrographsConfig", "RestoreConfig", "SelectingConfig", "SimulateConfig"]
 
 
 def _as_paths(value: Any) -> Any:
@@ -158,21 +158,47 @@ def _sentence(text: str | None) -> str:
     return text if not text or text.endswith(".") else text + "."
 
 
-class RestoreConfig(JobConfig):
-    """Everything that decides what ``cryoprism restore`` does.
+class MicrographsConfig(JobConfig):
+    """A job that reads micrographs.
 
     Values of the microscope that are ``None`` come from the input's metadata. Where both are there, the value given
     here wins.
     """
 
-    #: Every micrograph is judged by its own content, so that a session can grow.
-    bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {"inputs"}
     options: ClassVar[dict[str, str]] = {
         **JobConfig.options,
-        "inputs": "IN",
+        "inputs": "MICROGRAPHS",
         "pixel_size_in_angstroms": "--pixel-size",
         "voltage_in_kilovolts": "--voltage",
         "spherical_aberration_in_millimeters": "--spherical-aberration",
+    }
+
+    inputs: Inputs = Field(min_length=1, description="A STAR or .cs file of micrographs, folders, globs or images.")
+    pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size [Å].")
+    voltage_in_kilovolts: float | None = Field(None, ge=20, le=1500, description="Acceleration voltage [kV].")
+    spherical_aberration_in_millimeters: float | None = Field(None, ge=0, le=20, description="Cs [mm].")
+    amplitude_contrast: float | None = Field(
+        None, ge=0, lt=1, description="Fraction of amplitude contrast, usually 0.07 to 0.1."
+    )
+
+    def lens_values(self) -> dict[str, Any]:
+        """Return what was given about the microscope, by the names that ``formats.read_catalogue`` has for it."""
+        return {
+            "pixel_size_in_angstroms": self.pixel_size_in_angstroms,
+            "voltage_in_kilovolts": self.voltage_in_kilovolts,
+            "spherical_aberration_in_millimeters": self.spherical_aberration_in_millimeters,
+            "amplitude_contrast": self.amplitude_contrast,
+        }
+
+
+class RestoreConfig(MicrographsConfig):
+    """Everything that decides what ``cryoprism restore`` does."""
+
+    #: Every micrograph is judged by its own content, so that a session can grow.
+    bookkeeping: ClassVar[frozenset[str]] = MicrographsConfig.bookkeeping | {"inputs"}
+    options: ClassVar[dict[str, str]] = {
+        **MicrographsConfig.options,
+        "inputs": "IN",
         "exposure_in_electrons_per_square_angstrom": "--exposure",
         "mtf_file": "--mtf",
         "gain_file": "--gain",
@@ -182,13 +208,6 @@ class RestoreConfig(JobConfig):
         "finest_resolution_in_angstroms": "--high-resolution",
     }
 
-    inputs: Inputs = Field(min_length=1, description="A STAR or .cs file, folders, globs or image files.")
-    pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size [Å].")
-    voltage_in_kilovolts: float | None = Field(None, ge=20, le=1500, description="Acceleration voltage [kV].")
-    spherical_aberration_in_millimeters: float | None = Field(None, ge=0, le=20, description="Cs [mm].")
-    amplitude_contrast: float | None = Field(
-        None, ge=0, lt=1, description="Fraction of amplitude contrast, usually 0.07 to 0.1."
-    )
     exposure_in_electrons_per_square_angstrom: float | None = Field(
         None, gt=0, le=1e4, description="Total exposure of one micrograph [e/Å²]."
     )
@@ -234,11 +253,11 @@ class RestoreConfig(JobConfig):
         return self
 
 
-class SelectingConfig(JobConfig):
+class SelectingConfig(MicrographsConfig):
     """A job that may leave out micrographs by what ``cryoprism restore`` found out about them."""
 
     options: ClassVar[dict[str, str]] = {
-        **JobConfig.options,
+        **MicrographsConfig.options,
         "max_ctf_resolution_in_angstroms": "--max-ctf-resolution",
         "min_information_share": "--min-information",
         "max_ice_significance": "--max-ice",

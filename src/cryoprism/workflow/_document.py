@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cryoprism import __version__
 from cryoprism.causes import (
     CAUSES,
+    CausalGraph,
     Estimate,
     Gates,
     Ledger,
@@ -79,6 +80,10 @@ def _parameters(estimate: Estimate, abstained: Mapping[str, str]) -> dict[str, d
         ),
         "angle": _parameter(ctf.defocus_angle_in_degrees, ctf.angle_deviation_in_degrees, "degrees", seen),
     }
+    if estimate.phase_is_free:
+        parameters["phase_shift"] = {
+            "phase_shift": _parameter(ctf.phase_shift_in_degrees, ctf.phase_shift_deviation_in_degrees, "degrees", seen)
+        }
     parameters["motion"] = {
         "drift": _parameter(length, sd_length, "Å", knows_motion),
         "direction": _parameter(math.degrees(math.atan2(dy, dx)) % 180, sd_direction, "degrees", knows_motion),
@@ -124,6 +129,8 @@ def _micrograph(estimate: Estimate, ledger: Ledger, gates: Mapping[str, Gates]) 
     parameters = _parameters(estimate, abstained)
     causes = {}
     for name in CAUSES:
+        if name == "phase_shift" and not estimate.phase_is_free:
+            continue  # without a phase plate there is nothing to know or not to know
         entry = ledger.entries[name]
         cause: dict[str, Any] = {
             "identifiable": name not in abstained,
@@ -188,8 +195,13 @@ def _trace(trace: LoopTrace) -> dict[str, Any]:
     return {"converged": trace.converged, "passes": len(passes), "trace": passes}
 
 
-def _graph(ledger: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    graph = default_graph()
+def _graph(ledger: Mapping[str, Mapping[str, float]], causes: Collection[str]) -> dict[str, Any]:
+    whole = default_graph()
+    left_out = set(whole.causes).difference(causes)
+    graph = CausalGraph(
+        {name: cause for name, cause in whole.causes.items() if name in causes},
+        tuple(edge for edge in whole.edges if not left_out.intersection(edge)),
+    )
     total = sum(max(loss["mean"], 0.0) for loss in ledger.values())
     share = {name: max(loss["mean"], 0.0) / total if total > 0 else 0.0 for name, loss in ledger.items()}
     nodes = [
@@ -228,7 +240,7 @@ def causes_document(
             "ledger": session,
             "priors": _priors(prior),
             "loop": _trace(trace),
-            "graph": _graph(session),
+            "graph": _graph(session, {name for entry in micrographs for name in entry["causes"]} or CAUSES),
         },
         "micrographs": micrographs,
     }

@@ -52,9 +52,11 @@ class Job:
         The folder.
     config
         The validated configuration; it is what ``job.json`` holds.
+
+    ``earlier`` is the ``job.json`` of the run that is continued: its inputs and notes stay until they are replaced.
     """
 
-    def __init__(self, kind: str, path: Path, config: JobConfig, inputs: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, kind: str, path: Path, config: JobConfig, earlier: Mapping[str, Any]) -> None:
         self.kind: Final = kind
         self.path: Final = path
         self.config: Final = config
@@ -70,8 +72,11 @@ class Job:
             "started": _now(),
             "finished": None,
             "status": "running",
-            "inputs": list(inputs),
+            "inputs": list(earlier.get("inputs", ())),
         }
+        if "notes" in earlier:
+            # What an earlier run decided holds for what it left: steps that are not done again do not note it again.
+            self._record["notes"] = dict(earlier["notes"])
 
     def record_inputs(self, paths: Iterable[str | Path]) -> None:
         """Write the inputs with their fingerprints into ``job.json``; say which changed since an earlier run."""
@@ -215,7 +220,7 @@ def open_job(kind: str, config: JobConfig, *, root: str | Path = ".", in_stages:
     lock = _claim(kind, path, config, in_stages)
     try:
         record = read_record(path) if config.only_do_unfinished else {}
-        job = Job(kind, path, config, record.get("inputs", ()))
+        job = Job(kind, path, config, record)
         job._start()
         with _logging_to(path / "run.log"):
             log.info("CryoPrism %s, %s in %s", __version__, kind, path)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from cryoprism.core import InputError
 
-from ._config import Inputs, JobConfig, PointGroup, SelectingConfig
+from ._config import JobConfig, PointGroup, SelectingConfig
 
 __all__ = ["InitialModelConfig", "ProcessConfig", "RefineConfig"]
 
@@ -123,17 +123,12 @@ class ProcessConfig(SelectingConfig):
 
     options: ClassVar[dict[str, str]] = {
         **SelectingConfig.options,
-        "inputs": "MICROGRAPHS",
         "diameter_in_angstroms": "--diameter",
         "box_in_pixels": "--box",
         "scaled_box_in_pixels": "--scale",
         "initial_lowpass_in_angstroms": "--initial-lowpass",
-        "pixel_size_in_angstroms": "--pixel-size",
-        "voltage_in_kilovolts": "--voltage",
-        "spherical_aberration_in_millimeters": "--spherical-aberration",
     }
 
-    inputs: Inputs = Field(min_length=1, description="A STAR or .cs file of micrographs, folders, globs or images.")
     symmetry: PointGroup = Field("C1", description=_SYMMETRY)
     diameter_in_angstroms: float = Field(gt=0, le=1e5, description="Longest diameter of the particle [Å].")
     reference: Path | None = Field(None, description="Map to pick with and start from; made from the data if absent.")
@@ -153,12 +148,6 @@ class ProcessConfig(SelectingConfig):
     )
     starts: int = Field(3, ge=1, le=100, description="Independent starts of the initial model.")
     iterations: int = Field(20, ge=1, le=200, description="Most passes of the refinement.")
-    pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size [Å].")
-    voltage_in_kilovolts: float | None = Field(None, ge=20, le=1500, description="Acceleration voltage [kV].")
-    spherical_aberration_in_millimeters: float | None = Field(None, ge=0, le=20, description="Cs [mm].")
-    amplitude_contrast: float | None = Field(
-        None, ge=0, lt=1, description="Fraction of amplitude contrast, usually 0.07 to 0.1."
-    )
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

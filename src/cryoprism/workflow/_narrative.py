@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from cryoprism.causes import CAUSES
 from cryoprism.core import InputError
 
 __all__ = ["advice_for", "cause_in_words", "micrograph_sentences", "read_causes", "session_sentences"]
@@ -16,39 +17,15 @@ _MOST_SENTENCES = 3
 _LARGE = 0.1  # share of the loss that is worth a word even if it is uncertain
 _CLEAR = 2.0  # standard deviations above zero before a loss is called one
 
-# Cause: (how it is called in a sentence, what to do about it).
-_WORDS: Final[Mapping[str, tuple[str, str]]] = {
-    "defocus": ("defocus", "A smaller underfocus loses less at the zeros of the CTF."),
-    "astigmatism": ("astigmatism", "Realign the objective stigmator."),
-    "phase_shift": ("the phase shift", "Check the phase plate's conditioning."),
-    "spherical_aberration": ("spherical aberration", "Check the Cs value in the metadata."),
-    "coherence": ("partial coherence", "Use a more parallel beam; check gun, high tension and energy filter."),
-    "beam_tilt": ("beam tilt", "Align for coma; refine beam tilt once there are poses."),
-    "envelope": ("blur of unknown origin", "No named cause explains it: --mtf and --exposure narrow it."),
-    "motion": ("motion", "Align frames again with more patches, leave out the first ones, or let the stage settle."),
-    "damage": ("radiation damage", "Weight frames by dose, or use fewer of the late frames."),
-    "exposure": ("too few electrons", "Collect more particles or a higher exposure."),
-    "ice_thickness": ("thick ice", "Blot longer or choose thinner squares."),
-    "crystalline_ice": ("crystalline ice", "Check vitrification and storage; drop the strongest cases."),
-    "contamination": ("contamination", "Check transfer and vacuum; mask it before picking."),
-    "carbon": ("carbon in the field", "Centre the holes better; picks on carbon are masked."),
-    "tilt": ("tilt", "Refine defocus per particle."),
-    "crowding": ("crowding", "Dilute the sample."),
-    "heterogeneity": ("differences among the particles", "Classify once there are particles and poses."),
-    "detector": ("the detector", "A higher magnification or super-resolution blurs less."),
-    "coincidence": ("coincidence loss", "Lower the dose rate on the detector."),
-    "defects": ("bad pixels and gain residue", "Take a new gain reference and defect map."),
-}  # fmt: skip
-
 
 def cause_in_words(cause: str) -> str:
     """Name of a cause inside a sentence."""
-    return _WORDS[cause][0] if cause in _WORDS else cause.replace("_", " ")
+    return CAUSES[cause].words if cause in CAUSES else cause.replace("_", " ")
 
 
 def advice_for(cause: str) -> str:
     """Return what to do about a cause, or an empty text."""
-    return _WORDS[cause][1] if cause in _WORDS else ""
+    return CAUSES[cause].advice if cause in CAUSES else ""
 
 
 def read_causes(path: str | Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from cryoprism.core import InputError
 
-from ._config import Inputs, JobConfig, PointGroup, SelectingConfig
+from ._config import JobConfig, MicrographsConfig, PointGroup, SelectingConfig
 
 __all__ = ["ClassifyConfig", "CtfRefineConfig", "ExtractConfig", "PickConfig", "ReconstructConfig", "ResolutionConfig"]
 
@@ -28,7 +28,6 @@ class ExtractConfig(SelectingConfig):
     }
     options: ClassVar[dict[str, str]] = {
         **SelectingConfig.options,
-        "inputs": "MICROGRAPHS",
         "masks_folder": "--masks",
         "box_in_pixels": "--box",
         "scaled_box_in_pixels": "--scale",
@@ -36,12 +35,8 @@ class ExtractConfig(SelectingConfig):
         "edge_in_angstroms": "--edge",
         "min_distance_in_angstroms": "--min-distance",
         "dust_in_deviations": "--dust",
-        "pixel_size_in_angstroms": "--pixel-size",
-        "voltage_in_kilovolts": "--voltage",
-        "spherical_aberration_in_millimeters": "--spherical-aberration",
     }
 
-    inputs: Inputs = Field(min_length=1, description="A STAR or .cs file of micrographs, folders, globs or images.")
     coordinates: Path = Field(description="Folder of coordinate files, or one STAR, .box or .cs file.")
     masks_folder: Path | None = Field(
         None, description="Folder 'masks' of cryoprism restore; that beside the input if absent."
@@ -67,12 +62,6 @@ class ExtractConfig(SelectingConfig):
     )
     invert: bool = Field(True, description="Make protein bright.")
     normalise: bool = Field(True, description="Flatten the background and bring it to mean 0 and deviation 1.")
-    pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size [Å].")
-    voltage_in_kilovolts: float | None = Field(None, ge=20, le=1500, description="Acceleration voltage [kV].")
-    spherical_aberration_in_millimeters: float | None = Field(None, ge=0, le=20, description="Cs [mm].")
-    amplitude_contrast: float | None = Field(
-        None, ge=0, lt=1, description="Fraction of amplitude contrast, usually 0.07 to 0.1."
-    )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -166,11 +155,11 @@ class ReconstructConfig(JobConfig):
         return self
 
 
-class PickConfig(JobConfig):
+class PickConfig(MicrographsConfig):
     """Everything that decides what ``cryoprism pick`` does."""
 
     #: These decide what is done with finished scores, not the scores; every micrograph is judged by its own content.
-    bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {
+    bookkeeping: ClassVar[frozenset[str]] = MicrographsConfig.bookkeeping | {
         "inputs",
         "threshold",
         "false_discovery_rate",
@@ -179,8 +168,7 @@ class PickConfig(JobConfig):
         "pictures",
     }
     options: ClassVar[dict[str, str]] = {
-        **JobConfig.options,
-        "inputs": "MICROGRAPHS",
+        **MicrographsConfig.options,
         "diameter_in_angstroms": "--diameter",
         "smallest_diameter_in_angstroms": "--min-diameter",
         "largest_diameter_in_angstroms": "--max-diameter",
@@ -191,12 +179,8 @@ class PickConfig(JobConfig):
         "min_distance_in_angstroms": "--min-distance",
         "edge_in_angstroms": "--edge",
         "box_in_pixels": "--box",
-        "pixel_size_in_angstroms": "--pixel-size",
-        "voltage_in_kilovolts": "--voltage",
-        "spherical_aberration_in_millimeters": "--spherical-aberration",
     }
 
-    inputs: Inputs = Field(min_length=1, description="A STAR or .cs file of micrographs, folders, globs or images.")
     method: Literal["blob", "template", "learned"] = Field("blob", description="Which picker: blob, template, learned.")
     diameter_in_angstroms: float = Field(gt=0, le=1e5, description="Longest diameter of the particle [Å].")
     smallest_diameter_in_angstroms: float | None = Field(
@@ -233,12 +217,6 @@ class PickConfig(JobConfig):
         None, ge=2, le=8192, description="Side of the boxes in .box files [pixels]; 1.5 diameters if absent."
     )
     pictures: bool = Field(True, description="Draw the picks over each micrograph.")
-    pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size [Å].")
-    voltage_in_kilovolts: float | None = Field(None, ge=20, le=1500, description="Acceleration voltage [kV].")
-    spherical_aberration_in_millimeters: float | None = Field(None, ge=0, le=20, description="Cs [mm].")
-    amplitude_contrast: float | None = Field(
-        None, ge=0, lt=1, description="Fraction of amplitude contrast, usually 0.07 to 0.1."
-    )
 
     @model_validator(mode="after")
     def _parts_fit_the_method(self) -> Self:

@@ -17,8 +17,9 @@ from cryoprism.core import CryoPrismWarning, InputError, rfft2
 from cryoprism.formats import Particles, Volume, read_map, read_particle_images, read_particles
 from cryoprism.particles import find_duplicate_particles, leaked_halves, transfer_at
 from cryoprism.structure import (
+    INVERTED,
     apply_beam_tilt,
-    low_pass,
+    contrast_significance,
     memory_of_reconstruction_in_bytes,
     pack,
     packed_frequencies,
@@ -35,7 +36,6 @@ __all__ = [
     "even_fast_size",
     "load_particles",
     "read_reference",
-    "reference_in_box",
     "require_memory",
     "require_reachable",
 ]
@@ -46,7 +46,6 @@ _BATCH = 256
 # Of a process with everything loaded, and of the slices that a search keeps.
 _PROCESS_BYTES = 450_000_000
 _CACHE_BYTES = 1_300_000_000
-_DARK = -8.0
 
 
 @dataclass(frozen=True)
@@ -325,16 +324,15 @@ def _groups(particles: Particles) -> Tensor:
 
 
 def _warn_of_dark_particles(data: ParticleData, diameter: float, where: Path) -> None:
-    """Compare the images with a disc of the particle's diameter, contrast corrected: protein has to be bright."""
-    extent = data.box * data.pixel_size_in_angstroms
-    shells = min(data.radius, max(2, math.ceil(2.2 * extent / diameter)))
-    k = packed_frequencies(shells)
-    turns = math.pi * diameter / extent * k.float().norm(dim=1)
-    # A hollow particle is dark in its middle but not as a whole: transform of the disc, not of its centre.
-    disc = 2 * torch.special.bessel_j1(turns) / turns
-    inside = (data.images[:, : len(k)].real * data.transfer[:, : len(k)] * disc).sum(1).double()
-    error = float(inside.std()) / max(len(inside), 1) ** 0.5
-    if error > 0 and float(inside.mean()) / error < _DARK:
+    """Protein has to be bright."""
+    significance = contrast_significance(
+        data.images,
+        data.transfer,
+        box=data.box,
+        pixel_size_in_angstroms=data.pixel_size_in_angstroms,
+        diameter_in_angstroms=diameter,
+    )
+    if significance < INVERTED:
         warnings.warn(
             f"{where}: the particles look dark on bright ground, but protein has to be bright. Extract them with "
             "contrast inverted",
@@ -364,36 +362,6 @@ def read_reference(path: Path) -> Volume:
         size = " x ".join(str(n) for n in reversed(volume.data.shape))
         raise InputError(path, f"{size} voxels are no cube", "Pad the map to a cube about the particle's centre.")
     return volume
-
-
-def reference_in_box(path: Path, box: int, pixel_size_in_angstroms: float, coarsest_in_angstroms: float) -> Tensor:
-    """Read a map and bring it to the box and pixel size of the images, (box, box, box).
-
-    Parameters
-    ----------
-    coarsest_in_angstroms
-        Low-pass that the map gets anyway: detail beyond it need not survive.
-
-    Raises
-    ------
-    InputError
-        As :func:`read_reference`.
-    """
-    volume = read_reference(path)
-    data, voxel = volume.data.float(), volume.voxel_size_in_angstroms
-    factor = pixel_size_in_angstroms / voxel
-    if data.shape == (box, box, box) and abs(factor - 1) < 1e-3:
-        return data
-    log.info(
-        "%s: a box of %d voxels of %.4g Å, brought to %d of %.4g Å",
-        path, data.shape[-1], voxel, box, pixel_size_in_angstroms,
-    )  # fmt: skip
-    data = low_pass(data, voxel, max(coarsest_in_angstroms / 2, 2 * voxel, 2 * pixel_size_in_angstroms))
-    # Positions of the new voxels in the old map, both counted from voxel n // 2; grid_sample wants -1 … 1.
-    axis = (torch.arange(box) - box // 2).float() * factor
-    x, y, z = (2 * (axis + n // 2) / max(n - 1, 1) - 1 for n in reversed(data.shape))
-    grid = torch.stack([t.expand(box, box, box) for t in (x, y[:, None], z[:, None, None])], -1)
-    return torch.nn.functional.grid_sample(data[None, None], grid[None], align_corners=True)[0, 0]
 
 
 def even_fast_size(least: float) -> int:

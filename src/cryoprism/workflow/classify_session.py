@@ -46,6 +46,7 @@ from ._memory import GIGABYTE, available_memory_in_bytes
 from ._particle_configs import ClassifyConfig
 from ._particle_data import common_pixel_size
 from ._progress import progress
+from ._summary import StepSummary
 
 __all__ = ["ClassifySummary", "classify_session"]
 
@@ -57,14 +58,12 @@ _UNPROVEN = 999.0  # what RELION writes where no resolution is known
 _STATE = "state.pt"
 
 
-@dataclass(frozen=True)
-class ClassifySummary:
+@dataclass(frozen=True, kw_only=True)
+class ClassifySummary(StepSummary):
     """What came out.
 
     Attributes
     ----------
-    output
-        The job's folder.
     particles, classes
         How many there are; classes without a particle are not counted.
     selected_particles, selected_classes
@@ -73,21 +72,14 @@ class ClassifySummary:
         Of the best class; None where no class shows proven structure.
     iterations
         Done in all.
-    seconds
-        Wall clock of this run.
-    skipped
-        Whether everything was there already.
     """
 
-    output: Path
     particles: int
     classes: int
     selected_particles: int
     selected_classes: int
     best_resolution_in_angstroms: float | None
     iterations: int
-    seconds: float
-    skipped: bool = False
 
     def sentence(self) -> str:
         """One line for the console."""
@@ -123,7 +115,7 @@ def classify_session(config: ClassifyConfig) -> ClassifySummary:
             "classes", stage="classify", source=config.particles_file, depends_on=f"{stamp} {config.least_score}"
         ):
             known = job.done_result("classes", stage="classify")
-            return ClassifySummary(job.path, **{**known, "seconds": time.monotonic() - started, "skipped": True})
+            return ClassifySummary(output=job.path, **{**known, "seconds": time.monotonic() - started, "skipped": True})
         job.record_inputs([config.particles_file])
         images, transfer = _load(particles, side, config.ctf)
         state = _read_state(job.path / _STATE, stamp) if config.only_do_unfinished else None

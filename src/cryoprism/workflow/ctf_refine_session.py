@@ -38,6 +38,7 @@ from ._memory import GIGABYTE, available_memory_in_bytes
 from ._particle_configs import CtfRefineConfig
 from ._particle_data import require_reachable
 from ._progress import progress
+from ._summary import StepSummary
 from .report._aberrations_page import aberrations_report
 
 __all__ = ["CtfRefineSummary", "ctf_refine_session"]
@@ -49,37 +50,23 @@ _COARSE_FOR_DEFOCUS = 6.0
 _BATCH = 128
 
 
-@dataclass(frozen=True)
-class CtfRefineSummary:
+@dataclass(frozen=True, kw_only=True)
+class CtfRefineSummary(StepSummary):
     """What came out.
 
     Attributes
     ----------
-    output
-        The job's folder.
     sentences
         What was found, in words.
-    seconds
-        Wall clock.
-    skipped
-        Whether everything was there already.
     """
 
-    output: Path
     sentences: tuple[str, ...]
-    seconds: float
-    skipped: bool = False
 
     def sentence(self) -> str:
         """Lines for the console."""
         first = "Nothing to do, it is all there." if self.skipped else f"Done in {self.seconds:.1f} s."
         last = f"Particles: {self.output / 'particles.star'}. Report: {self.report}"
         return "\n".join([first, *self.sentences, last])
-
-    @property
-    def report(self) -> Path:
-        """The page to open."""
-        return self.output / "report.html"
 
 
 def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
@@ -117,7 +104,9 @@ def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
             "aberrations", stage="ctf-refine", source=config.particles_file, depends_on=others
         ):
             kept = job.done_result("aberrations", stage="ctf-refine")
-            return CtfRefineSummary(job.path, tuple(kept), time.monotonic() - started, True)
+            return CtfRefineSummary(
+                output=job.path, sentences=tuple(kept), seconds=time.monotonic() - started, skipped=True
+            )
         reference = MapReference.from_half_maps(
             one.data.to(device),
             two.data.to(device),
@@ -129,7 +118,7 @@ def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
         sentences = found_sentences(found)
         seconds = time.monotonic() - started
         careful = found_warnings(found)
-        finest = reference.box * reference.pixel_size_in_angstroms / reference.radius
+        finest = found.match.finest_in_angstroms
         if finest > _COARSE_FOR_DEFOCUS and (found.defocus is not None or found.astigmatism is not None):
             careful.insert(
                 0,
@@ -150,7 +139,7 @@ def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
             outputs=outputs,
             result=list(sentences),
         )
-    return CtfRefineSummary(job.path, sentences, seconds)
+    return CtfRefineSummary(output=job.path, sentences=sentences, seconds=seconds)
 
 
 def _maps(config: CtfRefineConfig) -> tuple[Volume, Volume, Tensor | None]:
@@ -242,8 +231,7 @@ def _write(job: Job, found: Found, sentences: tuple[str, ...], seconds: float) -
 
 
 def _report(config: CtfRefineConfig, job: Job, found: Found, sentences: tuple[str, ...], careful: list[str]) -> Path:
-    reference, noise = found.match.reference, found.match.noise
-    finest = reference.box * reference.pixel_size_in_angstroms / reference.radius
+    noise, finest = found.match.noise, found.match.finest_in_angstroms
     return aberrations_report(
         job.path,
         title=f"Aberrations of {config.particles_file.name}",

@@ -20,7 +20,6 @@ from cryoprism.formats import (
     Coordinates,
     MicrographRecord,
     OpticsGroup,
-    read_catalogue,
     read_image,
     read_image_info,
     write_particles,
@@ -39,11 +38,13 @@ from ._coordinates import session_coordinates
 from ._extract_table import particles_table
 from ._jobs import Job, open_job
 from ._memory import plan_memory
-from ._parallel import Failure, close_workers, map_items
+from ._micrographs import read_micrographs
+from ._parallel import close_workers
 from ._particle_configs import ExtractConfig
-from ._progress import progress
 from ._room import require_box
 from ._selection import choose_micrographs, note_left_out
+from ._summary import MicrographsSummary
+from ._unfinished import do_unfinished
 
 __all__ = ["ExtractSummary", "extract_session"]
 
@@ -54,13 +55,11 @@ _RESTORED = "cryoprismFlags"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractSummary:
+class ExtractSummary(MicrographsSummary):
     """What ``extract_session`` returns.
 
     Attributes
     ----------
-    output
-        The job folder.
     micrographs, particles
         How many micrographs have coordinates, and how many particles are in ``particles.star``.
     at_edge, duplicates, without_contrast
@@ -69,28 +68,17 @@ class ExtractSummary:
         Names of micrographs for which no coordinates were given.
     left_out
         Micrographs that do not keep the limits, each with the reason.
-    skipped
-        How many micrographs were done before.
-    failed
-        (name, reason) of micrographs that could not be read.
     pixel_size_in_angstroms
         Of the images (of the first particle).
-    seconds
-        Wall time.
     """
 
-    output: Path
-    micrographs: int
     particles: int
     at_edge: int = 0
     duplicates: int = 0
     without_contrast: int = 0
     without_coordinates: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
-    skipped: int = 0
-    failed: tuple[tuple[str, str], ...] = ()
     pixel_size_in_angstroms: float = 0.0
-    seconds: float = 0.0
 
     @property
     def star(self) -> Path:
@@ -137,14 +125,7 @@ def extract_session(config: ExtractConfig) -> ExtractSummary:
         that cannot be read does not stop the others.
     """
     started = time.monotonic()
-    inputs: str | list[str] = config.inputs[0] if len(config.inputs) == 1 else list(config.inputs)
-    catalogue = read_catalogue(
-        inputs,
-        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
-        voltage_in_kilovolts=config.voltage_in_kilovolts,
-        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
-        amplitude_contrast=config.amplitude_contrast,
-    )
+    catalogue = read_micrographs(config)
     require_box(config, catalogue)
     coordinates = session_coordinates(config.coordinates, catalogue.micrographs)
     left_out = choose_micrographs(config, Path(config.inputs[0]))
@@ -206,28 +187,17 @@ def _run(
         for record in records
     ]
     stamps = {task.record.name: task.stamp() for task in tasks}
-    todo = [
-        task
-        for task in tasks
-        if not (
-            config.only_do_unfinished
-            and job.is_done(task.record.name, stage="extract", source=task.image, depends_on=stamps[task.record.name])
-        )
-    ]
-    failed: list[tuple[str, str]] = []
-    names = [task.record.name for task in todo]
-    with progress("Extracting particles", len(todo)) as step:
-        outcomes = map_items(_extract, todo, plan.workers, names=names, keep_going=True, on_result=step)
-        for task, result in zip(todo, outcomes, strict=True):
-            name = task.record.name
-            if isinstance(result, Failure):
-                failed.append((name, str(result.error)))
-                log.error("%s: left out: %s", name, result.error)
-                continue
-            outputs = [task.stack] if result["x"] else []
-            job.mark_done(
-                name, stage="extract", source=task.image, outputs=outputs, depends_on=stamps[name], result=result
-            )
+    failed, skipped = do_unfinished(
+        job,
+        "extract",
+        tasks,
+        _extract,
+        title="Extracting particles",
+        source=lambda task: task.image,
+        outputs=lambda task, result: [task.stack] if result["x"] else [],
+        stamps=stamps,
+        workers=plan.workers,
+    )
     done = [task for task in tasks if task.record.name not in dict(failed)]
     results = [job.done_result(task.record.name, stage="extract") for task in done]
     _warn_of_coordinates_outside(config, done, results)
@@ -252,8 +222,8 @@ def _run(
         duplicates=sum(result["duplicates"] for result in results),
         without_contrast=sum(result["without_contrast"] for result in results),
         without_coordinates=without,
-        skipped=len(tasks) - len(todo),
-        failed=tuple(failed),
+        skipped=skipped,
+        failed=failed,
         pixel_size_in_angstroms=float(particles.pixel_size_in_angstroms[0]),
         seconds=time.monotonic() - started,
     )

@@ -16,9 +16,9 @@ import torch
 
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Particles, Volume, write_map, write_particles
-from cryoprism.structure import finest_of_start, spherical_average
+from cryoprism.structure import INVERTED, contrast_of_map, contrast_significance, finest_of_start, spherical_average
 from cryoprism.structure.abinitio import InitialModel, ab_initio
-from cryoprism.structure.schedule import RefinementSettings
+from cryoprism.structure.schedule import FirstMapSettings, RefinementSettings
 
 from ._files import write_json
 from ._jobs import Job, open_job
@@ -26,6 +26,7 @@ from ._map_configs import InitialModelConfig
 from ._particle_data import ParticleData, checked_particles, even_fast_size, load_particles
 from ._progress import progress
 from ._refinement import posed_particles, search_device
+from ._summary import StepSummary
 from .report._model_page import model_report
 
 __all__ = ["InitialModelSummary", "initial_model_session"]
@@ -34,17 +35,19 @@ log = logging.getLogger("cryoprism")
 
 # Share of a map that is not its spherical average, below which it holds no orientation: ferritin has 0.26.
 _ROUND = 0.01
+_DARK = (
+    "The map's density is negative, since the particles are dark on bright ground: extract them with protein bright "
+    "('cryoprism extract --invert')."
+)
 _OUTPUTS = ("initial_model.mrc", "particles.star", "initial_model.json", "report.html")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InitialModelSummary:
+class InitialModelSummary(StepSummary):
     """What ``initial_model_session`` returns.
 
     Attributes
     ----------
-    output
-        The job folder.
     particles
         Used.
     duplicates
@@ -55,30 +58,18 @@ class InitialModelSummary:
         Which start was kept, from 0.
     sentence
         The outcome in words.
-    seconds
-        Wall time.
-    skipped
-        Everything was there already.
     """
 
-    output: Path
     particles: int
     duplicates: int
     log_evidence: tuple[float, ...]
     chosen: int
     sentence: str
-    seconds: float = 0.0
-    skipped: bool = False
 
     @property
     def map(self) -> Path:
         """The model."""
         return self.output / "initial_model.mrc"
-
-    @property
-    def report(self) -> Path:
-        """The page to open."""
-        return self.output / "report.html"
 
 
 def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
@@ -151,10 +142,8 @@ def _model(
             data.transfer,
             data.group,
             settings,
+            FirstMapSettings(starts=starts, finest_in_angstroms=finest, seed=settings.seed),
             box=data.box,
-            starts=starts,
-            finest_in_angstroms=finest,
-            seed=settings.seed,
             device=device,
             on_progress=on_progress,
         )
@@ -173,6 +162,10 @@ def _finish(
     if float((model.map - spherical_average(model.map)).norm()) < _ROUND * float(model.map.norm()):
         sentence = f"No orientations were found: the map is round. {sentence}"
         warnings.warn(f"{config.particles_file}: no orientations were found, the map is round", CryoPrismWarning, 2)
+    dark = _dark(data, model, config.diameter_in_angstroms)
+    if dark:
+        sentence = f"{_DARK} {sentence}"
+        warnings.warn(f"{config.particles_file}: {_DARK}", CryoPrismWarning, 2)
     write_json(
         job.path / "initial_model.json",
         {
@@ -185,6 +178,7 @@ def _finish(
             "box_in_voxels": data.box,
             "log_evidence_of_starts": scores,
             "chosen_start": chosen,
+            "negative_density": dark,
             "seconds": round(time.monotonic() - started, 2),
         },
     )
@@ -222,6 +216,15 @@ def _finish(
     return InitialModelSummary(
         output=job.path, seconds=time.monotonic() - started, **(result | {"log_evidence": tuple(scores)})
     )
+
+
+def _dark(data: ParticleData, model: InitialModel, diameter: float) -> bool:
+    """Whether particles and map are black; of noise alone no map has a contrast."""
+    pixel = data.pixel_size_in_angstroms
+    found = contrast_significance(
+        data.images, data.transfer, box=data.box, pixel_size_in_angstroms=pixel, diameter_in_angstroms=diameter
+    )
+    return found < INVERTED and contrast_of_map(model.map, pixel, diameter) < 0
 
 
 def _sentence(count: int, scores: list[float], chosen: int) -> str:

@@ -21,7 +21,6 @@ from cryoprism.formats import (
     Locations,
     StarBlock,
     portable_name,
-    read_catalogue,
     read_image_info,
     read_star,
     write_coordinates,
@@ -41,11 +40,13 @@ from cryoprism.particles import (
 from ._files import atomic_path, fingerprint, output_stems
 from ._jobs import Job, open_job
 from ._memory import plan_memory
-from ._parallel import Failure, close_workers, map_items
+from ._micrographs import read_micrographs
+from ._parallel import close_workers
 from ._particle_configs import PickConfig
 from ._picking import FLOOR, Candidates, PickTask, read_candidates, require_tools, score_micrograph
-from ._progress import progress
 from ._room import require_room
+from ._summary import MicrographsSummary
+from ._unfinished import do_unfinished
 
 __all__ = ["PickSummary", "pick_session"]
 
@@ -58,13 +59,11 @@ _SMALLEST = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class PickSummary:
+class PickSummary(MicrographsSummary):
     """What ``pick_session`` returns.
 
     Attributes
     ----------
-    output
-        The job folder.
     micrographs, particles
         How many micrographs were read, and how many particles were picked on them.
     threshold
@@ -73,23 +72,12 @@ class PickSummary:
         How the threshold came about, in a sentence.
     empty
         Names of micrographs without a pick.
-    skipped
-        How many micrographs were scored before.
-    failed
-        (name, reason) of micrographs that could not be read.
-    seconds
-        Wall time.
     """
 
-    output: Path
-    micrographs: int
     particles: int
     threshold: float
     how: str
     empty: tuple[str, ...] = ()
-    skipped: int = 0
-    failed: tuple[tuple[str, str], ...] = ()
-    seconds: float = 0.0
 
     @property
     def star(self) -> Path:
@@ -118,14 +106,7 @@ def pick_session(config: PickConfig) -> PickSummary:
         cannot be read does not stop the others.
     """
     started = time.monotonic()
-    inputs: str | list[str] = config.inputs[0] if len(config.inputs) == 1 else list(config.inputs)
-    catalogue = read_catalogue(
-        inputs,
-        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
-        voltage_in_kilovolts=config.voltage_in_kilovolts,
-        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
-        amplitude_contrast=config.amplitude_contrast,
-    )
+    catalogue = read_micrographs(config)
     if config.threshold is not None and config.threshold < FLOOR[config.method]:
         raise InputError(
             "--threshold",
@@ -223,28 +204,17 @@ def _score_all(config: PickConfig, job: Job, tasks: Sequence[PickTask]) -> tuple
         task.record.name: shared + repr((task.record.ctf, task.optics.pixel_size_in_angstroms, _changed(task.mask)))
         for task in tasks
     }
-    todo = [
-        task
-        for task in tasks
-        if not (
-            config.only_do_unfinished
-            and job.is_done(
-                task.record.name, stage="score", source=task.record.path, depends_on=stamps[task.record.name]
-            )
-        )
-    ]
-    failed: list[tuple[str, str]] = []
-    names = [task.record.name for task in todo]
-    with progress("Picking", len(todo)) as step:
-        results = map_items(score_micrograph, todo, plan.workers, names=names, keep_going=True, on_result=step)
-        for task, result in zip(todo, results, strict=True):
-            name = task.record.name
-            if isinstance(result, Failure):
-                failed.append((name, str(result.error)))
-                log.error("%s: left out: %s", name, result.error)
-                continue
-            job.mark_done(name, stage="score", source=task.record.path, outputs=[task.output], depends_on=stamps[name])
-    return tuple(failed), len(tasks) - len(todo)
+    return do_unfinished(
+        job,
+        "score",
+        tasks,
+        score_micrograph,
+        title="Picking",
+        source=lambda task: task.record.path,
+        outputs=lambda task, _: [task.output],
+        stamps=stamps,
+        workers=plan.workers,
+    )
 
 
 def _changed(mask: Path | None) -> tuple[str, int] | None:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cryoprism.core import InputError
-from cryoprism.formats import Catalogue, read_catalogue, read_map, read_star, write_star
+from cryoprism.formats import Catalogue, read_star, write_star
 
+from ._boxes import box_for, scaled_box_for, with_room
 from ._config import JobConfig, RestoreConfig
-from ._files import atomic_path, write_json
 from ._jobs import Job, open_job
 from ._map_configs import InitialModelConfig, ProcessConfig, RefineConfig
+from ._micrographs import read_micrographs
 from ._particle_configs import ClassifyConfig, ExtractConfig, PickConfig
-from ._particle_data import even_fast_size, read_reference
-from ._resolution import ResolutionSummary, summarise_resolution
+from ._particle_data import read_reference
+from ._process_results import ProcessSummary, collect_results, finished_before, stamp_of_inputs
 from ._resume import changed_options, read_record
 from ._room import require_room
 from ._selection import choose_micrographs, note_left_out, read_causes
@@ -30,9 +28,7 @@ from .extract_session import extract_session
 from .initial_model_session import initial_model_session
 from .pick_session import pick_session
 from .refine_session import RefineSummary, refine_session
-from .report import map_report
-from .report._passes import passes_section
-from .report._stages import StageRow, left_out_section, stages_section
+from .report._stages import StageRow
 from .session import restore_session
 
 __all__ = ["ProcessSummary", "process_session"]
@@ -42,10 +38,6 @@ log = logging.getLogger("cryoprism")
 Settings = TypeVar("Settings", bound=JobConfig)
 
 _RESTORED = "cryoprismFlags"
-_RESULTS = (
-    "map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "local_resolution.mrc", "particles.star",
-    "resolution.json",
-)  # fmt: skip
 # Which devices a stage works on; the others have a CPU's work to do.
 _DEVICES = {
     RestoreConfig: ("cuda", "mps"),
@@ -54,46 +46,6 @@ _DEVICES = {
     RefineConfig: ("cuda",),
 }
 _COARSEST_RINGS = 25.0
-# The molecule reaches a little beyond what is called its diameter, and picks are not exactly in its middle.
-_ROOM = 1.1
-_BOX_IN_DIAMETERS = 1.4
-_MOST_OF_BOX = 0.95
-_WORTH_SCALING = 0.87
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessSummary:
-    """What ``process_session`` returns.
-
-    Attributes
-    ----------
-    output
-        The job folder.
-    stages
-        Name, outcome, folder and seconds of every stage.
-    refinement
-        What the last stage found.
-    left_out
-        Micrographs that did not go on, each with the reason.
-    seconds
-        Wall time.
-    """
-
-    output: Path
-    stages: tuple[StageRow, ...]
-    refinement: RefineSummary
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """The verdict in words, the resolution first."""
-        return self.refinement.sentences
-
-    @property
-    def report(self) -> Path:
-        """The page to open."""
-        return self.output / "report.html"
 
 
 class _Run:
@@ -135,7 +87,7 @@ def process_session(config: ProcessConfig) -> ProcessSummary:
     """Run ``cryoprism process``: restore, pick, extract, (classify,) initial model, refine.
 
     Every stage is a job in a folder of the output that its own command could have written, and resumes by itself. An
-    input that ``cryoprism restore`` wrote is not restored again.
+    input that ``cryoprism restore`` wrote is not restored again. A run that is complete is left as it is.
 
     Raises
     ------
@@ -143,18 +95,15 @@ def process_session(config: ProcessConfig) -> ProcessSummary:
         As the stages; picks too few to go on.
     """
     started = time.monotonic()
-    source = config.inputs[0] if len(config.inputs) == 1 else list(config.inputs)
-    catalogue = read_catalogue(
-        source,
-        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
-        voltage_in_kilovolts=config.voltage_in_kilovolts,
-        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
-        amplitude_contrast=config.amplitude_contrast,
-    )
+    catalogue = read_micrographs(config)
     pixel = catalogue.optics_of(catalogue.micrographs[0]).pixel_size_in_angstroms
     _check_before_work(config, catalogue, pixel)
     done_before = all(_RESTORED in record.extra for record in catalogue) and len(config.inputs) == 1
     with open_job("Process", config, in_stages=True) as job:
+        stamp = stamp_of_inputs(config, catalogue)
+        if config.only_do_unfinished and (before := finished_before(job, stamp)) is not None:
+            log.info("All is done: nothing in %s is changed", job.path)
+            return replace(before, seconds=time.monotonic() - started)
         job.record_inputs(record.path for record in catalogue)
         total = 3 + (not done_before) + bool(config.classes) + (config.reference is None)
         run = _Run(config, job, total, pixel)
@@ -168,7 +117,7 @@ def process_session(config: ProcessConfig) -> ProcessSummary:
             particles = _classify(run, particles)
         reference = config.reference or _initial_model(run, particles)
         refinement = _refine(run, particles, reference, restored)
-        _collect(config, job, run.rows, left_out, refinement, time.monotonic() - started)
+        collect_results(config, job, run.rows, left_out, refinement, time.monotonic() - started, stamp)
         return ProcessSummary(
             output=job.path,
             stages=tuple(run.rows),
@@ -192,22 +141,13 @@ def _check_before_work(config: ProcessConfig, catalogue: Catalogue, pixel: float
         read_reference(config.reference)
 
 
-def with_room(config: ProcessConfig, pixel: float) -> float:
-    """Diameter of the circle that holds every particle [Å]: a little more than was given, as far as the box goes."""
-    box = config.box_in_pixels or box_for(config.diameter_in_angstroms, pixel)
-    return min(_ROOM * config.diameter_in_angstroms, max(config.diameter_in_angstroms, _MOST_OF_BOX * box * pixel))
-
-
 def _restore(run: _Run) -> Path:
     config = run.config
     settings = run.settings(
         "Restore",
         RestoreConfig,
         inputs=config.inputs,
-        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
-        voltage_in_kilovolts=config.voltage_in_kilovolts,
-        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
-        amplitude_contrast=config.amplitude_contrast,
+        **config.lens_values(),
         views=False,
     )
     summary = run.stage(
@@ -275,19 +215,6 @@ def _pick(run: _Run, micrographs: Path, masks: Path | None) -> Path:
             "--diameter and the pixel size, or try another --pick-method.",
         )
     return Path(summary.output)
-
-
-def box_for(diameter_in_angstroms: float, pixel_size_in_angstroms: float) -> int:
-    """Side of a box [pixels] with room for what defocus carries out of the particle; even, of small factors."""
-    return even_fast_size(_BOX_IN_DIAMETERS * diameter_in_angstroms / pixel_size_in_angstroms)
-
-
-def scaled_box_for(box: int, pixel_size_in_angstroms: float, finest_in_angstroms: float | None) -> int | None:
-    """Smaller side whose Nyquist limit still is a quarter finer than the data; None where it would save little."""
-    if finest_in_angstroms is None:
-        return None
-    side = even_fast_size(2 * box * pixel_size_in_angstroms / (0.75 * finest_in_angstroms))
-    return side if side <= _WORTH_SCALING * box else None
 
 
 def _extract(run: _Run, micrographs: Path, picks: Path, finest: float | None, masks: Path | None) -> Path:
@@ -363,46 +290,3 @@ def _refine(run: _Run, particles: Path, reference: Path, restored: Path) -> Refi
     )
     summary: RefineSummary = run.stage("Refine", lambda: refine_session(settings), lambda s: s.sentences[0])
     return summary
-
-
-def _collect(
-    config: ProcessConfig,
-    job: Job,
-    rows: list[StageRow],
-    left_out: Mapping[str, str],
-    refinement: RefineSummary,
-    seconds: float,
-) -> None:
-    """Put the results at the top, and one report that says how they came about."""
-    for name in _RESULTS:
-        source, target = refinement.output / name, job.path / name
-        if source.is_file():
-            with atomic_path(target) as temporary:
-                shutil.copyfile(source, temporary)
-        else:
-            target.unlink(missing_ok=True)
-    document = json.loads((job.path / "resolution.json").read_text(encoding="utf-8"))
-    resolution = refinement.resolution or _measured_again(config, job.path, document)
-    write_json(job.path / "resolution.json", document | {"seconds": seconds})
-    history = [
-        {key: math.nan if value is None else value for key, value in row.items()}
-        for row in document["refinement"]["passes"]
-    ]
-    map_report(
-        job.path,
-        replace(resolution, particles_count=refinement.particles),
-        title=f"From {Path(config.inputs[0]).name} to a map",
-        extra=stages_section(rows) + left_out_section(left_out) + passes_section(history),
-    )
-    job.write_relion_output_nodes({"particles.star": 3, "map.mrc": 6, "half1.mrc": 10, "half2.mrc": 10, "mask.mrc": 7})
-
-
-def _measured_again(config: ProcessConfig, folder: Path, document: dict[str, Any]) -> ResolutionSummary:
-    """Summary of the half maps of an earlier run, for the report."""
-    return summarise_resolution(
-        read_map(folder / "half1.mrc"),
-        read_map(folder / "half2.mrc"),
-        symmetry=config.symmetry,
-        particles_count=document["particles"],
-        seed=config.seed,
-    )

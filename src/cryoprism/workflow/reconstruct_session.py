@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cryoprism.core import CryoPrismWarning, InputError, point_group_matrices, resolve_device
@@ -35,6 +34,7 @@ from ._particle_configs import ReconstructConfig
 from ._particle_data import common_pixel_size, require_reachable
 from ._progress import Step, progress
 from ._resolution_words import few_particles
+from ._summary import StepSummary
 
 __all__ = ["ReconstructSummary", "reconstruct_session"]
 
@@ -44,31 +44,22 @@ _BATCH = 128
 _OUTPUTS = ("map.mrc", "half1.mrc", "half2.mrc", "reconstruction.json")
 
 
-@dataclass(frozen=True)
-class ReconstructSummary:
+@dataclass(frozen=True, kw_only=True)
+class ReconstructSummary(StepSummary):
     """What came out.
 
     Attributes
     ----------
-    output
-        The job's folder.
     particles
         In the map.
     resolution_in_angstroms
         Where the half maps' correlation without a mask falls below 0.143; None where it never rises above.
-    seconds
-        Wall clock.
-    skipped
-        Whether everything was there already.
     few
         That a half has too few particles for a resolution, in words.
     """
 
-    output: Path
     particles: int
     resolution_in_angstroms: float | None
-    seconds: float
-    skipped: bool
     few: str | None = None
 
     def sentence(self) -> str:
@@ -106,7 +97,13 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
     with open_job("Reconstruct", config) as job:
         if config.only_do_unfinished and job.is_done("map", stage="reconstruct", source=config.particles_file):
             result = job.done_result("map", stage="reconstruct")
-            return ReconstructSummary(job.path, len(particles), result, time.monotonic() - started, True)
+            return ReconstructSummary(
+                output=job.path,
+                particles=len(particles),
+                resolution_in_angstroms=result,
+                seconds=time.monotonic() - started,
+                skipped=True,
+            )
         job.record_inputs([config.particles_file])
         weights = (
             None
@@ -134,7 +131,9 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
         few = few_particles(min(result.counts), len(point_group_matrices(symmetry)))
         if few is not None:
             warnings.warn(few, CryoPrismWarning, stacklevel=2)
-    return ReconstructSummary(job.path, len(particles), resolution, seconds, False, few)
+    return ReconstructSummary(
+        output=job.path, particles=len(particles), resolution_in_angstroms=resolution, seconds=seconds, few=few
+    )
 
 
 def _helix(config: ReconstructConfig, pixel: float) -> HelicalCopies | None:

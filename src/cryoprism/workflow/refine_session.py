@@ -25,8 +25,14 @@ from ._filaments import axes_of_filaments, filament_of, halves_by_filament, near
 from ._files import fingerprint, write_json
 from ._jobs import Job, open_job
 from ._map_configs import RefineConfig
-from ._particle_data import ParticleData, checked_particles, load_particles, reference_in_box, require_reachable
+from ._particle_data import (
+    ParticleData,
+    checked_particles,
+    load_particles,
+    require_reachable,
+)
 from ._progress import progress
+from ._reference import reference_in_box, require_same_contrast
 from ._refinement import (
     FinalMaps,
     final_maps,
@@ -38,6 +44,7 @@ from ._refinement import (
     write_state,
 )
 from ._resolution import ResolutionSummary, summarise_resolution
+from ._summary import StepSummary
 from .report import map_report
 from .report._passes import passes_section, poses_section
 
@@ -50,13 +57,11 @@ _STATE = "passes.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineSummary:
+class RefineSummary(StepSummary):
     """What ``refine_session`` returns.
 
     Attributes
     ----------
-    output
-        The job folder.
     particles
         In the map.
     duplicates
@@ -71,13 +76,8 @@ class RefineSummary:
         The verdict in words, the resolution first.
     resolution
         All that the half maps say; None where everything was there already.
-    seconds
-        Wall time.
-    skipped
-        Everything was there already.
     """
 
-    output: Path
     particles: int
     duplicates: int
     passes: int
@@ -85,13 +85,6 @@ class RefineSummary:
     resolution_in_angstroms: float | None
     sentences: tuple[str, ...]
     resolution: ResolutionSummary | None = None
-    seconds: float = 0.0
-    skipped: bool = False
-
-    @property
-    def report(self) -> Path:
-        """The page to open."""
-        return self.output / "report.html"
 
 
 def refine_session(config: RefineConfig) -> RefineSummary:
@@ -102,8 +95,8 @@ def refine_session(config: RefineConfig) -> RefineSummary:
     Raises
     ------
     InputError
-        The table, the reference, the mask or the weights cannot be used, one particle stands in both half sets, or
-        memory does not suffice.
+        The table, the reference, the mask or the weights cannot be used, the particles are dark where the reference is
+        bright, one particle stands in both half sets, or memory does not suffice.
     """
     started = time.monotonic()
     device = search_device(config.device)
@@ -231,6 +224,7 @@ def _start(
         reference = map_of_poses(data, config.symmetry, lowpass)
     else:
         reference = reference_in_box(named, data.box, data.pixel_size_in_angstroms, lowpass)
+        require_same_contrast(data, reference, config.diameter_in_angstroms, config.particles_file, named)
     count = packed_count(radius)
     return start_state(
         data.images[:, :count], data.transfer[:, :count], data.group, reference.to(device), settings, radius

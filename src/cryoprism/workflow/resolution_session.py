@@ -30,6 +30,7 @@ from ._memory import GIGABYTE, available_memory_in_bytes
 from ._particle_configs import ResolutionConfig
 from ._progress import progress
 from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
+from ._summary import StepSummary
 from .report import map_report
 
 __all__ = ["ResolutionResult", "measure_resolution"]
@@ -42,34 +43,20 @@ _VOLUMES = 24
 _PROCESS_BYTES = 450_000_000
 
 
-@dataclass(frozen=True)
-class ResolutionResult:
+@dataclass(frozen=True, kw_only=True)
+class ResolutionResult(StepSummary):
     """What ``measure_resolution`` returns.
 
     Attributes
     ----------
-    output
-        The job folder.
     sentences
         The verdict, the resolution first.
     warnings
         What to be careful about.
-    seconds
-        Wall time.
-    skipped
-        Everything was there already.
     """
 
-    output: Path
     sentences: tuple[str, ...]
     warnings: tuple[str, ...]
-    seconds: float
-    skipped: bool = False
-
-    @property
-    def report(self) -> Path:
-        """The page to open."""
-        return self.output / "report.html"
 
 
 def measure_resolution(config: ResolutionConfig) -> ResolutionResult:
@@ -110,7 +97,9 @@ def measure_resolution(config: ResolutionConfig) -> ResolutionResult:
             "resolution", stage="resolution", source=config.half1, depends_on=others
         ):
             kept = job.done_result("resolution", stage="resolution")
-            return ResolutionResult(job.path, tuple(kept["sentences"]), tuple(kept["warnings"]), 0.0, skipped=True)
+            return ResolutionResult(
+                output=job.path, sentences=tuple(kept["sentences"]), warnings=tuple(kept["warnings"]), skipped=True
+            )
         with progress("Measuring resolution", len(_STAGES)) as step:
             summary = summarise_resolution(
                 _to(half1, device.type, config),
@@ -160,7 +149,9 @@ def _finish(
         depends_on=others,
         result={"sentences": list(sentences), "warnings": list(summary.warnings)},
     )
-    return ResolutionResult(job.path, sentences, summary.warnings, time.monotonic() - started)
+    return ResolutionResult(
+        output=job.path, sentences=sentences, warnings=summary.warnings, seconds=time.monotonic() - started
+    )
 
 
 def _half(path: Path, config: ResolutionConfig) -> Volume:

@@ -29,7 +29,6 @@ from cryoprism.formats import (
     MicrographRecord,
     StarBlock,
     portable_name,
-    read_catalogue,
     read_image_info,
     write_micrographs_star,
     write_mrc,
@@ -51,6 +50,7 @@ from ._document import causes_document, flags_of
 from ._files import write_json
 from ._jobs import Job, open_job
 from ._memory import MemoryPlan, plan_memory
+from ._micrographs import read_micrographs
 from ._narrative import session_sentences
 from ._parallel import Failure, close_workers, map_items
 from ._progress import progress
@@ -134,13 +134,8 @@ def restore_session(config: RestoreConfig) -> RestoreSummary:
 
 
 def _catalogue(config: RestoreConfig) -> Catalogue:
-    inputs: str | list[str] = config.inputs[0] if len(config.inputs) == 1 else list(config.inputs)
-    return read_catalogue(
-        inputs,
-        pixel_size_in_angstroms=config.pixel_size_in_angstroms,
-        voltage_in_kilovolts=config.voltage_in_kilovolts,
-        spherical_aberration_in_millimeters=config.spherical_aberration_in_millimeters,
-        amplitude_contrast=config.amplitude_contrast,
+    return read_micrographs(
+        config,
         exposure_in_electrons_per_square_angstrom=config.exposure_in_electrons_per_square_angstrom,
         gain_file=config.gain_file,
         mtf_file=config.mtf_file,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cryoprism.causes.graph import CAUSES
-from cryoprism.workflow._narrative import advice_for, cause_in_words
+from cryoprism.workflow._narrative import cause_in_words
 
 __all__ = [
     "UNKNOWN",
@@ -157,7 +157,7 @@ def family_of(cause: str, graph: Mapping[str, Any] | None = None) -> str:
 def remedies(cause: str) -> tuple[str, str]:
     """Return what to do about a cause in processing and at the microscope; empty where nothing helps."""
     if cause not in CAUSES:
-        return advice_for(cause), ""
+        return "", ""
     found = CAUSES[cause]
     processing, microscope = ("" if t == "none" else t for t in (found.remedy_processing, found.remedy_microscope))
     return processing, microscope
