@@ -26,6 +26,7 @@ from . import (
     resolution,
     restore,
     simulate,
+    synthesize,
     train_picker,
 )
 from ._errors import describe, one_line
@@ -76,6 +77,7 @@ def _cryoprism(
 app.command("restore", short_help="Estimate the causes, restore the images, explain the losses.")(restore.restore)
 app.command("process", short_help="Go from micrographs to a map in one go.")(process.process)
 app.command("simulate", short_help="Make micrographs or movies with known causes.")(simulate.simulate)
+app.command("synthesize", short_help="Make labelled micrographs that look like a session's own.")(synthesize.synthesize)
 app.command("explain", short_help="Say which causes took how much information.")(explain.explain)
 app.command("pick", short_help="Find the particles on micrographs.")(pick.pick)
 app.command("extract", short_help="Cut particles out of micrographs.")(extract.extract)

@@ -26,6 +26,7 @@ from ._process_results import ProcessSummary
 from ._progress import ConsoleHandler, console, progress
 from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
 from ._summary import RestoreSummary
+from ._synthesis_configs import SynthesizeConfig
 from .classify_session import ClassifySummary, classify_session
 from .ctf_refine_session import CtfRefineSummary, ctf_refine_session
 from .demo import Demonstration, compare_with_truth, run_demo
@@ -37,6 +38,7 @@ from .reconstruct_session import ReconstructSummary, reconstruct_session
 from .refine_session import RefineSummary, refine_session
 from .resolution_session import ResolutionResult, measure_resolution
 from .session import Session, analyse_session, restore_session
+from .synthesize_session import SynthesizeSummary, synthesize_session
 from .train_picker import TrainPickerConfig, TrainPickerSummary, run_train_picker
 
 __all__ = [
@@ -73,6 +75,8 @@ __all__ = [
     "RestoreSummary",
     "Session",
     "SimulateConfig",
+    "SynthesizeConfig",
+    "SynthesizeSummary",
     "TrainPickerConfig",
     "TrainPickerSummary",
     "advice_for",
@@ -108,6 +112,7 @@ __all__ = [
     "run_train_picker",
     "session_sentences",
     "summarise_resolution",
+    "synthesize_session",
     "write_json",
     "write_text",
 ]

@@ -1,0 +1,153 @@
+"""``cryoprism synthesize``: labelled micrographs that look like a session's own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ._given import settings_of
+from ._options import LENS, WORKERS, HelicalRise, Symmetry, fields_of, job_options, with_options
+
+__all__ = ["FIELDS", "synthesize"]
+
+OPTIONS = (*LENS, *job_options("Synthesize", workers=WORKERS, device=None))
+#: Which field of ``workflow.SynthesizeConfig`` each option sets.
+FIELDS = {
+    "maps": "maps",
+    "match": "match",
+    "count": "count",
+    "share": "shares",
+    "morph": "morph",
+    "assembly": "assembly",
+    "mass": "mass_in_kilodaltons",
+    "contour": "contour",
+    "lowpass": "lowpass_in_angstroms",
+    "symmetry": "symmetry",
+    "diameter": "diameter_in_angstroms",
+    "coordinates": "coordinates",
+    "exemplars": "exemplars",
+    "noise": "noise",
+    "particles": "particles_per_micrograph",
+    "ice_thickness": "ice_thickness_in_angstroms",
+    "preferred_view": "preferred_views",
+    "preferred_share": "view_share",
+    "preferred_concentration": "view_concentration",
+    "interface_share": "interface_share",
+    "cluster_share": "cluster_share",
+    "aggregate_share": "aggregate_share",
+    "filaments": "filaments",
+    "filament_length": "filament_length_in_angstroms",
+    "helical_rise": "helical_rise",
+    "helical_twist": "helical_twist",
+    "width": "width_in_pixels",
+    "height": "height_in_pixels",
+    **fields_of(*OPTIONS),
+}
+
+
+@with_options(*OPTIONS)
+def synthesize(
+    context: typer.Context,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="FILE",
+            help="Map, PDB or mmCIF file of a species; again for more species. Conformations of one: FIRST,SECOND.",
+        ),
+    ] = None,
+    match: Annotated[
+        list[str] | None,
+        typer.Option("--match", metavar="MICROGRAPHS", help="Real micrographs to match: STAR, .cs, folder or images."),
+    ] = None,
+    count: Annotated[int, typer.Option("--count", metavar="N", help="Synthetic micrographs.")] = 10,
+    share: Annotated[
+        list[float] | None, typer.Option(metavar="SHARE", help="Share of each species, once for each --map.")
+    ] = None,
+    morph: Annotated[int, typer.Option(metavar="N", help="States between the two conformations of a species.")] = 0,
+    assembly: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Biological assembly of structure files, for example 1.")
+    ] = None,
+    mass: Annotated[
+        float | None, typer.Option(metavar="kDa", help="Mass of a map's particle. Default: from --contour.")
+    ] = None,
+    contour: Annotated[
+        float | None, typer.Option(metavar="LEVEL", help="Level at which a map encloses the molecule.")
+    ] = None,
+    lowpass: Annotated[float, typer.Option(metavar="Å", help="Finest detail of the specimen; 0 keeps all.")] = 0.0,
+    symmetry: Symmetry = "C1",
+    diameter: Annotated[
+        float | None,
+        typer.Option(
+            "--diameter",
+            "--particle_diameter",
+            metavar="Å",
+            help="For picking the real micrographs. Default: from the map.",
+        ),
+    ] = None,
+    coordinates: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Picks of the real micrographs. Default: found with the map's own views."),
+    ] = None,
+    exemplars: Annotated[int, typer.Option(metavar="N", help="Most real micrographs that are matched.")] = 12,
+    noise: Annotated[
+        str, typer.Option(metavar="NAME", help="spectrum, gaussian, poisson or poisson-gaussian.")
+    ] = "spectrum",
+    particles: Annotated[
+        int | None, typer.Option(metavar="N", help="Particles in a micrograph. Default: as dense as the real ones.")
+    ] = None,
+    ice_thickness: Annotated[
+        float | None, typer.Option(metavar="Å", help="Ice. Default: a quarter more than the particle.")
+    ] = None,
+    preferred_view: Annotated[
+        list[str] | None, typer.Option(metavar="ROT,TILT", help="A preferred view [degrees]; again for more.")
+    ] = None,
+    preferred_share: Annotated[float, typer.Option(metavar="SHARE", help="Of particles in preferred views.")] = 0.5,
+    preferred_concentration: Annotated[
+        float, typer.Option(metavar="KAPPA", help="How closely they keep to it: 10 spreads by 18°, 100 by 6°.")
+    ] = 20.0,
+    interface_share: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of particles at the air-water interfaces.")
+    ] = 0.0,
+    cluster_share: Annotated[float, typer.Option(metavar="SHARE", help="Of particles in loose clusters.")] = 0.0,
+    aggregate_share: Annotated[float, typer.Option(metavar="SHARE", help="Of particles in clumps.")] = 0.0,
+    filaments: Annotated[int, typer.Option(metavar="N", help="Filaments in a micrograph (--helical-rise).")] = 0,
+    filament_length: Annotated[float, typer.Option(metavar="Å", help="Length of filaments.")] = 2000.0,
+    helical_rise: HelicalRise = None,
+    helical_twist: Annotated[
+        float,
+        typer.Option("--helical-twist", "--helical_twist_initial", metavar="DEGREES", help="From unit to unit."),
+    ] = 0.0,
+    width: Annotated[int | None, typer.Option(metavar="PIXELS", help="Default: that of the real ones.")] = None,
+    height: Annotated[int | None, typer.Option(metavar="PIXELS", help="Default: that of the real ones.")] = None,
+) -> int:
+    """Make labelled micrographs that look like those of a session, from a map and a handful of real micrographs.
+
+    Defocus, astigmatism, envelope, drift, contrast, noise and density are estimated from the real micrographs and drawn
+    anew for each synthetic one. Every particle has its own height, defocus and view. The same seed gives the same
+    micrographs; with --only-do-unfinished and a higher --count a set grows.
+
+    Writes micrographs/, micrographs.star with the true CTF, particles.star with all labels (RELION 3.1), masks/ (pixels
+    numbered by particle), truth/ (every hidden quantity as JSON), job.json and run.log.
+
+    \b
+    Example:
+    cryoprism synthesize --map 4oyn.pdb.gz --assembly 1 --symmetry O --match micrographs.star --count 100 --out set
+    """
+    from cryoprism.workflow import SynthesizeConfig, synthesize_session
+
+    from ._console import logging_to_console
+
+    more = {} if not preferred_view else {"preferred_views": [view.split(",") for view in preferred_view]}
+    settings = settings_of(context, FIELDS, SynthesizeConfig, **more)
+    with logging_to_console():
+        summary = synthesize_session(settings)
+    there = f", {summary.skipped} of them there already" if summary.skipped else ""
+    typer.echo(
+        f"{summary.micrographs} synthetic micrographs{there} with {summary.particles} particles "
+        f"in {summary.seconds:.1f} s."
+    )
+    typer.echo(f"Micrographs: {summary.output / 'micrographs.star'}")
+    typer.echo(f"Labels: {summary.star}")
+    return 0
