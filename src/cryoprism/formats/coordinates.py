@@ -6,8 +6,10 @@ Inside there is one convention: (x, y) in pixels of the summed micrograph, the f
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -27,12 +29,13 @@ class Coordinates:
     """Centres of particles on one micrograph.
 
     ``xy_in_pixels`` is (n, 2) float64; ``score`` (n,) or None; ``box_in_pixels`` is the box of the file, where it has
-    one.
+    one; ``columns`` holds what else a table says of each particle, by RELION's labels, (n,) texts each.
     """
 
     xy_in_pixels: Tensor
     score: Tensor | None = None
     box_in_pixels: int | None = None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     def __len__(self) -> int:
         """Return the number of particles."""

@@ -6,6 +6,7 @@ A clean image is the particles' contrast c(y, x) relative to a mean of 0 (:func:
 
 with the gain in grey values per relative contrast, so that grey values stay physical. The models differ in the noise:
 
+* ``none``: nothing, for pairs of clean and noisy images;
 * ``gaussian``: white, of the variance that the particles leave over;
 * ``poisson``: counts of N(1 + c) electrons per pixel, N such that they vary as much;
 * ``poisson-gaussian``: as many electrons as the rise of the local variance with the local mean tells, white noise
@@ -30,8 +31,9 @@ from cryoprism.core import InputError, generator_for, irfft2, rfft2
 
 __all__ = ["NOISE_KINDS", "NoiseFit", "NoiseKind", "add_noise", "fit_noise", "power_spectrum", "spectrum_on"]
 
-NoiseKind = Literal["gaussian", "poisson", "poisson-gaussian", "spectrum"]
-NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
+NoiseKind = Literal["none", "gaussian", "poisson", "poisson-gaussian", "spectrum"]
+NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)[1:]
+"""All that are noise."""
 
 _TILE = 512
 _LEAST_SHARE = 0.05  # of the real power: what is left as noise at least, where particles explain too much
@@ -150,14 +152,14 @@ def fit_noise(
     power = torch.maximum(whole - power_spectrum(clean), _LEAST_SHARE * whole)
     power[0, 0] = power[0, 1]  # each tile's mean was taken away
     relative = (real - mean) / gain
-    slope = _variance_slope(relative, share)
+    counted = _counted_share(relative, share)
     variance = float(power_mean(power))
     return NoiseFit(
         mean=mean,
         gain=gain,
         power=power,
         variance=variance,
-        electrons=max(1.0 / slope, 1.0 / variance) if slope > 0 else math.inf,
+        electrons=1.0 / (counted * variance) if counted > 0.01 else math.inf,
         field_deviation=_field_deviation(relative, share, pixel_size_in_angstroms),
     )
 
@@ -181,8 +183,11 @@ def _fine(image: Tensor) -> Tensor:
     return d / 1.5
 
 
-def _variance_slope(relative: Tensor, share: Tensor, edge: int = 16) -> float:
-    """Rise of the variance of fine detail with the local mean, both of relative contrast: 1 / electrons per pixel."""
+def _counted_share(relative: Tensor, share: Tensor, edge: int = 16) -> float:
+    """Share of the noise's variance that counts make up: it rises in proportion to the local mean, the rest does not.
+
+    The rise of the variance of fine detail with the local contrast, relative to that variance: 1 for pure counts.
+    """
     fine = _blocks(_fine(relative), edge)
     mean = _blocks(relative[2:-2, 2:-2], edge).mean(1)
     good = _blocks(share[2:-2, 2:-2], edge).mean(1) > 0.99
@@ -190,7 +195,8 @@ def _variance_slope(relative: Tensor, share: Tensor, edge: int = 16) -> float:
     if len(mean) < 20:
         return 0.0
     centred = mean - mean.mean()
-    return float((centred * variance).sum() / centred.square().sum().clamp_min(1e-12))
+    slope = float((centred * variance).sum() / centred.square().sum().clamp_min(1e-12))
+    return min(max(slope / float(variance.mean().clamp_min(1e-12)), 0.0), 1.0)
 
 
 def _local_log_variance(relative: Tensor, pixel: float) -> tuple[Tensor, int]:
@@ -218,7 +224,7 @@ def add_noise(
     Parameters
     ----------
     kind
-        One of :data:`NOISE_KINDS`.
+        One of :data:`NOISE_KINDS`, or ``none``.
     fit
         From :func:`fit_noise`.
     clean
@@ -235,7 +241,10 @@ def add_noise(
     """
     generator = generator_for(seed, name, "noise", kind)
     shape = (int(clean.shape[0]), int(clean.shape[1]))
-    if kind == "gaussian":
+    noise: Tensor | float
+    if kind == "none":
+        noise = 0.0
+    elif kind == "gaussian":
         noise = torch.randn(shape, generator=generator) * math.sqrt(fit.variance)
     elif kind == "poisson":
         noise = _counted(clean, 1.0 / fit.variance, generator) - clean
@@ -252,7 +261,7 @@ def add_noise(
             white *= _variance_field(shape, fit.field_deviation, pixel_size_in_angstroms, generator)
         noise = irfft2(rfft2(white).mul_(spectrum_on(fit.power, shape).sqrt_()), shape)
     else:
-        raise InputError("noise", f"'{kind}' is not known", f"Use one of {', '.join(NOISE_KINDS)}.")
+        raise InputError("noise", f"'{kind}' is not known", f"Use one of {', '.join(get_args(NoiseKind))}.")
     return (noise + clean) * fit.gain + fit.mean
 
 

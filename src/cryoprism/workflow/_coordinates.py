@@ -16,7 +16,14 @@ from cryoprism.formats import Coordinates, MicrographRecord, read_coordinates, r
 
 from ._files import output_stems
 
-__all__ = ["session_coordinates"]
+__all__ = ["PARTICLE_LABELS", "session_coordinates"]
+
+#: What a table of particles may say of each beside its place, and what stays true when it is cut out anew.
+PARTICLE_LABELS = (
+    "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst", "rlnDefocusU", "rlnDefocusV",
+    "rlnDefocusAngle", "rlnClassNumber", "rlnRandomSubset", "rlnGroupNumber", "rlnHelicalTubeID",
+    "rlnHelicalTrackLengthAngst", "rlnAngleTiltPrior", "rlnAnglePsiPrior", "rlnAnglePsiFlipRatio",
+)  # fmt: skip
 
 _SUFFIXES = (".star", ".box", ".cs")
 # What programs put behind the micrograph's name.
@@ -139,9 +146,12 @@ def _from_star(file: Path, stems: Mapping[str, str]) -> tuple[dict[str, Coordina
     by_stem: dict[str, list[int]] = {}
     for micrograph, members in rows.items():
         by_stem.setdefault(output_stems([micrograph])[0], []).extend(members)
+    known = {label: block.column(label) for label in PARTICLE_LABELS if label in block}
     found = {
         name: Coordinates(
-            torch.from_numpy(xy[by_stem[stem]]), None if score is None else torch.from_numpy(score[by_stem[stem]])
+            torch.from_numpy(xy[by_stem[stem]]),
+            None if score is None else torch.from_numpy(score[by_stem[stem]]),
+            columns={label: tuple(values[row] for row in by_stem[stem]) for label, values in known.items()},
         )
         for name, stem in stems.items()
         if stem in by_stem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from cryoprism.formats import Catalogue, MicrographRecord, Particles, StarBlock, portable_name
 from cryoprism.particles import junk_probability
 
+from ._coordinates import PARTICLE_LABELS
 from ._particle_configs import ExtractConfig
 
 __all__ = ["particles_table"]
@@ -77,7 +79,7 @@ def particles_table(
         ctf_b_factor_in_square_angstroms=each([ctf.b_factor_in_square_angstroms for ctf in known]) if has_ctf else None,
         ctf_scale=each([ctf.scale_factor for ctf in known]) if has_ctf else None,
     )
-    columns: dict[str, list[object]] = {}
+    particles, columns = _with_labels(particles, [result for _, result in pairs])
     if all(result["score"] is not None for _, result in pairs):
         columns["rlnAutopickFigureOfMerit"] = joined("score")
     if all(ctf.max_resolution_in_angstroms is not None for ctf in known) and known:
@@ -87,6 +89,33 @@ def particles_table(
     junk = junk_probability(torch.tensor(joined("features"), dtype=torch.float64))
     columns["cryoprismJunkProbability"] = [round(value, 6) for value in junk.tolist()]
     return particles, columns
+
+
+def _with_labels(
+    particles: Particles, results: Sequence[Mapping[str, Any]]
+) -> tuple[Particles, dict[str, list[object]]]:
+    """Particles with the poses, origins and own defocus that their table gave, and its other columns as they were."""
+    shared = set.intersection(*(set(result.get("columns", {})) for result in results))
+    given = {label: [value for result in results for value in result["columns"][label]] for label in shared}
+
+    def numbers(*labels: str) -> Tensor | None:
+        if not all(label in given for label in labels):
+            return None
+        columns = [given.pop(label) for label in labels]
+        return torch.tensor(
+            [[float(value) for value in row] for row in zip(*columns, strict=True)], dtype=torch.float64
+        )
+
+    angles = numbers("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    origins = numbers("rlnOriginXAngst", "rlnOriginYAngst")
+    defocus = numbers("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+    if angles is not None:
+        particles = replace(particles, angles_in_degrees=angles)
+    if origins is not None and particles.origins_in_angstroms is not None:
+        particles = replace(particles, origins_in_angstroms=particles.origins_in_angstroms + origins)
+    if defocus is not None and particles.defocus is not None:
+        particles = replace(particles, defocus=defocus)
+    return particles, {label: list(given[label]) for label in PARTICLE_LABELS if label in given}
 
 
 def _optics_table(catalogue: Catalogue, numbers: Mapping[str, int]) -> StarBlock:

@@ -69,7 +69,7 @@ class SynthesizeConfig(JobConfig):
         None, description="Picks of the real micrographs (folder or file); found with the map if absent."
     )
     exemplars: int = Field(12, ge=1, le=1000, description="Most real micrographs that are matched.")
-    noise: Literal["gaussian", "poisson", "poisson-gaussian", "spectrum"] = Field(
+    noise: Literal["none", "gaussian", "poisson", "poisson-gaussian", "spectrum"] = Field(
         "spectrum", description="Classical noise."
     )
     particles_per_micrograph: int | None = Field(

@@ -105,6 +105,8 @@ class _Task:
         digest = hashlib.sha256(self.coordinates.xy_in_pixels.numpy().tobytes())
         if self.coordinates.score is not None:
             digest.update(self.coordinates.score.numpy().tobytes())
+        if self.coordinates.columns:
+            digest.update(repr(sorted(self.coordinates.columns.items())).encode())
         mask = None if self.mask is None else (str(self.mask), self.mask.stat().st_mtime_ns)
         digest.update(
             repr((self.record.ctf, dict(self.record.extra), self.optics.pixel_size_in_angstroms, mask)).encode()
@@ -301,6 +303,9 @@ def _extract(task: _Task) -> dict[str, Any]:
     result["origin_x"], result["origin_y"] = (cut.origins_in_angstroms + 0.0).T.tolist()
     result["score"] = None if score is None else score[~twice][cut.kept].tolist()
     kept = xy[cut.kept]
+    rows = torch.nonzero(~twice)[:, 0][cut.kept].tolist()
+    columns = task.coordinates.columns
+    result["columns"] = {label: [values[row] for row in rows] for label, values in columns.items()}
     if record.ctf is not None:
         base = torch.tensor(
             [record.ctf.defocus_u_in_angstroms, record.ctf.defocus_v_in_angstroms, record.ctf.defocus_angle_in_degrees],

@@ -1,0 +1,194 @@
+import json
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+from cryoprism.core import InputError
+from cryoprism.formats import Volume, read_image, read_map, read_star, write_map
+from cryoprism.structure.fsc import fourier_shell_correlation
+from cryoprism.synthesis import Scene, SessionConfig, phantom, simulate_session, specimen_from_phantom, specimen_volume
+from cryoprism.workflow import (
+    ExtractConfig,
+    ReconstructConfig,
+    SynthesizeConfig,
+    extract_session,
+    reconstruct_session,
+    synthesize_session,
+)
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """Two simulated micrographs that stand for real ones, and the map of their particle."""
+    folder = tmp_path_factory.mktemp("session")
+    base = Scene(height_in_pixels=448, width_in_pixels=480, pixel_size_in_angstroms=2.5)
+    simulate_session(
+        SessionConfig(
+            output=folder / "real",
+            micrographs=2,
+            seed=4,
+            recipe="clean",
+            base=base,
+            particles=30,
+            ice_thickness_in_angstroms=160.0,
+            engine="projection",
+        )
+    )
+    volume = specimen_volume(specimen_from_phantom(phantom("shell")), 2.5, 30.0)
+    write_map(folder / "shell.mrc", Volume(volume, 2.5))
+    return folder
+
+
+def _config(session, out, **changes):
+    values = {
+        "maps": (str(session / "shell.mrc"),),
+        "mass_in_kilodaltons": 480.0,
+        "symmetry": "O",
+        "match": (str(session / "real" / "micrographs.star"),),
+        "coordinates": session / "real" / "particles.star",
+        "count": 2,
+        "output": out,
+        "realism": False,
+    }
+    return SynthesizeConfig(**(values | changes))
+
+
+@pytest.fixture(scope="module")
+def made(session, tmp_path_factory):
+    out = tmp_path_factory.mktemp("made") / "set"
+    return synthesize_session(_config(session, out))
+
+
+def test_contract(made):
+    out = made.output
+    assert made.micrographs == 2
+    labels = {block.name: block for block in read_star(out / "particles.star")}["particles"]
+    assert made.particles == len(labels.rows)
+    assert {"rlnCoordinateX", "rlnAngleRot", "rlnOriginXAngst", "rlnDefocusU", "rlnClassNumber"} <= set(labels.labels)
+    table = {block.name: block for block in read_star(out / "micrographs.star")}
+    assert {"rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"} <= set(table["micrographs"].labels)
+    for name in ("000001", "000002"):
+        image = read_image(out / "micrographs" / f"{name}.mrc")
+        mask = read_image(out / "masks" / f"{name}.mrc")
+        truth = json.loads((out / "truth" / f"{name}.json").read_text())
+        assert image.data.shape == mask.data.shape == (448, 480)
+        assert truth["simulated"] is True
+        numbers = {int(n) for n in mask.data.unique()} - {0}
+        assert numbers <= set(range(1, len(truth["particles"]) + 1))
+        assert len(numbers) > 0.7 * len(truth["particles"])
+        assert truth["matched_to"] in {"00001", "00002"}
+    assert (out / "job.json").is_file()
+
+
+def test_micrographs_have_the_grey_values_of_the_real_ones(session, made):
+    real = torch.stack([read_image(f).data for f in sorted((session / "real" / "micrographs").glob("*.mrc"))])
+    ours = torch.stack([read_image(f).data for f in sorted((made.output / "micrographs").glob("*.mrc"))])
+    assert float(ours.mean()) == pytest.approx(float(real.mean()), rel=0.02)
+    assert float(ours.std()) == pytest.approx(float(real.std()), rel=0.1)
+
+
+def test_masks_lie_on_the_particles_that_they_number(made):
+    mask = read_image(made.output / "masks" / "000001.mrc").data
+    truth = json.loads((made.output / "truth" / "000001.json").read_text())
+    hits = [
+        int(mask[min(round(p["y_in_pixels"]) + 20, 447), round(p["x_in_pixels"])]) in (0, i)
+        or int((mask == i).sum()) > 0
+        for i, p in enumerate(truth["particles"], 1)
+    ]
+    assert all(hits)
+
+
+def test_workers_change_no_pixel(session, made, tmp_path):
+    two = synthesize_session(_config(session, tmp_path / "two", workers=2))
+    for name in ("000001", "000002"):
+        one_image = read_image(made.output / "micrographs" / f"{name}.mrc").data
+        assert torch.equal(one_image, read_image(two.output / "micrographs" / f"{name}.mrc").data)
+
+
+def test_a_set_grows(session, made, tmp_path):
+    out = tmp_path / "grown"
+    shutil.copytree(made.output, out)
+    before = (out / "micrographs" / "000001.mrc").stat().st_mtime_ns
+    grown = synthesize_session(_config(session, out, count=3, only_do_unfinished=True))
+    assert (grown.made, grown.skipped, grown.micrographs) == (1, 2, 3)
+    assert (out / "micrographs" / "000001.mrc").stat().st_mtime_ns == before
+    assert len(read_star(out / "micrographs.star")[1].rows) == 3
+
+
+@pytest.fixture(scope="module")
+def quiet_particles(session, tmp_path_factory):
+    """Particles cut at the labels of four micrographs without noise: what a map lacks is the labels' fault."""
+    out = tmp_path_factory.mktemp("quiet")
+    made = synthesize_session(_config(session, out / "set", count=4, noise="none"))
+    extracted = extract_session(
+        ExtractConfig(
+            inputs=(str(made.output / "micrographs.star"),),
+            coordinates=made.output / "particles.star",
+            box_in_pixels=72,
+            output=out / "extract",
+            normalise=False,
+        )
+    )
+    return extracted.star
+
+
+def _least_correlation(truth, found):
+    """Lowest FSC of the shells up to 0.9 Nyquist inside the particle's sphere."""
+    side = min(truth.shape[0], found.shape[0])
+
+    def middle(volume):
+        start = volume.shape[0] // 2 - side // 2
+        return volume[start : start + side, start : start + side, start : start + side]
+
+    axis = torch.arange(side) - side // 2
+    radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).float().sqrt() * 2.5
+    mask = torch.sigmoid((70.0 - radius) / 2.0)
+    curve = fourier_shell_correlation(middle(truth), middle(found), 2.5, mask=mask)
+    return float(curve.fsc[1 : int(0.9 * side / 2)].min())
+
+
+@pytest.mark.filterwarnings("ignore:.*A half has only")
+@pytest.mark.parametrize("symmetry", ["O", "C1"])
+def test_the_labels_give_the_map_back(session, quiet_particles, tmp_path, symmetry):
+    made = reconstruct_session(
+        ReconstructConfig(particles_file=quiet_particles, symmetry=symmetry, output=tmp_path / "map")
+    )
+    truth, found = read_map(session / "shell.mrc").data, read_map(made.output / "map.mrc").data
+    assert _least_correlation(truth, found) > 0.5
+
+
+@pytest.mark.relion
+def test_relion_gets_the_map_back_too(session, quiet_particles, tmp_path):
+    if shutil.which("relion_reconstruct") is None:
+        pytest.skip("RELION is not installed")
+    run = subprocess.run(
+        ["relion_reconstruct", "--i", quiet_particles.name, "--o", str(tmp_path / "map.mrc"), "--ctf", "--sym", "O"],
+        cwd=quiet_particles.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-500:]
+    truth, found = read_map(session / "shell.mrc").data, read_map(tmp_path / "map.mrc").data
+    assert _least_correlation(truth, found) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"maps": ("nowhere.mrc",)}, "nowhere.mrc"),
+        ({"match": ("nowhere/*.mrc",)}, "nowhere"),
+        ({"shares": (0.5, 0.5)}, "--share"),
+        ({"filaments": 2}, "--helical-rise"),
+        ({"morph": 3}, "--morph"),
+        ({"ice_thickness_in_angstroms": 60.0}, "60"),
+        ({"noise": "pink"}, "--noise"),
+    ],
+)
+def test_bad_input_is_named(session, tmp_path, changes, words):
+    with pytest.raises(InputError) as error:
+        synthesize_session(_config(session, tmp_path / "out", **changes))
+    assert words in str(error.value)
+    assert not (tmp_path / "out" / "particles.star").exists()
