@@ -5,10 +5,10 @@ from ``causes``, how many particles there are, what their contrast is worth in g
 :func:`draw_exposure` takes one of them, moves its optics within their posterior, and its defocus by a kernel of the
 session's spread, so that a thousand scenes are not nine repeated.
 
-Gain and radial amplitudes. The gain is not known beforehand: a recorded grey value may be anything. The mean of the particles cut out of the
-real micrograph is compared with the mean of those of a synthetic one, whose centres were found in the same way with
-the same errors; the gain is right when both are equal (indirect inference: Gouriéroux, Monfort & Renault 1993). The
-same means, ring by ring over all micrographs, tell how the map's radial amplitudes have to be corrected.
+Gain and radial amplitudes are not known beforehand: a recorded grey value may be anything. The mean of the particles
+cut out of the real micrograph is compared with the mean of those of a synthetic one, whose centres were found in the
+same way with the same errors; the gain is right when both are equal (indirect inference: Gouriéroux, Monfort & Renault
+1993). The same means, ring by ring over all micrographs, tell how the map's radial amplitudes have to be corrected.
 """
 
 from __future__ import annotations
@@ -399,7 +399,7 @@ class _Twin:
         )
 
     def matched(self) -> MatchedMicrograph:
-        """What is left to say once gain and correction are known."""
+        """Return what is left to say once gain and correction are known."""
         noise = self._noise()
         return MatchedMicrograph(
             name=self.exemplar.name,
