@@ -1,4 +1,4 @@
-"""Synthetic micrographs against real ones: can a classifier, a spectrum or a kernel tell them apart?
+"""Synthetic micrographs against real ones: how well a classifier, a spectrum or a kernel tells them apart.
 
     python benchmarks/realism.py [--arms gaussian,poisson,poisson-gaussian,spectrum] [--trainings 2] [--steps 150]
                                  [--json FILE] [--gallery FILE.png] [--no-large]
