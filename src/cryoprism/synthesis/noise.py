@@ -30,7 +30,16 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from cryoprism.core import InputError, generator_for, irfft2, rfft2
 
-__all__ = ["NOISE_KINDS", "NoiseFit", "NoiseKind", "add_noise", "fit_noise", "power_spectrum", "spectrum_on"]
+__all__ = [
+    "NOISE_KINDS",
+    "NoiseFit",
+    "NoiseKind",
+    "add_noise",
+    "brightness_rise",
+    "fit_noise",
+    "power_spectrum",
+    "spectrum_on",
+]
 
 NoiseKind = Literal["gaussian", "poisson", "poisson-gaussian", "spectrum"]
 NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)
@@ -214,6 +223,11 @@ def _fine(image: Tensor) -> Tensor:
     return d / 1.5
 
 
+def brightness_rise(fit: NoiseFit) -> float:
+    """Relative rise of the variance of the noise per unit of contrast, 0 where it does not rise."""
+    return 1.0 / (fit.electrons * _fine_variance(fit.power))
+
+
 def _fine_variance(power: Tensor) -> float:
     """Variance of :func:`_fine` of noise of a power (n, n // 2 + 1)."""
     y = 1 - torch.cos(2 * math.pi * torch.fft.fftfreq(power.shape[0]))
@@ -292,7 +306,7 @@ def add_noise(
         if fit.field_deviation > 0:
             white *= _variance_field(shape, fit.field_deviation, pixel_size_in_angstroms, generator)
         if math.isfinite(fit.electrons):  # fewer electrons where a particle is, less shot noise
-            white *= (1 + clean / (fit.electrons * _fine_variance(fit.power))).clamp_min(0.1).sqrt()
+            white *= (1 + brightness_rise(fit) * clean).clamp_min(0.1).sqrt()
         noise = irfft2(rfft2(white).mul_(amplitude), shape)
     else:
         raise InputError("noise", f"'{kind}' is not known", f"Use one of {', '.join(NOISE_KINDS)}.")
