@@ -142,8 +142,9 @@ def scene_of(exemplar: Exemplar, pixel_size_in_angstroms: float) -> tuple[Scene,
         source_semi_angle_in_milliradians=0.0,
         focal_spread_in_angstroms=0.0,
         detector_blur_in_pixels=-1.0,
-        **({} if known is None else {"exposure_in_electrons_per_square_angstrom": known}),
     )
+    if known is not None:
+        scene = replace(scene, exposure_in_electrons_per_square_angstrom=known)
     from cryoprism.causes.model import B_UNIT
 
     deviations = {

@@ -244,7 +244,7 @@ def _filters(shape: tuple[int, ...], *keys: object) -> Tensor:
     """Random filters (out, in, y, x), each of sum 0 and norm 1; the same in every session of the program."""
     drawn = torch.randn(shape, generator=generator_for(0, "random features", *keys))
     drawn = drawn - drawn.mean((1, 2, 3), keepdim=True)
-    return drawn / drawn.flatten(1).norm(dim=1)[:, None, None, None]
+    return drawn / drawn.square().sum((1, 2, 3), keepdim=True).sqrt()
 
 
 def _features(patches: Tensor) -> Tensor:
@@ -268,7 +268,9 @@ def kernel_distance(real: MicrographSet, synthetic: MicrographSet) -> Measure:
     """
     check_pair(real, synthetic)
     patches = [*_all_patches(real), *_all_patches(synthetic)]
-    features = [torch.cat([_features(some) for some in p.split(64)]).double() for p in patches]
+    features = [
+        torch.cat([_features(some) for some in p.tensor_split(list(range(64, len(p), 64)))]).double() for p in patches
+    ]
     own = torch.cat(features[: len(real)])
     centre, scale = own.mean(0), own.std(0).clamp_min(1e-9)
     features = [(f - centre) / scale for f in features]
