@@ -24,8 +24,9 @@ from cryoprism.causes import Estimate
 from cryoprism.core import InputError, frequency_grid, generator_for, irfft2, random_rotations, rfft2
 from cryoprism.microscope.optics import contrast_transfer
 
+from ._local_power import excess_power, noise_excess, places_beside, ring_means
 from .exposure import RadialCorrection, particle_contrast
-from .noise import NoiseFit, add_noise, fit_noise, power_spectrum, spectrum_on
+from .noise import NoiseFit, add_noise, brightness_rise, fit_noise, power_spectrum, spectrum_on
 from .placement import Placement
 from .scene import Scene
 from .specimen import Specimen, project_specimen
@@ -35,6 +36,8 @@ __all__ = ["Exemplar", "MatchedMicrograph", "SessionMatch", "draw_exposure", "ma
 _ROUNDS = 3
 _REACH_IN_ANGSTROMS = 25.0  # a pick may be this far from its particle
 _FINEST_OF_MEAN = 20.0  # [Å] the mean of unaligned particles holds nothing finer
+_FINEST_OF_POWER = 10.0  # [Å] the power of particles over the noise between them is known to about there
+_LEAST_OF_POWER = 1e-3
 _FEWEST = 12
 
 
@@ -319,22 +322,63 @@ def _share(mean: Tensor, model: Tensor, pixel: float, coarse: float, fine: float
 
 
 def _correction(twins: Sequence[_Twin], rings: int = 8) -> RadialCorrection:
-    """Radial factor from all mean particles: regression of real on ideal means by ring, relative to the whole band."""
+    """Radial factor from all mean particles, ring by ring: how much of the map is in the real means against the twins'.
+
+    Not against the ideal means: centres are found with errors of some Å, which fade a real mean and that of a noisy
+    twin alike; taken for the map's own, the fading would be put into every synthetic particle.
+    """
     coarse, fine = twins[0].band
     edges = torch.linspace(1 / coarse, 1 / fine, rings + 1)
-    cross, own = torch.zeros(rings, dtype=torch.float64), torch.zeros(rings, dtype=torch.float64)
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    factor = torch.ones(rings, dtype=torch.float64)
+    for _ in range(_ROUNDS):
+        real, seen = torch.zeros(rings, dtype=torch.float64), torch.zeros(rings, dtype=torch.float64)
+        correction = RadialCorrection(middle, factor.float())
+        for twin in twins:
+            twin.corrected_gain(correction, rounds=1)
+            twin_mean = twin.noisy_mean()
+            n = twin_mean.shape[0]
+            ky, kx = frequency_grid((n, n), twin.pixel)
+            ring = torch.bucketize(torch.sqrt(ky * ky + kx * kx), edges) - 1
+            inside = (ring >= 0) & (ring < rings)
+            model = rfft2(twin.ideal_mean)[inside].conj()
+            for total, mean in ((real, twin.real_mean), (seen, twin_mean)):
+                total.index_add_(0, ring[inside], (rfft2(mean)[inside] * model).real.double() / twin.gain)
+        # A ring in which the model has next to nothing tells nothing: it stays as it is.
+        prior = 0.02 * seen.abs().mean()
+        factor = (factor * (real + prior) / (seen + prior).clamp_min(prior)).clamp(0.3, 3.0)
+    return _completed(RadialCorrection(middle, factor.float()), twins)
+
+
+def _completed(coarse: RadialCorrection, twins: Sequence[_Twin], rings: int = 6) -> RadialCorrection:
+    """Factor at finer rings, from the power that a micrograph has on its particles and not between them.
+
+    The mean of particles in all orientations is a ball: finer than about half a radius it says nothing of the power of
+    single views, and its nodes lie elsewhere with every Å of size.
+    """
+    radius, pixel = twins[0].specimen.radius_in_angstroms, twins[0].pixel
+    last = 1 / twins[0].band[1]
+    edges = torch.linspace(last, 1 / max(_FINEST_OF_POWER, 2.5 * pixel), rings + 1)
+    found, ideal = torch.zeros(rings, dtype=torch.float64), torch.zeros(rings, dtype=torch.float64)
     for twin in twins:
-        n = twin.real_mean.shape[0]
-        ky, kx = frequency_grid((n, n), twin.pixel)
-        ring = torch.bucketize(torch.sqrt(ky * ky + kx * kx), edges) - 1
-        inside = (ring >= 0) & (ring < rings)
-        a, b = rfft2(twin.real_mean)[inside] / twin.gain, rfft2(twin.ideal_mean)[inside]
-        cross.index_add_(0, ring[inside], (a * b.conj()).real.double())
-        own.index_add_(0, ring[inside], b.abs().square().double())
-    # A ring in which the model has next to nothing tells nothing: it is drawn to 1.
-    prior = 0.02 * own.mean()
-    factor = ((cross + prior) / (own + prior)).clamp(0.3, 3.0)
-    return RadialCorrection(0.5 * (edges[1:] + edges[:-1]), factor.float())
+        image, weight = twin.exemplar.image, twin.exemplar.weight
+        places = places_beside(twin.xy, radius / pixel, tuple(image.shape), weight)
+        if places is None:
+            continue
+        twin.corrected_gain(coarse)
+        noise = twin.noise()
+        real, _ = excess_power(image / twin.gain, places)
+        model, darker = excess_power(_clean(twin.scene, twin.specimen, twin.xy, twin.seed, None), places)
+        real = real - noise_excess(noise.power, brightness_rise(noise), darker, places.side)
+        found += ring_means(real, pixel, edges)
+        ideal += ring_means(model, pixel, edges)
+    kept = coarse.frequency < last
+    known = ideal > _LEAST_OF_POWER * ideal.max()  # finer than the map itself there is nothing to scale
+    fine = (found / ideal.clamp_min(1e-30)).clamp_min(0).sqrt().clamp(0.3, 3.0)[known]
+    return RadialCorrection(
+        torch.cat([coarse.frequency[kept], (0.5 * (edges[1:] + edges[:-1]))[known]]),
+        torch.cat([coarse.factor[kept], fine.float()]),
+    )
 
 
 class _Twin:
@@ -357,7 +401,7 @@ class _Twin:
         self.moved = (self.xy - exemplar.xy_in_pixels[: len(self.xy)]).square().mean().sqrt()
         self.real_mean = self.centring.mean(exemplar.image, self.xy)
         radius = specimen.radius_in_angstroms
-        self.band = (4.0 * radius, max(_FINEST_OF_MEAN, 0.3 * radius))
+        self.band = (4.0 * radius, max(_FINEST_OF_MEAN, 0.5 * radius))
         self._render(correction)
         if gain is None:
             gain = max(self._share(self.real_mean), 1e-3 * float(exemplar.image.std()))
@@ -370,27 +414,32 @@ class _Twin:
     def _share(self, mean: Tensor) -> float:
         return _share(mean, self.ideal_mean, self.pixel, *self.band)[0]
 
-    def corrected_gain(self, correction: RadialCorrection) -> float:
+    def corrected_gain(self, correction: RadialCorrection, rounds: int = _ROUNDS) -> float:
         """Grey values per relative contrast, with the map corrected."""
         self._render(correction)
         self.gain = max(self._share(self.real_mean), 1e-3 * float(self.exemplar.image.std()))
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             self._improve()
         return self.gain
 
-    def _improve(self) -> None:
-        """Compare the mean particle of a noisy twin with this gain to the real one; the quotient corrects the gain."""
+    def noisy_mean(self) -> Tensor:
+        """Mean particle of a noisy twin, whose centres were found as those of the real one were."""
         twin = add_noise(
-            "spectrum", self._noise(), self.clean, pixel_size_in_angstroms=self.pixel, seed=self.seed, name="twin"
+            "spectrum", self.noise(), self.clean, pixel_size_in_angstroms=self.pixel, seed=self.seed, name="twin"
         )
         generator = generator_for(self.seed, self.scene.name, "picks")
         picks = self.xy + torch.randn(self.xy.shape, generator=generator) * self.moved
-        here = self._share(self.centring.mean(twin, self.centring.centres(twin, picks)))
+        return self.centring.mean(twin, self.centring.centres(twin, picks))
+
+    def _improve(self) -> None:
+        """Compare the mean particle of a noisy twin with this gain to the real one; the quotient corrects the gain."""
+        here = self._share(self.noisy_mean())
         real = self._share(self.real_mean)
         if here > 0 and real > 0:
             self.gain *= min(max(real / here, 0.5), 2.0)
 
-    def _noise(self) -> NoiseFit:
+    def noise(self) -> NoiseFit:
+        """Fit what particles of this gain leave over."""
         return fit_noise(
             self.exemplar.image,
             self.clean,
@@ -401,7 +450,7 @@ class _Twin:
 
     def matched(self) -> MatchedMicrograph:
         """Return what is left to say once gain and correction are known."""
-        noise = self._noise()
+        noise = self.noise()
         return MatchedMicrograph(
             name=self.exemplar.name,
             scene=self.scene,

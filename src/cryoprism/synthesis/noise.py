@@ -11,8 +11,10 @@ with the gain in grey values per relative contrast, so that grey values stay phy
 * ``poisson``: counts of N(1 + c) electrons per pixel, N such that they vary as much;
 * ``poisson-gaussian``: as many electrons as the rise of the local variance with the local mean tells, white noise
   for the rest (Foi et al. 2008, IEEE Trans. Image Process. 17, 1737);
-* ``spectrum``: Gaussian of the 2-D power spectrum that the particles leave over (detector, ice with its Thon rings,
-  drift, lines), its strength varying over the field like the local variance of the real micrograph does.
+* ``spectrum``: of the 2-D power spectrum that the particles leave over (detector, ice with its Thon rings, drift,
+  lines), its strength varying over the field like the local variance of the real micrograph does and with the local
+  mean as shot noise does. It is Gaussian but for as many counts of one size as explain the skewness and kurtosis of
+  real pixels: a detector that counts electrons leaves both.
 
 All are fitted to pairs: a real micrograph, and a clean image that has the same statistics of particles.
 """
@@ -29,7 +31,16 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from cryoprism.core import InputError, generator_for, irfft2, rfft2
 
-__all__ = ["NOISE_KINDS", "NoiseFit", "NoiseKind", "add_noise", "fit_noise", "power_spectrum", "spectrum_on"]
+__all__ = [
+    "NOISE_KINDS",
+    "NoiseFit",
+    "NoiseKind",
+    "add_noise",
+    "brightness_rise",
+    "fit_noise",
+    "power_spectrum",
+    "spectrum_on",
+]
 
 NoiseKind = Literal["none", "gaussian", "poisson", "poisson-gaussian", "spectrum"]
 NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)[1:]
@@ -37,6 +48,8 @@ NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)[1:]
 
 _TILE = 512
 _LEAST_SHARE = 0.05  # of the real power: what is left as noise at least, where particles explain too much
+_LEAST_SKEWNESS = 0.01  # below, sampling explains it
+_MOST_COUNTS = 0.95  # share of the variance that counts of one size may have
 _FIELD_IN_ANGSTROMS = 300.0  # scale of the local variance
 _FINE_CORRELATION = 2 * (1 + 2 * ((2 / 3) ** 2 + (1 / 6) ** 2)) ** 2  # 2 Σρ² of the second differences of white noise
 
@@ -59,6 +72,8 @@ class NoiseFit:
         rise.
     field_deviation
         Standard deviation of the logarithm of the local variance, without what sampling adds.
+    skewness, kurtosis
+        Third and fourth (excess) standardised cumulants of a pixel of the noise; 0 for Gaussian noise.
     """
 
     mean: float
@@ -67,6 +82,8 @@ class NoiseFit:
     variance: float
     electrons: float
     field_deviation: float
+    skewness: float = 0.0
+    kurtosis: float = 0.0
 
 
 def _window(n: int) -> Tensor:
@@ -154,14 +171,39 @@ def fit_noise(
     relative = (real - mean) / gain
     counted = _counted_share(relative, share)
     variance = float(power_mean(power))
+    third, fourth = (a - b for a, b in zip(_cumulants(relative, share), _cumulants(clean, share), strict=True))
+    # Noise of uneven strength has third and fourth cumulants by itself, 3 cov(contrast, variance) and 3 var(variance).
+    rise = counted
+    spread, field = float(clean.var()), _field_deviation(relative, share, pixel_size_in_angstroms)
+    third -= 3 * spread * rise * variance
+    fourth -= 3 * (rise * rise * spread + field * field) * variance**2
     return NoiseFit(
-        mean=mean,
+        mean=mean - gain * float(clean.mean()),
         gain=gain,
         power=power,
         variance=variance,
         electrons=1.0 / (counted * variance) if counted > 0.01 else math.inf,
-        field_deviation=_field_deviation(relative, share, pixel_size_in_angstroms),
+        field_deviation=field,
+        skewness=third / variance**1.5,
+        kurtosis=fourth / variance**2,
     )
+
+
+def _cumulants(image: Tensor, share: Tensor, edge: int = 64) -> tuple[float, float]:
+    """Third and fourth cumulant of a pixel about the mean of its block; those of independent parts add up.
+
+    Pixels beyond six deviations (a hot pixel, a scratch) would be all that is seen of either; they are left out.
+    """
+    edge = min(edge, *image.shape)
+    blocks, counted = _blocks(image, edge), _blocks(share, edge) > 0.99
+    mean = (blocks * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp_min(1)
+    values = (blocks - mean)[counted].double()
+    if len(values) < 1000:
+        return 0.0, 0.0
+    values = values[values.abs() <= 6 * values.std()]
+    values = values - values.mean()
+    second = values.square().mean()
+    return float(values.pow(3).mean()), float(values.pow(4).mean() - 3 * second.square())
 
 
 def power_mean(power: Tensor) -> Tensor:
@@ -181,6 +223,11 @@ def _fine(image: Tensor) -> Tensor:
     d = image[1:-1, 1:-1] - 0.5 * (image[1:-1, :-2] + image[1:-1, 2:])
     d = d[1:-1] - 0.5 * (d[:-2] + d[2:])
     return d / 1.5
+
+
+def brightness_rise(fit: NoiseFit) -> float:
+    """Relative rise of the variance of the noise per unit of contrast, 0 where it does not rise."""
+    return 1.0 / (fit.electrons * fit.variance)
 
 
 def _counted_share(relative: Tensor, share: Tensor, edge: int = 16) -> float:
@@ -256,10 +303,13 @@ def add_noise(
             rest = max(0.0, fit.variance - 1.0 / fit.electrons)
         noise = noise + torch.randn(shape, generator=generator) * math.sqrt(rest)
     elif kind == "spectrum":
-        white = torch.randn(shape, generator=generator)
+        amplitude = spectrum_on(fit.power, shape).sqrt_()
+        white = _shot_noise(shape, fit, amplitude, generator)
         if fit.field_deviation > 0:
             white *= _variance_field(shape, fit.field_deviation, pixel_size_in_angstroms, generator)
-        noise = irfft2(rfft2(white).mul_(spectrum_on(fit.power, shape).sqrt_()), shape)
+        if math.isfinite(fit.electrons):  # fewer electrons where a particle is, less shot noise
+            white *= (1 + brightness_rise(fit) * clean).clamp_min(0.1).sqrt()
+        noise = irfft2(rfft2(white).mul_(amplitude), shape)
     else:
         raise InputError("noise", f"'{kind}' is not known", f"Use one of {', '.join(get_args(NoiseKind))}.")
     return (noise + clean) * fit.gain + fit.mean
@@ -267,6 +317,26 @@ def add_noise(
 
 def _counted(clean: Tensor, electrons: float, generator: torch.Generator) -> Tensor:
     return torch.poisson((electrons * (1 + clean)).clamp_min(0), generator=generator) / electrons - 1
+
+
+def _shot_noise(shape: tuple[int, int], fit: NoiseFit, amplitude: Tensor, generator: torch.Generator) -> Tensor:
+    """White noise (y, x) of variance 1 that has the fit's skewness and kurtosis after a filter of real ``amplitude``.
+
+    A share of the variance are counts of one size: Poisson of rate r, each worth a, has the cumulants r a², r a³, r a⁴.
+    A filter h multiplies the third and fourth by Σh³ and Σh⁴, where Σh² = 1.
+    """
+    white = torch.randn(shape, generator=generator)
+    kernel = irfft2(amplitude.to(torch.complex64), shape)
+    kernel = kernel / kernel.square().sum().sqrt()
+    cubed, fourth_power = float(kernel.pow(3).sum()), float(kernel.pow(4).sum())
+    if abs(fit.skewness) < _LEAST_SKEWNESS or cubed < 0.05:
+        return white
+    third = fit.skewness / cubed
+    # A share above one is none: counts alone have the kurtosis skewness².
+    fourth = max(fit.kurtosis / fourth_power, third * third / _MOST_COUNTS)
+    size, rate = fourth / third, third**4 / fourth**3
+    counts = torch.poisson(torch.full(shape, rate), generator=generator)
+    return white.mul_(math.sqrt(1 - third * third / fourth)).add_((counts - rate) * size)
 
 
 def _variance_field(shape: tuple[int, int], deviation: float, pixel: float, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,362 @@
+"""Synthetic micrographs against real ones: how well a classifier, a spectrum or a kernel tells them apart.
+
+    python benchmarks/realism.py [--arms gaussian,poisson,poisson-gaussian,spectrum] [--trainings 2] [--steps 150]
+                                 [--json FILE] [--gallery FILE.png] [--no-large]
+
+REAL: nine micrographs of apoferritin (EMPIAR-10146, unaligned averages, 1200 × 1240 pixels of 1.5 Å), from
+CRYOPRISM_DATA (../shared/data if absent). Six are matched (gain, optics, envelope, radial amplitudes, density of the
+annotated particles, noise), the other three are tested against; nothing is fitted to those. SYNTHETIC: six micrographs
+by each arm, all from the same noise-free images: the 24-mer of 4OYN, low-passed to 15 Å, at random places.
+
+* AUC: convolutional classifier on patches of 128² pixels, folds by micrograph, 0.5 is perfect;
+* spectrum: RMS difference of the mean log power, over the plane and over rings;
+* statistics: RMS difference of moments, correlations and band powers, in deviations between real micrographs;
+* kernel: squared MMD × 1000 on fixed random convolutional features.
+
+All but the AUC are unbiased: two sets of one origin give 0 on average. What two sets of *real* micrographs give stands
+in the last row (three tested against six matched). 95 % intervals; three micrographs are few. Artefacts
+(``artefact_mask``) are left out on both sides. CPU seconds of training are over those of the match, which all arms
+share. Seconds per micrograph of 4096² are noise alone; the noise-free image costs every arm the same and stands above.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cryoprism.causes import estimate_causes, measure_spectrum
+from cryoprism.core import generator_for, random_rotations
+from cryoprism.formats import read_coordinates, read_image, read_structure
+from cryoprism.microscope.optics import Lens
+from cryoprism.microscope.potential import AtomicModel, Solvent, average_hydrogens, potential_from_atoms
+from cryoprism.restoration.masks import artefact_mask
+from cryoprism.synthesis import Placement, Scene, Specimen
+from cryoprism.synthesis.exposure import particle_contrast
+from cryoprism.synthesis.matching import (
+    Exemplar,
+    MatchedMicrograph,
+    SessionMatch,
+    draw_exposure,
+    match_session,
+    noise_for,
+)
+from cryoprism.synthesis.noise import NOISE_KINDS, NoiseKind, add_noise, fit_noise
+from cryoprism.synthesis.realism import (
+    REAL_AGAINST_REAL,
+    Measure,
+    MicrographSet,
+    Realism,
+    compare_realism,
+    gallery,
+)
+
+PIXEL, RADIUS, LOWPASS = 1.5, 64.0, 15.0
+TESTED = (2, 5, 8)
+TWICE = 20.0  # [Å] annotations nearer than this are one particle
+LENS = Lens(voltage_in_kilovolts=300.0, spherical_aberration_in_millimeters=2.7, amplitude_contrast=0.1)
+
+
+# --- the material ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CleanImage:
+    """A noise-free micrograph, its exposure, and the real micrograph whose noise it is given."""
+
+    scene: Scene
+    source: MatchedMicrograph
+    contrast: Tensor
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A trained way from clean images to micrographs: ``draw(clean, seed)`` gives grey values (y, x)."""
+
+    draw: Callable[[CleanImage, int], Tensor]
+    training_cpu_seconds: float
+
+
+Trainer = Callable[[SessionMatch, Sequence[Exemplar], Sequence[CleanImage], int], Arm]
+
+
+def data_folder() -> Path:
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return Path(os.environ.get("CRYOPRISM_DATA", default))
+
+
+def without_doubles(xy: Tensor) -> Tensor:
+    """Annotated centres (n, 2), the first of those that lie within 20 Å of each other."""
+    kept: list[Tensor] = []
+    for point in xy:
+        if all(float((point - other).norm()) * PIXEL > TWICE for other in kept):
+            kept.append(point)
+    return torch.stack(kept)
+
+
+def exemplars_of(names: Sequence[str], folder: Path) -> list[Exemplar]:
+    """Real micrographs with their estimated causes; without an annotation, without picks."""
+    made = []
+    for name in names:
+        image = read_image(folder / "micrographs" / f"{name}.mrc").data.float()
+        file = folder / "coordinates" / f"{name}.star"
+        xy = torch.zeros(0, 2, dtype=torch.float64)
+        if file.exists():
+            xy = without_doubles(read_coordinates(file).xy_in_pixels.double())
+        estimate = estimate_causes(measure_spectrum(image, PIXEL), LENS)
+        made.append(Exemplar(name=name, image=image, estimate=estimate, xy_in_pixels=xy, weight=weights_of([image])[0]))
+    return made
+
+
+def specimen_of(data: Path) -> Specimen:
+    """Potential of the 24-mer of 4OYN in solvent, without anything finer than 15 Å."""
+    atoms = read_structure(data / "structures" / "4oyn.pdb.gz", assembly="1", include_waters=False)
+    model = AtomicModel(
+        positions_in_angstroms=atoms.positions_in_angstroms - atoms.positions_in_angstroms.mean(0),
+        atomic_numbers=atoms.atomic_numbers,
+        b_factors_in_square_angstroms=atoms.b_factors_in_square_angstroms,
+        occupancies=atoms.occupancies,
+        hydrogens=average_hydrogens(atoms.atomic_numbers),
+    )
+    side = 2 * math.ceil((RADIUS + 8.0) / PIXEL)
+    volume = potential_from_atoms(model, PIXEL, shape=(side, side, side), center=False, solvent=Solvent())
+    full, half = torch.fft.fftfreq(side, PIXEL), torch.fft.rfftfreq(side, PIXEL)
+    k = (full[:, None, None] ** 2 + full[:, None] ** 2 + half**2).sqrt()
+    density = torch.fft.irfftn(torch.fft.rfftn(volume) * (k <= 1 / LOWPASS), s=(side,) * 3)
+    return Specimen(
+        name="4oyn", radius_in_angstroms=RADIUS, symmetry="O", density=density, voxel_size_in_angstroms=PIXEL
+    )
+
+
+def places_for(scene: Scene, density: float, generator: torch.Generator) -> Placement:
+    """Discs of a density [1/µm²] pushed apart until none overlaps by much, beyond the edges too.
+
+    Stands in for ``place`` of synthesis/placement.py until it takes a density of crowded films.
+    """
+    half = 0.5 * PIXEL * torch.tensor([scene.width_in_pixels, scene.height_in_pixels]) + RADIUS
+    count = round(density * 1e-8 * float(4 * half.prod()))
+    xy = (2 * torch.rand(count, 2, generator=generator) - 1) * half
+    for _ in range(60):
+        for rows in torch.arange(count).split(1024):
+            apart = xy[rows, None] - xy[None]
+            distance = apart.norm(dim=-1).clamp_min(1e-3)
+            overlap = (2 * RADIUS - distance).clamp_min(0) * (distance > 1e-2)
+            xy[rows] = xy[rows] + 0.4 * (apart / distance[..., None] * overlap[..., None]).sum(1).clamp(-RADIUS, RADIUS)
+        xy = torch.maximum(torch.minimum(xy, half), -half)
+    centres = torch.cat([xy, torch.zeros(count, 1)], 1)
+    return Placement(centres_in_angstroms=centres, rotations=random_rotations(count, generator))
+
+
+def clean_image(
+    match: SessionMatch, specimen: Specimen, scene: Scene, source: MatchedMicrograph, seed: int
+) -> CleanImage:
+    generator = generator_for(seed, scene.name, "places")
+    placement = places_for(scene, source.density_in_inverse_square_micrometers, generator)
+    kinds = torch.zeros(len(placement), dtype=torch.long)
+    contrast = particle_contrast(scene, [specimen], kinds, placement, correction=match.correction)
+    return CleanImage(scene, source, contrast)
+
+
+def with_unannotated(match: SessionMatch, exemplars: Sequence[Exemplar], specimen: Specimen) -> SessionMatch:
+    """Give micrographs without annotation the median density, and fit their noise beside as many particles."""
+    known = torch.tensor([m.density_in_inverse_square_micrometers for m in match.micrographs if m.agreement > 0])
+    out = []
+    for m, exemplar in zip(match.micrographs, exemplars, strict=True):
+        if not len(exemplar.xy_in_pixels):
+            m = replace(m, density_in_inverse_square_micrometers=float(known.median()))
+            clean = clean_image(match, specimen, m.scene, m, 0).contrast
+            noise = fit_noise(
+                exemplar.image, clean, m.noise.gain, pixel_size_in_angstroms=PIXEL, weight=exemplar.weight
+            )
+            m = replace(m, noise=noise)
+        out.append(m)
+    return replace(match, micrographs=tuple(out))
+
+
+# --- the arms --------------------------------------------------------------------------------------------
+
+
+def classical(kind: NoiseKind) -> Trainer:
+    """Fitted noise. The fit is part of the match; it is repeated here so that its time is known."""
+
+    def train(match: SessionMatch, exemplars: Sequence[Exemplar], cleans: Sequence[CleanImage], seed: int) -> Arm:
+        start = time.process_time()
+        for exemplar, clean in zip(exemplars, cleans, strict=False):
+            fit_noise(
+                exemplar.image,
+                clean.contrast,
+                clean.source.noise.gain,
+                pixel_size_in_angstroms=PIXEL,
+                weight=exemplar.weight,
+            )
+        seconds = time.process_time() - start
+
+        def draw(clean: CleanImage, seed: int) -> Tensor:
+            fit = noise_for(clean.source, clean.scene)
+            name = clean.scene.name
+            return add_noise(kind, fit, clean.contrast, pixel_size_in_angstroms=PIXEL, seed=seed, name=name)
+
+        return Arm(draw, seconds)
+
+    return train
+
+
+ARMS: dict[str, Trainer] = {kind: classical(kind) for kind in NOISE_KINDS}
+
+
+# --- the table -------------------------------------------------------------------------------------------
+
+
+def cell(measure: Measure, digits: int = 2, scale: float = 1.0) -> str:
+    def word(value: float) -> str:
+        return f"{scale * value:.{digits}f}" if math.isfinite(value) else "?"
+
+    return f"{word(measure.value)} ({word(measure.low)} to {word(measure.high)})"
+
+
+def row(name: str, realism: Realism, costs: tuple[str, str]) -> str:
+    folds = ", ".join(f"{part:.2f}" for part in realism.auc.parts)
+    cells = [
+        f"{cell(realism.auc)} [{folds}]",
+        cell(realism.spectrum),
+        cell(realism.rotational_spectrum),
+        cell(realism.patch),
+        cell(realism.kernel, 1, 1000.0),
+        *costs,
+    ]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+HEAD = (
+    "| arm | AUC [folds] | spectrum, plane [dB] | spectrum, rings [dB] | statistics [σ real] | kernel × 1000 "
+    "| training [CPU s] | 4096² [s] |\n|---|---|---|---|---|---|---|---|"
+)
+
+
+def worst(realism: Realism, count: int = 6) -> str:
+    order = sorted(realism.statistics.items(), key=lambda item: -abs(item[1]))[:count]
+    return "; ".join(f"{name} {value:+.1f}" for name, value in order)
+
+
+def weights_of(images: Sequence[Tensor]) -> list[Tensor]:
+    return [(artefact_mask(image, PIXEL).full_labels() == 0).float() for image in images]
+
+
+def low_pass(image: Tensor, deviation: float) -> Tensor:
+    """Gaussian blur, for the eye."""
+    ky = torch.fft.fftfreq(image.shape[-2])[:, None]
+    kx = torch.fft.rfftfreq(image.shape[-1])
+    blur = (-2 * (math.pi * deviation) ** 2 * (ky * ky + kx * kx)).exp()
+    return torch.fft.irfft2(torch.fft.rfft2(image) * blur, s=image.shape[-2:])
+
+
+def draw_gallery(path: Path, real: MicrographSet, synthetic: MicrographSet, title: str, seed: int) -> None:
+    """Picture of patches without labels, raw above and low-passed below; the answer goes to the text."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    mixed = gallery(real, synthetic, generator_for(seed, "gallery", title))
+    figure, axes = plt.subplots(4, 6, figsize=(15, 10.4))
+    for number, patch in enumerate(mixed.patches):
+        line, column = divmod(number, 6)
+        axes[2 * line, column].imshow(patch, cmap="gray", vmin=-3, vmax=3)
+        axes[2 * line, column].set_title(str(number + 1))
+        axes[2 * line + 1, column].imshow(low_pass(patch, 3.0), cmap="gray", vmin=-1, vmax=1)
+    for axis in axes.flat:
+        axis.axis("off")
+    figure.tight_layout()
+    figure.savefig(path, dpi=72)
+    plt.close(figure)
+    answers = [str(number + 1) for number, is_real in enumerate(mixed.is_real.tolist()) if is_real]
+    print(f"\n{path.name} ({title}): real are {', '.join(answers) or 'none'}")
+
+
+def compare(args: argparse.Namespace) -> None:
+    data = data_folder()
+    folder = data / "apoferritin"
+    names = sorted(file.stem for file in (folder / "micrographs").glob("*.mrc"))
+    matched_names = [name for number, name in enumerate(names) if number not in TESTED]
+    specimen = specimen_of(data)
+    exemplars = exemplars_of(matched_names, folder)
+    tested = [read_image(folder / "micrographs" / f"{names[i]}.mrc").data.float() for i in TESTED]
+    start = time.process_time()
+    match = with_unannotated(match_session(exemplars, specimen, PIXEL, seed=args.seed), exemplars, specimen)
+    seconds = time.process_time() - start
+    cleans = []
+    for index in range(len(exemplars)):
+        scene, source = draw_exposure(match, args.seed, index, f"synthetic-{index}")
+        cleans.append(clean_image(match, specimen, scene, source, args.seed))
+    print(f"match of {len(exemplars)} micrographs, shared by all arms: {seconds:.0f} CPU s")
+    large = None
+    if not args.no_large:
+        scene = replace(cleans[0].scene, name="large", height_in_pixels=4096, width_in_pixels=4096)
+        start = time.process_time()
+        large = clean_image(match, specimen, scene, cleans[0].source, args.seed)
+        print(f"noise-free image of 4096², shared by all arms: {time.process_time() - start:.1f} CPU s")
+    arms: dict[str, MicrographSet] = {}
+    costs: dict[str, tuple[str, str]] = {REAL_AGAINST_REAL: ("", "")}
+    for name in args.arms.split(","):
+        arm = ARMS[name](match, exemplars, cleans, args.seed)
+        images = [arm.draw(clean, args.seed) for clean in cleans]
+        per_image = "not measured"
+        if large is not None:
+            start = time.process_time()
+            arm.draw(large, args.seed)
+            per_image = f"{time.process_time() - start:.1f}"
+        costs[name] = (f"{arm.training_cpu_seconds:.1f}", per_image)
+        arms[name] = MicrographSet(images, PIXEL, weights_of(images), name)
+    real = MicrographSet(tested, PIXEL, weights_of(tested), "tested real micrographs")
+    other = MicrographSet([e.image for e in exemplars], PIXEL, [e.weight for e in exemplars], "matched ones")
+    print(f"\n{HEAD}", flush=True)
+    table = compare_realism(
+        real,
+        arms,
+        other,
+        seed=args.seed,
+        trainings=args.trainings,
+        steps=args.steps,
+        progress=lambda name, realism: print(row(name, realism, costs[name]), flush=True),
+    )
+    print("\nstatistics that differ most (synthetic minus real, in deviations between real micrographs):\n")
+    for name, realism in table.items():
+        print(f"- {name}: {worst(realism)}")
+    if args.json is not None:
+        record = {name: realism.to_json() for name, realism in table.items()}
+        args.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    if args.gallery is not None:
+        last = list(arms)[-1]
+        draw_gallery(args.gallery, real, arms[last], last, args.seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", default=",".join(ARMS), help="Which, comma between them.")
+    parser.add_argument("--trainings", type=int, default=2, help="Of the classifier, per fold.")
+    parser.add_argument("--steps", type=int, default=150, help="Of each training.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="Write all figures here.")
+    parser.add_argument("--gallery", type=Path, help="Draw the last arm mixed with real patches here (PNG).")
+    parser.add_argument("--no-large", action="store_true", help="Do not time a micrograph of 4096².")
+    args = parser.parse_args()
+    unknown = [name for name in args.arms.split(",") if name not in ARMS]
+    if unknown:
+        sys.exit(f"--arms: {', '.join(unknown)} is not there; choose from {', '.join(ARMS)}.")
+    if not (data_folder() / "apoferritin").is_dir():
+        sys.exit(f"{data_folder()} holds no apoferritin/; set CRYOPRISM_DATA to the folder of the data.")
+    with torch.no_grad():
+        compare(args)
+
+
+if __name__ == "__main__":
+    main()
