@@ -42,6 +42,7 @@ FIELDS = {
     "helical_twist": "helical_twist",
     "width": "width_in_pixels",
     "height": "height_in_pixels",
+    "realism": "realism",
     **fields_of(*OPTIONS),
 }
 
@@ -121,6 +122,12 @@ def synthesize(
     ] = 0.0,
     width: Annotated[int | None, typer.Option(metavar="PIXELS", help="Default: that of the real ones.")] = None,
     height: Annotated[int | None, typer.Option(metavar="PIXELS", help="Default: that of the real ones.")] = None,
+    realism: Annotated[
+        bool,
+        typer.Option(
+            "--realism/--no-realism", help="Keep a third of the real micrographs apart and measure how real it looks."
+        ),
+    ] = True,
 ) -> int:
     """Make labelled micrographs that look like those of a session, from a map and a handful of real micrographs.
 
@@ -129,7 +136,7 @@ def synthesize(
     micrographs; with --only-do-unfinished and a higher --count a set grows.
 
     Writes micrographs/, micrographs.star with the true CTF, particles.star with all labels (RELION 3.1), masks/ (pixels
-    numbered by particle), truth/ (every hidden quantity as JSON), job.json and run.log.
+    numbered by particle), truth/ (every hidden quantity as JSON), realism.json, report.html, job.json and run.log.
 
     \b
     Example:
@@ -148,6 +155,9 @@ def synthesize(
         f"{summary.micrographs} synthetic micrographs{there} with {summary.particles} particles "
         f"in {summary.seconds:.1f} s."
     )
+    if summary.auc is not None:
+        typer.echo(f"A classifier tells them from real micrographs with an AUC of {summary.auc:.2f} (0.5: not at all).")
     typer.echo(f"Micrographs: {summary.output / 'micrographs.star'}")
     typer.echo(f"Labels: {summary.star}")
+    typer.echo(f"Report: {summary.report}")
     return 0

@@ -1,5 +1,6 @@
 """Virtual specimens and scenes, rendered to micrographs and movies with every hidden quantity kept."""
 
+from ._samples import Measure, MicrographSet
 from .arrangement import Arrangement, Clusters, Filaments, PreferredViews
 from .exposure import RadialCorrection, particle_contrast, particle_envelope
 from .labels import micrograph_ctf, optics_block, particle_record, particles_block, star_block, write_mtf
@@ -8,6 +9,7 @@ from .matching import Exemplar, MatchedMicrograph, SessionMatch, draw_exposure, 
 from .noise import NOISE_KINDS, NoiseFit, NoiseKind, add_noise, fit_noise, power_spectrum
 from .phantom import Phantom, PhantomKind, phantom
 from .placement import Placement, place_particles, place_population
+from .realism import REAL_AGAINST_REAL, Gallery, Realism, compare_realism, gallery, measure_realism
 from .recipes import Recipe, demo_scenes, dominant_scene, session_scenes, varied_scene
 from .render import (
     Engine,
@@ -36,14 +38,18 @@ from .truth import Information, bits_lost, information_in_bits, information_of
 __all__ = [
     "CAUSES",
     "NOISE_KINDS",
+    "REAL_AGAINST_REAL",
     "Arrangement",
     "Clusters",
     "Engine",
     "Exemplar",
     "Filaments",
+    "Gallery",
     "Helix",
     "Information",
     "MatchedMicrograph",
+    "Measure",
+    "MicrographSet",
     "NoiseFit",
     "NoiseKind",
     "Particle",
@@ -53,6 +59,7 @@ __all__ = [
     "Population",
     "PreferredViews",
     "RadialCorrection",
+    "Realism",
     "Recipe",
     "Rendered",
     "Scene",
@@ -64,6 +71,7 @@ __all__ = [
     "add_noise",
     "as_population",
     "bits_lost",
+    "compare_realism",
     "conformations_from_files",
     "demo_scenes",
     "detector_of",
@@ -71,11 +79,13 @@ __all__ = [
     "draw_exposure",
     "enclosed_mass_in_kilodaltons",
     "fit_noise",
+    "gallery",
     "information_in_bits",
     "information_of",
     "intervene",
     "load_specimen",
     "match_session",
+    "measure_realism",
     "micrograph_ctf",
     "morph",
     "motion_track",

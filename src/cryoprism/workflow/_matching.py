@@ -32,6 +32,8 @@ __all__ = ["exemplars_of", "require_one_session"]
 log = logging.getLogger("cryoprism")
 
 _TWICE_IN_ANGSTROMS = 20.0
+_FEWEST_TO_DIVIDE = 6  # with fewer, all are needed for the match
+_MOST_APART = 6
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,16 @@ def require_one_session(config: SynthesizeConfig) -> tuple[Catalogue, float]:
 
 def exemplars_of(
     config: SynthesizeConfig, catalogue: Catalogue, pixel: float, population: Population, job: Job
-) -> list[Exemplar]:
-    """Look at the real micrographs and find their particles.
+) -> tuple[list[Exemplar], list[Exemplar]]:
+    """Look at the real micrographs: those to match, with their particles, and those kept apart to judge the result.
 
     Raises
     ------
     InputError
         None can be used, or coordinates are missing.
     """
-    records = _chosen(catalogue, config.exemplars)
+    chosen, apart = _divided(config, list(catalogue.micrographs))
+    records = [*chosen, *apart]
     settings = RestoreConfig(inputs=config.match, seed=config.seed)
     tasks = [Task(record, catalogue.optics_of(record), settings, None) for record in records]
     looked: dict[str, _Looked] = {}
@@ -96,23 +99,33 @@ def exemplars_of(
                 looked[record.name] = result
     if not looked:
         raise InputError("--match", f"none of {len(records)} micrographs could be used", "See the errors above.")
-    usable = [record for record in records if record.name in looked]
+    usable = [record for record in chosen if record.name in looked]
+    if not usable:
+        raise InputError("--match", "none of the micrographs to match could be used", "See the errors above.")
     picks = _picks(config, usable, catalogue, pixel, population, job)
-    return [
-        Exemplar(
-            name=record.name,
-            image=looked[record.name].image,
-            estimate=looked[record.name].estimate,
-            xy_in_pixels=picks[record.name],
-            weight=looked[record.name].ordinary,
+    none = torch.zeros(0, 2, dtype=torch.float64)
+
+    def exemplar(record: MicrographRecord, xy: Tensor) -> Exemplar:
+        seen = looked[record.name]
+        return Exemplar(
+            name=record.name, image=seen.image, estimate=seen.estimate, xy_in_pixels=xy, weight=seen.ordinary
         )
-        for record in usable
-    ]
+
+    judges = [exemplar(record, none) for record in apart if record.name in looked]
+    return [exemplar(record, picks[record.name]) for record in usable], judges
 
 
-def _chosen(catalogue: Catalogue, most: int) -> list[MicrographRecord]:
-    """Evenly over the session, so that its drift in time is in it."""
-    records = list(catalogue.micrographs)
+def _divided(
+    config: SynthesizeConfig, records: list[MicrographRecord]
+) -> tuple[list[MicrographRecord], list[MicrographRecord]]:
+    """Micrographs to match and micrographs to keep apart, both evenly over the session: it drifts in time."""
+    if not config.realism or len(records) < _FEWEST_TO_DIVIDE:
+        return _evenly(records, config.exemplars), []
+    apart = records[2::3]
+    return _evenly([r for r in records if r not in apart], config.exemplars), _evenly(apart, _MOST_APART)
+
+
+def _evenly(records: list[MicrographRecord], most: int) -> list[MicrographRecord]:
     if len(records) <= most:
         return records
     return [records[round(i * (len(records) - 1) / max(1, most - 1))] for i in range(most)]

@@ -44,7 +44,7 @@ from cryoprism.synthesis import (
 from ._files import write_json
 from ._synthesis_configs import SynthesizeConfig
 
-__all__ = ["SynthesisTask", "clean_image", "population_of", "read_truth", "synthesize_one"]
+__all__ = ["SynthesisTask", "clean_image", "population_of", "read_truth", "scene_of_task", "synthesize_one"]
 
 _ICE_OVER_PARTICLE = 1.25  # ice where nothing says how thick it is: thin films are a little thicker than the particle
 _IN_MASK = 0.15  # of a view's largest potential: what counts as the particle in its mask
@@ -120,7 +120,8 @@ def _match(folder: Path, changed: int) -> SessionMatch:
     return read_match(folder)
 
 
-def _scene(task: SynthesisTask, match: SessionMatch, population: Population) -> tuple[Scene, int]:
+def scene_of_task(task: SynthesisTask, match: SessionMatch, population: Population) -> tuple[Scene, int]:
+    """Scene of a micrograph to make, and the number of the real one whose noise it has."""
     config = task.config
     scene, chosen = draw_exposure(match, config.seed, task.index, task.name)
     size: dict[str, Any] = {}
@@ -154,7 +155,7 @@ def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
     # The number of micrographs is not in the key: all tasks of a session share one population.
     population = _population(config.model_copy(update={"count": 1}).model_dump_json())
     match = _match(task.match, (task.match / "match.json").stat().st_mtime_ns)
-    scene, source = _scene(task, match, population)
+    scene, source = scene_of_task(task, match, population)
     with torch.no_grad():
         clean, placement = clean_image(scene, population, match)
         fit = noise_for(match.micrographs[source], scene)

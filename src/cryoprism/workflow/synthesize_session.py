@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cryoprism.core import InputError
-from cryoprism.formats import write_star
+from cryoprism.formats import Catalogue, write_star
 from cryoprism.synthesis import (
+    Exemplar,
     Population,
     SessionMatch,
     match_session,
@@ -28,8 +29,10 @@ from ._jobs import Job, open_job
 from ._matching import exemplars_of, require_one_session
 from ._parallel import close_workers, map_items
 from ._progress import progress
+from ._realism import measure_session_realism
 from ._synthesis import SynthesisTask, population_of, read_truth, synthesize_one
 from ._synthesis_configs import SynthesizeConfig
+from .report._synthesis_page import synthesis_report
 
 __all__ = ["SynthesizeSummary", "synthesize_session"]
 
@@ -46,6 +49,8 @@ class SynthesizeSummary:
         The job folder.
     micrographs, particles
         How many there are.
+    auc
+        Held-out AUC of a classifier against real micrographs: 0.5 is perfect; None where it was not measured.
     made, skipped
         How many micrographs were made now, and how many were there already.
     seconds
@@ -58,11 +63,24 @@ class SynthesizeSummary:
     made: int
     skipped: int
     seconds: float
+    auc: float | None = None
 
     @property
     def star(self) -> Path:
         """The table of all particles."""
         return self.output / "particles.star"
+
+    @property
+    def report(self) -> Path:
+        """The page to open."""
+        return self.output / "report.html"
+
+
+@dataclass(frozen=True, eq=False)
+class _Matched:
+    match: SessionMatch
+    matched: list[Exemplar]
+    apart: list[Exemplar]
 
 
 def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
@@ -81,17 +99,24 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
     try:
         with open_job("Synthesize", config) as job:
             job.record_inputs([*_files(config), *(record.path for record in catalogue)])
-            match = _matched(config, job, population, pixel)
+            found = _matched(config, job, catalogue, population, pixel)
             tasks = [
                 SynthesisTask(index, f"{index + 1:06d}", config, job.path / "match", job.path)
                 for index in range(config.count)
             ]
             made = _make(config, job, tasks)
-            particles = _tables(job, tasks, match)
+            particles = _tables(job, tasks)
+            realism, shown = None, None
+            if config.realism:
+                realism, shown = measure_session_realism(
+                    job.path, tasks, found.match, population, found.matched, found.apart, config.seed
+                )
+            synthesis_report(job.path, [task.name for task in tasks], found.match, realism, shown)
             summary = SynthesizeSummary(
                 output=job.path,
                 micrographs=len(tasks),
                 particles=particles,
+                auc=_auc(realism),
                 made=made,
                 skipped=len(tasks) - made,
                 seconds=time.monotonic() - started,
@@ -107,17 +132,21 @@ def _files(config: SynthesizeConfig) -> list[Path]:
     return [Path(part.strip()) for entry in config.maps for part in entry.split(",")]
 
 
-def _matched(config: SynthesizeConfig, job: Job, population: Population, pixel: float) -> SessionMatch:
+def _matched(
+    config: SynthesizeConfig, job: Job, catalogue: Catalogue, population: Population, pixel: float
+) -> _Matched:
     """Match the session, or read back what an earlier run of this job found."""
     folder = job.path / "match"
-    if config.only_do_unfinished and job.is_done("session", stage="match"):
-        return read_match(folder)
-    catalogue, _ = require_one_session(config)
-    exemplars = exemplars_of(config, catalogue, pixel, population, job)
+    known = config.only_do_unfinished and job.is_done("session", stage="match")
+    if known and not config.realism:
+        return _Matched(read_match(folder), [], [])
+    matched, apart = exemplars_of(config, catalogue, pixel, population, job)
+    if known:
+        return _Matched(read_match(folder), matched, apart)
     largest = max(
         (c for one in population.species for c in one.conformations), key=lambda specimen: specimen.radius_in_angstroms
     )
-    match = match_session(exemplars, largest, pixel, seed=config.seed)
+    match = match_session(matched, largest, pixel, seed=config.seed)
     write_match(folder, match)
     outputs = [folder / "match.json", folder / "spectra.safetensors"]
     job.mark_done("session", stage="match", outputs=outputs)
@@ -128,7 +157,7 @@ def _matched(config: SynthesizeConfig, job: Job, population: Population, pixel: 
             one.density_in_inverse_square_micrometers,
             one.agreement,
         )
-    return match
+    return _Matched(match, matched, apart)
 
 
 def _make(config: SynthesizeConfig, job: Job, tasks: Sequence[SynthesisTask]) -> int:
@@ -147,7 +176,7 @@ def _make(config: SynthesizeConfig, job: Job, tasks: Sequence[SynthesisTask]) ->
     return len(todo)
 
 
-def _tables(job: Job, tasks: Sequence[SynthesisTask], match: SessionMatch) -> int:
+def _tables(job: Job, tasks: Sequence[SynthesisTask]) -> int:
     """Write micrographs.star and particles.star; returns the number of particles."""
     names, scenes, particles = [], [], []
     for task in tasks:
@@ -162,3 +191,10 @@ def _tables(job: Job, tasks: Sequence[SynthesisTask], match: SessionMatch) -> in
         raise InputError("--particles", "no particle lies in any micrograph", "Ask for one or more.")
     write_star(job.path / "particles.star", [optics, particles_block(names, scenes, particles)])
     return sum(len(some) for some in particles)
+
+
+def _auc(realism: dict[str, Any] | None) -> float | None:
+    measures = {} if realism is None else realism["measures"]
+    return next(
+        (float(row["two_sample_auc"]["value"]) for name, row in measures.items() if name.startswith("made")), None
+    )
