@@ -79,7 +79,9 @@ def test_the_same_particles_are_found_at_every_pixel_size(picker, seen, side):
     assert len(found) == len(centres)
     assert np.linalg.norm(centres[:, None] - found[None], axis=-1).min(1).max() < 0.1 * DIAMETER
     finest = peaks(picker.score(image, 2.0, diameter_in_angstroms=DIAMETER))
-    assert np.linalg.norm(finest[:, None] - found[None], axis=-1).min(1).max() < 0.03 * DIAMETER
+    away = np.linalg.norm(finest[:, None] - found[None], axis=-1).min(1) / DIAMETER
+    assert np.median(away) < 0.03
+    assert away.max() < 0.06  # beside another candidate, whose distance it must keep, a pick stays where it was found
 
 
 def test_grey_values_and_gradients_do_not_matter(picker, seen):
