@@ -290,7 +290,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, number, code):
     while not (tmp_path / "started").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert "Traceback" not in err
     if number == signal.SIGINT:
@@ -303,5 +303,5 @@ def test_a_reader_that_goes_away_is_no_error():
     code = "from cryoprism.cli import main; main(['restore', '--help'])"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert b"Traceback" not in err

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cryoprism.core import InputError, generator_for
-from cryoprism.particles import Calibration, fit_calibration
+from cryoprism.particles import Calibration, fit_calibration, threshold_above_null
 
 FLOOR = -9.0
 RIGHT, WRONG = (0.5, 1.2), (-5.0, 1.2)  # mean and deviation of the scores
@@ -81,3 +81,25 @@ def test_separable_scores_give_a_finite_slope_and_useless_ones_are_refused():
         fit_calibration(scores, torch.ones(4, dtype=torch.bool), FLOOR)
     with pytest.raises(InputError, match="right from wrong"):
         fit_calibration(scores, ~right, FLOOR)
+
+
+def test_picks_have_to_outnumber_those_of_the_null():
+    scores = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 0.5, -3.0])
+    assert threshold_above_null(scores, torch.tensor([-2.0]), 0.0, 0.5) == 0.0
+    # Three of the null among six: half, which will do. Four are too many; from 1 on there are two among five.
+    assert threshold_above_null(scores, torch.tensor([0.1, 0.2, 2.5]), 0.0, 0.5) == 0.0
+    assert threshold_above_null(scores, torch.tensor([0.6, 0.7, 1.1, 2.5]), 0.0, 0.5) == 1.0
+    assert threshold_above_null(scores, torch.full((9,), 6.0), 0.0, 0.5) == math.inf
+    # With one more in the null than there are, five picks are needed at a fifth.
+    assert threshold_above_null(scores, torch.zeros(0), 0.0, 0.2, surplus=1) == 0.0
+    assert threshold_above_null(scores, torch.zeros(0), 1.5, 0.2, surplus=1) == math.inf
+    assert threshold_above_null(torch.zeros(0), torch.zeros(0), 0.0, 0.2, surplus=1) == math.inf
+
+
+def test_noise_seldom_outnumbers_its_own_null():
+    """Scores and null from one distribution: with the surplus they pass in no more than the rate of all sessions."""
+    passed = 0
+    for seed in range(200):
+        draws = torch.randn(2, 50, generator=generator_for(seed, "exchangeable"))
+        passed += math.isfinite(threshold_above_null(draws[0], draws[1], 0.0, 0.2, surplus=1))
+    assert passed <= 0.2 * 200

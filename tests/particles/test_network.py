@@ -14,8 +14,15 @@ from cryoprism.core import InputError, fourier_crop, generator_for
 from cryoprism.formats import read_coordinates, read_image
 from cryoprism.microscope.optics import Lens
 from cryoprism.particles import Calibration, ScoreMap, Transfer, load_picker, precision_of, save_picker
-from cryoprism.particles._inputs import PIXELS_PER_DIAMETER, SPOT_WIDTH, centre_odds, picker_channels, resample
-from cryoprism.particles.network import LearnedPicker, PickerNetwork, shipped_weights
+from cryoprism.particles._inputs import (
+    PIXELS_PER_DIAMETER,
+    SPOT_WIDTH,
+    centre_odds,
+    null_channels,
+    picker_channels,
+    resample,
+)
+from cryoprism.particles.network import _VIEWS, LearnedPicker, PickerNetwork, _view, shipped_weights
 from cryoprism.particles.picks import pick_from_score_map
 from cryoprism.synthesis import Scene, phantom, render_micrograph, specimen_from_phantom
 
@@ -72,7 +79,9 @@ def test_the_same_particles_are_found_at_every_pixel_size(picker, seen, side):
     assert len(found) == len(centres)
     assert np.linalg.norm(centres[:, None] - found[None], axis=-1).min(1).max() < 0.1 * DIAMETER
     finest = peaks(picker.score(image, 2.0, diameter_in_angstroms=DIAMETER))
-    assert np.linalg.norm(finest[:, None] - found[None], axis=-1).min(1).max() < 0.03 * DIAMETER
+    away = np.linalg.norm(finest[:, None] - found[None], axis=-1).min(1) / DIAMETER
+    assert np.median(away) < 0.03
+    assert away.max() < 0.06  # beside another candidate, whose distance it must keep, a pick stays where it was found
 
 
 def test_grey_values_and_gradients_do_not_matter(picker, seen):
@@ -201,12 +210,53 @@ def test_real_apoferritin_is_found(picker):
     assert precision_of([picks], [truth], [65.0 / 1.5]).average_precision > 0.8
 
 
+def bump(x, y, height, width):
+    at_y, at_x = torch.arange(80)[:, None], torch.arange(80)[None, :]
+    return height * torch.exp(-0.5 * ((at_x - x) ** 2 + (at_y - y) ** 2) / width**2)
+
+
+def test_a_shoulder_is_a_candidate_and_a_sure_pick_keeps_its_place():
+    """A faint particle on the flank of a sure one has no maximum of its own; the sharpened map gives it one."""
+    spots = -12.0 + bump(30.0, 40.0, 15.0, 5.0) + bump(38.0, 40.0, 4.0, 2.4)
+    score = ScoreMap(centre_odds(spots), 5.0, spots)
+    assert len(pick_from_score_map(spots, 5.0, 30.0, -9.0, pixel_size_in_angstroms=5.0)) == 1
+    both = score.picks(30.0, -9.0, pixel_size_in_angstroms=5.0)
+    assert len(both) == 2
+    torch.testing.assert_close(both.xy_in_pixels[0], torch.tensor([30.0, 40.0]).double(), atol=0.5, rtol=0)
+    torch.testing.assert_close(both.xy_in_pixels[1], torch.tensor([38.0, 40.0]).double(), atol=2.0, rtol=0)
+
+
+def test_the_answer_does_not_depend_on_how_the_micrograph_was_turned(picker):
+    """The views that are averaged are a group: a picture seen as one of them gives the same map seen so."""
+    channels = torch.randn(3, 96, 120, generator=generator_for(0, "turned"))
+    straight = picker._scored(channels, DIAMETER)
+    turned = picker._scored(_view(channels, *_VIEWS[1]), DIAMETER)
+    torch.testing.assert_close(turned.spots, _view(straight.spots, *_VIEWS[1]), atol=1e-4, rtol=1e-4)
+
+
+def test_the_null_of_a_crowded_micrograph_keeps_its_power_and_loses_its_particles(picker, seen):
+    image, centres = seen
+    mask = torch.zeros(64, 64, dtype=torch.uint8)
+    mask[:8] = 2
+    values = {"diameter_in_angstroms": DIAMETER, "mask": mask}
+    score, null = picker.score_with_null(image, 2.0, generator=generator_for(1, "null"), **values)
+    torch.testing.assert_close(score.values, picker.score(image, 2.0, **values).values, atol=0, rtol=0)
+    _, same = picker.score_with_null(image, 2.0, generator=generator_for(1, "null"), **values)
+    torch.testing.assert_close(null.values, same.values, atol=0, rtol=0)
+    assert len(peaks(score)) >= 0.7 * len(centres)
+    assert len(peaks(null)) <= 2
+    channels = picker_channels(image, 2.0, **values)
+    noise = null_channels(channels, DIAMETER, None, generator_for(1, "null"))
+    torch.testing.assert_close(noise[2], channels[2], atol=0, rtol=0)
+    power, other = (torch.fft.rfft2(c[0]).abs().square() for c in (channels, noise))
+    rings = [slice(1, 6), slice(6, 15), slice(15, 30)]  # in both directions
+    for ring in rings:
+        assert float(other[ring, ring].mean() / power[ring, ring].mean()) == pytest.approx(1.0, abs=0.35)
+
+
 def test_neighbours_are_told_apart_by_the_map_of_spots():
     """A faint particle on the flank of a sure one has a maximum of its own among the spots, none in the sums."""
-    y, x = torch.arange(80)[:, None], torch.arange(80)[None, :]
-    spread = -((x - 30.0) ** 2 + (y - 40.0) ** 2) / 12.0 + 3.0
-    faint = -((x - 44.0) ** 2 + (y - 40.0) ** 2) / 12.0 - 4.0
-    spots = torch.maximum(spread, faint)
+    spots = -14.0 + torch.maximum(bump(30.0, 40.0, 17.0, 5.0), bump(44.0, 40.0, 10.0, 3.0))
     score = ScoreMap(centre_odds(spots), 5.0, spots)
     sums = pick_from_score_map(score.values, 5.0, 60.0, -9.0, pixel_size_in_angstroms=5.0)
     both = score.picks(60.0, -9.0, pixel_size_in_angstroms=5.0)

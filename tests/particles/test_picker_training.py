@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from cryoprism.core import InputError, generator_for
 from cryoprism.formats import Coordinates, write_coordinates, write_mrc
 from cryoprism.microscope.optics import Lens
 from cryoprism.particles import ClickedMicrograph, Transfer, adapt, load_picker, precision_of
-from cryoprism.particles._patches import centre_target, draw_patch
+from cryoprism.particles._patches import centre_target, draw_patch, without_particles
 from cryoprism.particles._training_fields import EXCLUDED, TrainingField, load_specimens, simulate_fields
 from cryoprism.particles.picks import Picks
 from cryoprism.particles.training import TrainingConfig, precision_on_fields, train_on_fields
@@ -135,6 +136,30 @@ def test_patches_show_particles_where_the_target_says():
             outside.append(float(channels[0][target < 0.01].mean()))
     assert len(inside) > 8
     assert np.mean(np.array(inside) < np.array(outside) - 0.5) > 0.9
+
+
+def test_an_empty_copy_keeps_the_power_and_nothing_of_the_particles_or_artefacts():
+    field = planted(3)
+    empty = without_particles(field, generator_for(1, "empty"))
+    again = without_particles(field, generator_for(1, "empty"))
+    torch.testing.assert_close(empty.image, again.image, atol=0, rtol=0)
+    assert empty.xy_in_pixels.shape == (0, 2)
+    before, after = (torch.fft.rfft2(f.image).abs() for f in (field, empty))
+    torch.testing.assert_close(after, before, atol=1e-2, rtol=1e-3)
+    both = torch.stack([field.image.flatten(), empty.image.flatten()])
+    assert abs(float(torch.corrcoef(both)[0, 1])) < 0.1
+    dirty = replace(field, image=field.image.clone(), labels=field.labels.clone())
+    dirty.labels[:60, :60] = LABELS["contamination"]
+    dirty.image[:60, :60] -= 50.0
+    clean = without_particles(dirty, generator_for(1, "empty"))
+    assert float(clean.image.std()) < 1.2 * float(field.image.std())
+    assert int(clean.labels.sum()) == 0
+
+
+def test_some_patches_of_a_crowded_field_hold_nothing():
+    field = planted(4, count=40)
+    empty = [not bool(draw_patch(field, generator_for(n, "share"), 96)[1].any()) for n in range(80)]
+    assert 4 <= sum(empty) <= 24
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,25 @@ def test_places_may_come_from_one_map_and_merit_from_another():
     assert above.figure_of_merit.tolist() == expected[:1].tolist()
 
 
+def test_picks_move_to_the_maximum_nearby_but_not_together():
+    """Found at the maxima of one map, placed at those of another, two pixels away at most."""
+    merit = torch.ones(60, 60)
+    score, place = bumps((60, 60), [(20, 20)], [1.0]), bumps((60, 60), [(21.3, 18.7)], [1.0], width=6.0)
+    moved = pick_from_score_map(score, 1.0, 5.0, 0.5, pixel_size_in_angstroms=1.0, merit_map=merit, place_map=place)
+    nearest = (moved.xy_in_pixels - torch.tensor([21.3, 18.7]).double()).norm(dim=1).min()
+    assert float(nearest) < 0.1
+    far = bumps((60, 60), [(29, 20)], [1.0], width=8.0)
+    moved = pick_from_score_map(score, 1.0, 5.0, 0.9, pixel_size_in_angstroms=1.0, merit_map=score, place_map=far)
+    assert float((moved.xy_in_pixels[0] - torch.tensor([20.0, 20.0]).double()).norm()) <= 2.6
+    # Two on either side of one maximum are drawn to it; the better goes, the worse stays where it was.
+    score = bumps((60, 60), [(20, 20), (27, 20)], [1.0, 0.9], width=1.0)
+    place = bumps((60, 60), [(23.5, 20)], [1.0], width=6.0)
+    moved = pick_from_score_map(score, 1.0, 5.0, 0.5, pixel_size_in_angstroms=1.0, merit_map=score, place_map=place)
+    gap = float((moved.xy_in_pixels[0] - moved.xy_in_pixels[1]).norm())
+    assert 5.0 <= gap < 7.0 or gap == pytest.approx(7.0, abs=0.1)
+    assert len(moved) == 2
+
+
 def test_axes_may_have_pixels_of_their_own():
     found = pick_from_score_map(
         bumps((60, 90), [(70.0, 20.0)], [1.0]), (3.0, 2.0), 20.0, 0.5, pixel_size_in_angstroms=1.0

@@ -19,6 +19,7 @@ from cryoprism.formats import read_catalogue, read_coordinates, read_cs, read_st
 from cryoprism.formats.maps import Volume
 from cryoprism.formats.star import find_block
 from cryoprism.microscope.potential import Solvent, potential_from_atoms
+from cryoprism.particles import phase_randomised
 from cryoprism.synthesis.phantom import phantom
 from cryoprism.synthesis.render import render_micrograph
 from cryoprism.synthesis.scene import Scene
@@ -193,6 +194,52 @@ def test_the_learned_picker_sets_its_threshold_by_the_session(session, tmp_path)
     )
     assert empty.particles <= 1
     assert empty.threshold > summary.threshold
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two crowded micrographs, and copies of them with random Fourier phases: the power of particles and none there."""
+    folder = tmp_path_factory.mktemp("crowded")
+    for seed in (5, 6):
+        scene = Scene(
+            height_in_pixels=560,
+            width_in_pixels=601,
+            pixel_size_in_angstroms=PIXEL,
+            particle_count=45,
+            ice_thickness_in_angstroms=250.0,
+            defocus_in_angstroms=18000.0,
+            seed=seed,
+        )
+        counts = render_micrograph(scene, SPECIMEN, "projection").counts
+        write_mrc(folder / f"full{seed}.mrc", counts, PIXEL)
+        mean = counts.mean()
+        noise = phase_randomised(counts - mean, torch.Generator().manual_seed(seed)) + mean
+        write_mrc(folder / f"random{seed}.mrc", noise, PIXEL)
+    return folder
+
+
+@pytest.mark.parametrize("files", ["random*.mrc", "*.mrc"])
+def test_the_power_of_particles_without_their_shape_is_not_picked(crowded, tmp_path, files):
+    """In a session of its own kind, and among micrographs that hold particles."""
+    out = tmp_path / "out"
+    summary = pick_session(
+        PickConfig(
+            inputs=str(crowded / files),
+            output=out,
+            method="learned",
+            diameter_in_angstroms=DIAMETER,
+            pictures=False,
+            voltage_in_kilovolts=300.0,
+            spherical_aberration_in_millimeters=2.7,
+            amplitude_contrast=0.07,
+        )
+    )
+    counts = {file.stem: len(read_coordinates(file)) for file in (out / "coordinates").glob("*.star")}
+    assert max(counts["random5"], counts["random6"]) <= 2
+    if files == "*.mrc":
+        assert min(counts["full5"], counts["full6"]) >= 25
+    else:
+        assert summary.particles == 0 or math.isfinite(summary.threshold)
 
 
 def test_masks_given_are_used(session, tmp_path):

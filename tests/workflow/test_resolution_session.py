@@ -256,6 +256,21 @@ def test_warnings_reach_the_caller(tmp_path):
         measure_resolution(config)
 
 
+def test_halves_that_go_no_further_than_their_start_are_told():
+    """Noise refined from a common map agrees a little beyond it; so agreement there proves nothing."""
+    one, two = volumes(noise=1.0)
+    mask = soft_sphere(SHAPE, VOXEL, 35.0)
+    limit = summarise_resolution(one, two, mask, local=False, directions=False).resolution_in_angstroms
+    assert limit is not None
+
+    def told(start):
+        summary = summarise_resolution(one, two, mask, start_in_angstroms=start, local=False, directions=False)
+        return summary.few is not None and "started" in summary.sentences()[0]
+
+    assert told(1.2 * limit)
+    assert not told(3 * limit)
+
+
 def test_halves_that_agree_on_a_shell_only_are_told():
     """A shell without any orientation correlates far down; lumps on it that both halves share are structure."""
     generator = torch.Generator().manual_seed(3)

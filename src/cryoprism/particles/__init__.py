@@ -3,7 +3,7 @@
 from ._field import Field, MatchedFilter, phase_randomised, prepare_field
 from .accuracy import Precision, precision_of
 from .blob import BlobScore, blob_pixel_in_angstroms, score_blobs
-from .calibration import Calibration, fit_calibration
+from .calibration import Calibration, fit_calibration, threshold_above_null
 from .curation import (
     MicrographSelection,
     find_duplicate_particles,
@@ -80,6 +80,7 @@ __all__ = [
     "surviving_null",
     "templates_from_images",
     "templates_from_map",
+    "threshold_above_null",
     "threshold_for_false_discoveries",
     "train_picker",
     "transfer_at",

@@ -20,13 +20,17 @@ from cryoprism.formats import CtfRecord, OpticsGroup
 from cryoprism.microscope.optics import Lens, contrast_transfer
 from cryoprism.restoration.masks import LABELS, ArtefactMask
 
+from ._field import phase_randomised
+
 __all__ = [
     "PIXELS_PER_DIAMETER",
     "SPOT_WIDTH",
     "Transfer",
     "centre_odds",
+    "null_channels",
     "picker_channels",
     "resample",
+    "sharpened",
     "working_pixel",
 ]
 
@@ -37,6 +41,7 @@ SPOT_WIDTH = 0.1
 """Standard deviation [diameters] of the spot that marks a centre in training."""
 
 _WINDOW = 0.12  # standard deviation [diameters] within which a centre is counted
+_SHARP = 1.5 / 24  # standard deviation [diameters] of the mean that is taken off to find maxima
 _SURROUNDINGS = (1.2, 1.6)  # standard deviations [diameters] of the windows for the mean and for the deviation
 _CLIP = 6.0  # deviations
 _OUTLIER = 8.0  # robust deviations of the raw pixels
@@ -218,6 +223,29 @@ def picker_channels(
     return torch.stack([grey.clamp(-_CLIP, _CLIP), filtered, bad])
 
 
+def null_channels(
+    channels: Tensor, diameter_in_angstroms: float, transfer: Transfer | None, generator: torch.Generator
+) -> Tensor:
+    """Channels (3, h', w') of a micrograph with the same power, the same mask and no particle.
+
+    The Fourier phases of the grey values are drawn anew at the working scale, where mean and deviation of their
+    surroundings are taken out already, so that gradients and artefacts add nothing to the power.
+
+    Parameters
+    ----------
+    channels
+        As :func:`picker_channels` gives them, for ``diameter_in_angstroms`` and ``transfer``; not changed.
+    generator
+        On the CPU.
+    """
+    grey, _, bad = channels
+    noise = phase_randomised((grey * (1.0 - bad)).cpu(), generator).to(grey)
+    grey = _standardised(noise, 1.0 - bad).clamp(-_CLIP, _CLIP)
+    pixel = working_pixel(diameter_in_angstroms)
+    filtered = torch.zeros_like(grey) if transfer is None else _wiener(grey, transfer, pixel)
+    return torch.stack([grey, filtered, bad])
+
+
 def _wiener(image: Tensor, transfer: Transfer, pixel: float) -> Tensor:
     """Image (h, w) through CTF / (CTF² + noise), scaled to a deviation of 1."""
     border = PIXELS_PER_DIAMETER // 2
@@ -257,3 +285,13 @@ def centre_odds(spot_log_odds: Tensor) -> Tensor:
     rows, columns = (_gaussian(n, window, spot_log_odds.device) for n in spot_log_odds.shape)
     perfect = 2 * math.pi / (1 / spot**2 + 1 / window**2)
     return (rows @ torch.sigmoid(spot_log_odds) @ columns / perfect).clamp_min(1e-7).expm1().log()
+
+
+def sharpened(spot_log_odds: Tensor) -> Tensor:
+    """Log-odds (h, w) of spots less their mean over a spot's core: a shoulder becomes a maximum.
+
+    An overlapped or faint particle on the flank of a surer neighbour bends the map and often has no maximum in it.
+    """
+    rows, columns = (_gaussian(n, _SHARP * PIXELS_PER_DIAMETER, spot_log_odds.device) for n in spot_log_odds.shape)
+    weight = rows.sum(1)[:, None] * columns.sum(1)
+    return spot_log_odds - (rows @ spot_log_odds @ columns) / weight

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from cryoprism.core import frequency_grid, irfft2, rfft2
 
+from ._field import phase_randomised
 from ._inputs import PIXELS_PER_DIAMETER, SPOT_WIDTH, Transfer, picker_channels, working_pixel
 from ._training_fields import TrainingField
 
-__all__ = ["centre_target", "draw_patch"]
+__all__ = ["centre_target", "draw_patch", "without_particles"]
 
+_RANDOM_PHASES = 0.15  # of the patches come from a field without_particles
 _SCALE_ERROR = (0.8, 1.28)  # how wrong a user's diameter may be
 
 
@@ -26,12 +28,30 @@ def centre_target(xy: Tensor, shape: tuple[int, int]) -> Tensor:
     target = torch.zeros(shape)
     width = SPOT_WIDTH * PIXELS_PER_DIAMETER
     for cx, cy in xy.tolist():
-        target = torch.maximum(target, torch.exp(-0.5 * ((x - cx) ** 2 + (y - cy) ** 2) / width**2))
+        along_y, along_x = (torch.exp(-0.5 * (d / width).square()) for d in (y - cy, x - cx))
+        target = torch.maximum(target, along_y * along_x)
     return target
 
 
+def without_particles(field: TrainingField, generator: torch.Generator) -> TrainingField:
+    """Return a field with the power of this one and no particle: every Fourier phase is drawn anew.
+
+    What tells particles from such noise is their shape alone, so they are the hardest of empty micrographs. Artefacts,
+    whose power would drown that of the particles, are filled with the mean of the rest before.
+    """
+    good = field.labels == 0
+    level = field.image[good].mean() if bool(good.any()) else field.image.mean()
+    flat = torch.where(good, field.image - level, 0.0)
+    return replace(
+        field,
+        image=phase_randomised(flat, generator) + level,
+        xy_in_pixels=field.xy_in_pixels[:0],
+        labels=torch.zeros_like(field.labels),
+    )
+
+
 def draw_patch(field: TrainingField, generator: torch.Generator, side: int) -> tuple[Tensor, Tensor]:
-    """Cut a patch out of a field and disturb it.
+    """Cut a patch out of a field, or out of its copy without particles, and disturb it.
 
     Parameters
     ----------
@@ -53,6 +73,8 @@ def draw_patch(field: TrainingField, generator: torch.Generator, side: int) -> t
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
+    if uniform(0.0, 1.0) < _RANDOM_PHASES:
+        field = without_particles(field, generator)
     low, high = _SCALE_ERROR
     error = low * (high / low) ** uniform(0.0, 1.0)
     diameter = field.diameter_in_angstroms * error

@@ -12,6 +12,10 @@ label, by expectation maximisation (Saerens, Latinne & Decaestecker 2002, Neural
     π ← ⟨p(s; π)⟩ over all candidates.
 
 A pick is kept where it is likelier right than wrong.
+
+That estimate believes that background scores as it did in the calibration. Noise with the power of many particles
+scores higher, and then some of it is taken for particles. So picks have to outnumber those of a null too: the same
+micrographs with random Fourier phases (:func:`threshold_above_null`).
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ from torch import Tensor
 
 from cryoprism.core import InputError
 
-__all__ = ["Calibration", "fit_calibration"]
+from .picks import threshold_for_false_discoveries
+
+__all__ = ["Calibration", "fit_calibration", "threshold_above_null"]
 
 _PASSES = 500
 _SETTLED = 1e-6
@@ -123,6 +129,38 @@ def fit_calibration(scores: Tensor, right: Tensor, floor: float) -> Calibration:
     if not slope > 0:
         raise InputError("scores", "do not tell right from wrong candidates", "Train for longer.")
     return Calibration(slope, offset, hits / count, floor)
+
+
+def threshold_above_null(
+    scores: Tensor, null_scores: Tensor, threshold: float, rate: float, *, surplus: int = 0
+) -> float:
+    """Lowest score, no lower than a threshold, from which on a null gives no more than a share of the picks.
+
+    Parameters
+    ----------
+    scores, null_scores
+        (n,), (m,) of the candidates of data and null over the same area.
+    threshold
+        Returned as it is where no null candidate reaches it, the surplus aside.
+    rate
+        Largest count in the null per pick of the data.
+    surplus
+        Added to the null's count. With 1 the chance that noise passes, n picks of it being exchangeable with their
+        null, is no greater than the rate (Barber & Candès 2015, Ann. Stat. 43, 2055).
+
+    Returns
+    -------
+    float
+        Infinity where the data hold no more than the null.
+    """
+    null = null_scores[null_scores >= threshold].double()
+    if not null.numel() and not surplus:
+        return threshold
+    found = scores[scores >= threshold].double()
+    endless = torch.full((surplus,), math.inf, dtype=torch.float64)
+    least = threshold_for_false_discoveries(found, torch.cat([null, endless]), rate)
+    # The threshold itself where all picks above it will do, not the lowest of them.
+    return threshold if found.numel() and least <= float(found.min()) else least
 
 
 def _logit(share: float) -> float:

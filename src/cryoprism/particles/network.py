@@ -22,7 +22,15 @@ from torch import Tensor, nn
 from cryoprism.core import InputError, resolve_device
 from cryoprism.restoration.masks import ArtefactMask
 
-from ._inputs import PIXELS_PER_DIAMETER, Transfer, centre_odds, picker_channels, working_pixel
+from ._inputs import (
+    PIXELS_PER_DIAMETER,
+    Transfer,
+    centre_odds,
+    null_channels,
+    picker_channels,
+    sharpened,
+    working_pixel,
+)
 from .picks import Picks, pick_from_score_map
 
 __all__ = [
@@ -43,6 +51,7 @@ CHANNELS = 3
 _FORMAT = "cryoprism-picker-1"
 _ENTRY = "cryoprism"
 _STRIDE = 8  # pixels of the working image per pixel of the coarsest layer
+_VIEWS = ((0, False), (1, True))  # quarter turns and whether mirrored after: the network's answers are averaged
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -59,7 +68,7 @@ class ScoreMap:
         Of the map.
     spots
         (h', w') log-odds of a pixel lying on the spot that marks a centre: less sure than ``values``, which add them up
-        about each point, but with a maximum of its own for each of two neighbours.
+        about each point, but with a maximum or a shoulder of its own for each of two neighbours.
     """
 
     values: Tensor
@@ -67,14 +76,18 @@ class ScoreMap:
     spots: Tensor
 
     def picks(self, min_distance_in_angstroms: float, threshold: float, *, pixel_size_in_angstroms: float) -> Picks:
-        """Return picks at the maxima of ``spots``, with ``values`` as figure of merit (``pick_from_score_map``)."""
+        """Return picks near the maxima of the sharpened ``spots``, with ``values`` as figure of merit.
+
+        Arguments as of ``pick_from_score_map``.
+        """
         return pick_from_score_map(
-            self.spots,
+            sharpened(self.spots),
             self.pixel_size_in_angstroms,
             min_distance_in_angstroms,
             threshold,
             pixel_size_in_angstroms=pixel_size_in_angstroms,
             merit_map=self.values,
+            place_map=self.spots,
         )
 
 
@@ -190,15 +203,47 @@ class LearnedPicker:
         InputError
             A value or an image that cannot be used.
         """
-        channels = picker_channels(
+        channels = self._channels(micrograph, pixel_size_in_angstroms, diameter_in_angstroms, transfer, mask)
+        return self._scored(channels, diameter_in_angstroms)
+
+    def score_with_null(
+        self,
+        micrograph: Tensor,
+        pixel_size_in_angstroms: float,
+        *,
+        diameter_in_angstroms: float,
+        generator: torch.Generator,
+        transfer: Transfer | None = None,
+        mask: Tensor | ArtefactMask | None = None,
+    ) -> tuple[ScoreMap, ScoreMap]:
+        """Score a micrograph, and a copy of it that keeps its power and mask and holds no particle.
+
+        Arguments and errors as of :meth:`score`; ``generator`` (on the CPU) draws the Fourier phases of the copy.
+        """
+        channels = self._channels(micrograph, pixel_size_in_angstroms, diameter_in_angstroms, transfer, mask)
+        null = null_channels(channels, diameter_in_angstroms, transfer, generator)
+        return self._scored(channels, diameter_in_angstroms), self._scored(null, diameter_in_angstroms)
+
+    def _channels(
+        self,
+        micrograph: Tensor,
+        pixel_size_in_angstroms: float,
+        diameter_in_angstroms: float,
+        transfer: Transfer | None,
+        mask: Tensor | ArtefactMask | None,
+    ) -> Tensor:
+        return picker_channels(
             torch.as_tensor(micrograph).to(self.device),
             pixel_size_in_angstroms,
             diameter_in_angstroms=diameter_in_angstroms,
             transfer=transfer,
             mask=_to(mask, self.device),
         )
+
+    def _scored(self, channels: Tensor, diameter_in_angstroms: float) -> ScoreMap:
         with torch.no_grad():
-            spots = self.network(channels[None])[0] - self.offset
+            each = [_back(self.network(_view(channels, *view)[None])[0], *view) for view in _VIEWS]
+            spots = torch.stack(each).mean(0) - self.offset
             values = centre_odds(spots)
         return ScoreMap(values.float().cpu(), working_pixel(diameter_in_angstroms), spots.float().cpu())
 
@@ -206,6 +251,17 @@ class LearnedPicker:
         """Return a copy of the picker on another device (``cpu``, ``cuda``, ``cuda:N``, ``mps``)."""
         place = resolve_device(device)
         return replace(self, network=copy_of(self.network).to(place), device=place)
+
+
+def _view(image: Tensor, turns: int, mirrored: bool) -> Tensor:
+    """Images (..., h, w) turned by quarters and then mirrored."""
+    turned = torch.rot90(image, turns, (-2, -1))
+    return (turned.flip(-1) if mirrored else turned).contiguous()
+
+
+def _back(image: Tensor, turns: int, mirrored: bool) -> Tensor:
+    """Undo :func:`_view`."""
+    return torch.rot90(image.flip(-1) if mirrored else image, -turns, (-2, -1))
 
 
 def _to(mask: Tensor | ArtefactMask | None, device: torch.device) -> Tensor | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.ndimage
@@ -84,6 +84,7 @@ def pick_from_score_map(
     *,
     pixel_size_in_angstroms: float,
     merit_map: Tensor | None = None,
+    place_map: Tensor | None = None,
     view_map: Tensor | None = None,
     view_angles_in_degrees: Tensor | None = None,
     diameter_map: Tensor | None = None,
@@ -105,6 +106,9 @@ def pick_from_score_map(
     merit_map
         (h, w) figure of merit, if it is not the score: the threshold and the order of the picks go by it, places by
         the score, of which then every maximum among the eight pixels around counts.
+    place_map
+        (h, w) towards whose maximum each pick is moved in the end, by two pixels at most and not too close to
+        another: a score that was sharpened to tell neighbours apart is not the best judge of their places.
     view_map, view_angles_in_degrees
         (h, w) number of the best view, and (views, 3) rot, tilt, psi of each.
     diameter_map
@@ -135,8 +139,8 @@ def pick_from_score_map(
     dy, dx, gain = _parabola(score, rows, columns)
     if merit_map is not None:
         gain = np.zeros_like(gain)
-    scale = [size / pixel_size_in_angstroms for size in per_axis]
-    xy = torch.from_numpy(np.stack([(columns + dx) * scale[1], (rows + dy) * scale[0]], 1))
+    scale = np.array(per_axis[::-1]) / pixel_size_in_angstroms
+    xy = torch.from_numpy(np.stack([columns + dx, rows + dy], 1) * scale)
     best = torch.from_numpy((merit[rows, columns] + gain).astype(np.float32))
     at = torch.from_numpy(rows), torch.from_numpy(columns)
     picks = Picks(
@@ -145,7 +149,44 @@ def pick_from_score_map(
         None if view_map is None or view_angles_in_degrees is None else view_angles_in_degrees[view_map[at].long()],
         None if diameter_map is None else diameter_map[at],
     )
-    return suppress_neighbours(picks, min_distance_in_angstroms / pixel_size_in_angstroms)
+    distance = min_distance_in_angstroms / pixel_size_in_angstroms
+    picks = suppress_neighbours(picks, distance)
+    if place_map is None:
+        return picks
+    place = place_map.detach().cpu().float().numpy()
+    near = np.round(picks.xy_in_pixels.numpy() / scale).astype(int)
+    rows, columns = _uphill(place, near[:, 1], near[:, 0])
+    dy, dx, _ = _parabola(place, rows, columns)
+    moved = torch.from_numpy(np.stack([columns + dx, rows + dy], 1) * scale)
+    return _moved_apart(picks, moved, distance)
+
+
+def _moved_apart(picks: Picks, xy: Tensor, distance_in_pixels: float) -> Picks:
+    """Move picks, best first, to new places (n, 2); where two come too close, the worse stays, then the better too."""
+    at = xy.clone()
+    stays = torch.zeros(len(picks), dtype=torch.bool)
+    while len(picks):
+        pairs = scipy.spatial.cKDTree(at.numpy()).query_pairs(distance_in_pixels * (1 - 1e-9), output_type="ndarray")
+        better, worse = torch.from_numpy(pairs.min(1)).long(), torch.from_numpy(pairs.max(1)).long()
+        fresh = ~stays[better] | ~stays[worse]
+        if not bool(fresh.any()):
+            break
+        better, worse = better[fresh], worse[fresh]
+        chosen = torch.where(stays[worse], better, worse)
+        stays[chosen] = True
+        at[chosen] = picks.xy_in_pixels[chosen]
+    return replace(picks, xy_in_pixels=at)
+
+
+def _uphill(score: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns after two steps, each to the highest of a pixel and the eight around it."""
+    padded = np.pad(score, 1, constant_values=-np.inf)
+    around = np.array([(0, 0), *((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0))])
+    for _ in range(2):
+        values = padded[rows + 1 + around[:, :1], columns + 1 + around[:, 1:]]
+        step = around[values.argmax(0)]
+        rows, columns = rows + step[:, 0], columns + step[:, 1]
+    return rows, columns
 
 
 def _parabola(score: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -84,31 +84,40 @@ def score_micrograph(task: PickTask) -> int:
         amplitude_contrast=optics.amplitude_contrast,
     )
     distance = config.min_distance_in_angstroms or 0.5 * config.diameter_in_angstroms
-    null = torch.zeros(0)
+    noise_generator = generator_for(config.seed, "null", task.record.name)
     if config.method == "learned":
         picker = _picker(config.weights, config.device)
-        score = picker.score(
+        maps = picker.score_with_null(
             image,
             pixel,
             diameter_in_angstroms=config.diameter_in_angstroms,
+            generator=noise_generator,
             transfer=None if ctf is None else Transfer.from_records(optics, ctf),
             mask=artefacts,
         )
-        picks = score.picks(distance, FLOOR["learned"], pixel_size_in_angstroms=pixel)
+        picks, noise_picks = (m.picks(distance, FLOOR["learned"], pixel_size_in_angstroms=pixel) for m in maps)
+        noise_picks = _allowed(noise_picks, config, artefacts, shape, pixel)
     else:
         field = _field(image, pixel, config, artefacts)
         picks = _classical(field, config, lens, ctf, distance, pixel)
-        noise = replace(
-            field, image=phase_randomised(field.image, generator_for(config.seed, "null", task.record.name))
-        )
-        null = surviving_null(_classical(noise, config, lens, ctf, distance, pixel), picks, distance / pixel)
-    edge = config.edge_in_angstroms if config.edge_in_angstroms is not None else 0.5 * config.diameter_in_angstroms
-    picks = within_field(picks, shape, edge / pixel)
-    if artefacts is not None:
-        picks = outside_artefacts(picks, artefacts, shape, 0.5 * config.diameter_in_angstroms / pixel)
+        noise = replace(field, image=phase_randomised(field.image, noise_generator))
+        noise_picks = _classical(noise, config, lens, ctf, distance, pixel)
+    null = surviving_null(noise_picks, picks, distance / pixel)
+    picks = _allowed(picks, config, artefacts, shape, pixel)
     picture = _picture(image, config.diameter_in_angstroms / pixel)
     _write(task.output, Candidates(picks, null, shape, ctf, picture))
     return len(picks)
+
+
+def _allowed(
+    picks: Picks, config: PickConfig, artefacts: ArtefactMask | None, shape: tuple[int, int], pixel: float
+) -> Picks:
+    """Leave out picks that are too close to an edge or on artefacts."""
+    edge = config.edge_in_angstroms if config.edge_in_angstroms is not None else 0.5 * config.diameter_in_angstroms
+    picks = within_field(picks, shape, edge / pixel)
+    if artefacts is None:
+        return picks
+    return outside_artefacts(picks, artefacts, shape, 0.5 * config.diameter_in_angstroms / pixel)
 
 
 def _prepared(task: PickTask) -> tuple[Tensor, CtfRecord | None, ArtefactMask | None]:

@@ -188,5 +188,6 @@ def _measured_again(config: ProcessConfig, folder: Path, document: Mapping[str, 
         smaller_half=min(document["refinement"]["particles_in_halves"]),
         viewing=viewing_directions(angles[:, 0], angles[:, 1], symmetry=config.symmetry),
         seed=config.seed,
+        start_in_angstroms=config.initial_lowpass_in_angstroms,
     )
     return replace(summary, mask_given=document["mask"]["given"])

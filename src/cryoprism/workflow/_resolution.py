@@ -34,7 +34,7 @@ from cryoprism.structure import (
 )
 
 from ._files import write_json
-from ._resolution_words import cautions, few_particles, only_round, verdict
+from ._resolution_words import cautions, common_start, few_particles, only_round, verdict
 
 __all__ = ["THRESHOLDS", "ModelFit", "ResolutionSummary", "summarise_resolution"]
 
@@ -174,6 +174,7 @@ def summarise_resolution(
     directions: bool = True,
     local: bool = True,
     seed: int = 0,
+    start_in_angstroms: float | None = None,
     names: tuple[str, str] = ("half map 1", "half map 2"),
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> ResolutionSummary:
@@ -201,6 +202,8 @@ def summarise_resolution(
         Whether to measure the resolution by direction and by place.
     seed
         Of the randomised phases.
+    start_in_angstroms
+        Low-pass of the map that both halves were refined from.
     names
         What errors call the halves.
     on_stage
@@ -259,6 +262,7 @@ def summarise_resolution(
     few = few_particles(smaller_half, order, limit, _diameter(mask, voxel))
     if few is None and limit is not None and is_round_group(symmetry):
         few = only_round(one, two, voxel, mask, limit)
+    few = few or common_start(limit, start_in_angstroms)
     summary = ResolutionSummary(
         mean=mean,
         fsc=fsc,

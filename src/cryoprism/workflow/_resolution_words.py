@@ -23,11 +23,13 @@ from cryoprism.structure import (
 if TYPE_CHECKING:
     from ._resolution import ResolutionSummary
 
-__all__ = ["cautions", "few_particles", "only_round", "verdict"]
+__all__ = ["cautions", "common_start", "few_particles", "only_round", "verdict"]
 
 _UNEVEN: Final = 1.3
 # Fewer views of a half than this are a matter of chance, whatever shells they fill: a rule of thumb.
 _FEWEST = 50
+# Share of the start's low-pass that halves of noise reach; signal goes further, or cannot be told from it.
+_BEYOND_START = 0.6
 # Times that a half has to measure each coefficient at the resolution, in the mean over directions.
 _FEWEST_MEASUREMENTS = 3.0
 
@@ -83,6 +85,21 @@ def only_round(half1: Tensor, half2: Tensor, voxel_size_in_angstroms: float, mas
     )
 
 
+def common_start(limit: float | None, start_in_angstroms: float | None) -> str | None:
+    """Say that halves agree little further than the low-passed map that both began from; None where they do.
+
+    Noise does so too: particles of nothing but noise, refined from a map at 30 Å, gave halves that agree to 21 Å
+    without a mask and to 19 Å with one (``benchmarks/controls.py``).
+    """
+    if limit is None or start_in_angstroms is None or limit < _BEYOND_START * start_in_angstroms:
+        return None
+    return (
+        f"The halves agree to {limit:.3g} Å, little further than the {start_in_angstroms:g} Å map that both started "
+        "from, and halves of pure noise would do the same. Take no resolution from it before another start "
+        "(--initial-lowpass further out, or initial-model) leads to the same map."
+    )
+
+
 def cautions(
     fsc: HalfMapFsc,
     cones: DirectionalFsc | None,
@@ -101,7 +118,7 @@ def cautions(
     order
         Of the point group.
     few
-        Of :func:`few_particles` or :func:`only_round`.
+        Of :func:`few_particles`, :func:`only_round` or :func:`common_start`.
     """
     found = [] if few is None else [few]
     crossing = fsc.crossing()

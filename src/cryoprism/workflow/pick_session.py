@@ -34,6 +34,7 @@ from cryoprism.particles import (
     Picks,
     at_least,
     load_picker,
+    threshold_above_null,
     threshold_for_false_discoveries,
 )
 
@@ -54,6 +55,9 @@ log = logging.getLogger("cryoprism")
 
 #: Even odds: the learned picker's figure of merit is the logarithm of the odds.
 _LEARNED_THRESHOLD = 0.0
+# Largest share of picks that a null may give too, in a session (five picks at the least, with the one that is always
+# added to the null's) and on one micrograph (where a single sure particle counts as well).
+_NULL_OF_SESSION, _NULL_OF_MICROGRAPH = 0.2, 0.5
 # The smallest proteins that were ever picked measure about twice as much.
 _SMALLEST = 20.0
 
@@ -97,7 +101,8 @@ def pick_session(config: PickConfig) -> PickSummary:
     that a better pick of the true micrograph would displace, are the false ones to be expected; the threshold is the
     lowest at which they are fewer than ``false_discovery_rate`` of all picks. The learned picker's threshold is the
     score of even odds, for the share of particles among the candidates that the session's own scores tell
-    (``particles.calibration``); of weights without a calibration it is what they recommend, or 0.
+    (``particles.calibration``), but higher, or none at all, where such copies give a fifth of the session's picks, or
+    half of those of a micrograph; of weights without a calibration it is what they recommend, or 0.
 
     Raises
     ------
@@ -155,6 +160,7 @@ def _run(config: PickConfig, catalogue: Catalogue, job: Job, started: float) -> 
     if not good:
         raise InputError(config.inputs[0], f"none of {len(tasks)} micrographs could be used", failed[0][1])
     threshold, how = _threshold(config, [task.output for task in good])
+    checked = _is_checked(config)
     log.info("%s", how)
     job.note("threshold", threshold if math.isfinite(threshold) else None)
     chosen: dict[str, tuple[Picks, Candidates]] = {}
@@ -162,7 +168,10 @@ def _run(config: PickConfig, catalogue: Catalogue, job: Job, started: float) -> 
         job.folder(name)
     for task in good:
         found = read_candidates(task.output)
-        picks = at_least(found.picks, threshold)
+        own = threshold
+        if checked and math.isfinite(threshold):
+            own = threshold_above_null(found.picks.figure_of_merit, found.null_scores, threshold, _NULL_OF_MICROGRAPH)
+        picks = at_least(found.picks, own)
         _write_one(job.path, stems[task.record.name], task, picks, found)
         chosen[task.record.name] = picks, replace(found, picture=np.zeros((0, 0), np.uint8))
     _write_tables(job.path, catalogue, good, chosen)
@@ -243,7 +252,7 @@ def _threshold(config: PickConfig, files: Sequence[Path]) -> tuple[float, str]:
         null.append(found.null_scores)
     data, noise = torch.cat(scores), torch.cat(null)
     if config.method == "learned":
-        return _learned_threshold(load_picker(config.weights), data)
+        return _learned_threshold(load_picker(config.weights), data, noise)
     threshold = threshold_for_false_discoveries(data, noise, config.false_discovery_rate)
     if not math.isfinite(threshold):
         return threshold, (
@@ -257,18 +266,36 @@ def _threshold(config: PickConfig, files: Sequence[Path]) -> tuple[float, str]:
     )
 
 
-def _learned_threshold(picker: LearnedPicker, scores: torch.Tensor) -> tuple[float, str]:
+def _learned_threshold(picker: LearnedPicker, scores: torch.Tensor, null: torch.Tensor) -> tuple[float, str]:
     """Even odds for the share of particles among this session's candidates, or what the weights recommend."""
     if "calibration" not in picker.notes:
         threshold = float(picker.notes.get("threshold", _LEARNED_THRESHOLD))
         return threshold, f"Threshold {threshold:g} in log-odds, as the weights of the learned picker recommend."
     calibration = Calibration.from_text(picker.notes["calibration"])
     share = calibration.share_of(scores)
-    threshold = calibration.threshold(share)
+    even = calibration.threshold(share)
+    threshold = threshold_above_null(scores, null, even, _NULL_OF_SESSION, surplus=1)
+    if not math.isfinite(threshold):
+        return threshold, (
+            "No picks: copies of the micrographs with random phases hold as many candidates that score as high. Check "
+            "--diameter and the pixel size, or give --threshold."
+        )
+    if threshold > even:
+        return threshold, (
+            f"Threshold {threshold:.2f}: from there on copies of the micrographs with random phases give no more than "
+            f"{100 * _NULL_OF_SESSION:.0f} % of the picks."
+        )
     return threshold, (
         f"Threshold {threshold:.2f}: from there on a pick is likelier right than wrong, if {100 * share:.0f} % of all "
         f"{len(scores)} candidates are particles, as their scores say."
     )
+
+
+def _is_checked(config: PickConfig) -> bool:
+    """Whether each micrograph's picks have to outnumber those of its own null: for odds that may be wrong there."""
+    if config.method != "learned" or config.threshold is not None:
+        return False
+    return "calibration" in load_picker(config.weights).notes
 
 
 def _write_one(folder: Path, stem: str, task: PickTask, picks: Picks, found: Candidates) -> None:

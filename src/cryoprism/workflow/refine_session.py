@@ -319,6 +319,7 @@ def _finish(
             viewing=viewing_directions(angles[:, 0], angles[:, 1], symmetry=config.symmetry),
             local=config.local,
             seed=config.seed,
+            start_in_angstroms=config.initial_lowpass_in_angstroms,
             on_stage=step,
         )
     summary = replace(summary, seconds=time.monotonic() - started)
