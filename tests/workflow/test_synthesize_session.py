@@ -5,8 +5,10 @@ import subprocess
 import pytest
 import torch
 
+from cryoprism.cli import main
 from cryoprism.core import InputError
 from cryoprism.formats import Volume, read_image, read_map, read_star, write_map
+from cryoprism.particles.network import load_picker
 from cryoprism.structure.fsc import fourier_shell_correlation
 from cryoprism.synthesis import Scene, SessionConfig, phantom, simulate_session, specimen_from_phantom, specimen_volume
 from cryoprism.workflow import (
@@ -192,3 +194,43 @@ def test_bad_input_is_named(session, tmp_path, changes, words):
         synthesize_session(_config(session, tmp_path / "out", **changes))
     assert words in str(error.value)
     assert not (tmp_path / "out" / "particles.star").exists()
+
+
+def test_a_picker_is_trained_on_the_set(session, made, tmp_path):
+    out = tmp_path / "set"
+    shutil.copytree(made.output, out)
+    done = synthesize_session(
+        _config(session, out, count=5, only_do_unfinished=True, train_picker=True, picker_steps=12)
+    )
+    assert done.picker is not None
+    picker = load_picker(done.picker)
+    assert "one specimen" in picker.notes["trained_on"]
+    assert "synthetic micrographs" in (out / "picker.md").read_text()
+    assert not (out / ".picker.pt").exists()
+
+
+def test_realism_is_measured_and_shown(session, tmp_path):
+    """With two real micrographs none can be kept apart, and the page says so."""
+    done = synthesize_session(_config(session, tmp_path / "set", realism=True, noise="spectrum"))
+    document = json.loads((done.output / "realism.json").read_text())
+    assert document["kept_apart"] is False
+    assert {"made (spectrum)", "gaussian", "poisson", "poisson-gaussian"} <= set(document["measures"])
+    for row in document["measures"].values():
+        assert 0 <= row["two_sample_auc"]["low"] <= row["two_sample_auc"]["value"] <= row["two_sample_auc"]["high"] <= 1
+    page = done.report.read_text()
+    assert "were matched themselves" in page
+    assert "Which of these are real?" in page
+
+
+def test_the_command(session, tmp_path, capsys):
+    arguments = ["synthesize", "--map", str(session / "shell.mrc"), "--mass", "480", "--match"]
+    arguments += [str(session / "real" / "micrographs.star"), "--coordinates", str(session / "real" / "particles.star")]
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--count", "1", "--no-realism", "--preferred-view", "0,90", "--out", str(tmp_path / "run")])
+    assert end.value.code == 0
+    assert "1 synthetic micrographs" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--count", "0", "--out", str(tmp_path / "none")])
+    assert end.value.code == 2
+    assert "--count" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

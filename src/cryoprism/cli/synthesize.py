@@ -43,6 +43,8 @@ FIELDS = {
     "width": "width_in_pixels",
     "height": "height_in_pixels",
     "realism": "realism",
+    "train_picker": "train_picker",
+    "picker_steps": "picker_steps",
     **fields_of(*OPTIONS),
 }
 
@@ -128,6 +130,10 @@ def synthesize(
             "--realism/--no-realism", help="Keep a third of the real micrographs apart and measure how real it looks."
         ),
     ] = True,
+    train_picker: Annotated[
+        bool, typer.Option("--train-picker", help="Train a picker for this specimen on the result.")
+    ] = False,
+    picker_steps: Annotated[int, typer.Option(metavar="N", help="Steps of that training, about 0.2 s each.")] = 1500,
 ) -> int:
     """Make labelled micrographs that look like those of a session, from a map and a handful of real micrographs.
 
@@ -157,6 +163,8 @@ def synthesize(
     )
     if summary.auc is not None:
         typer.echo(f"A classifier tells them from real micrographs with an AUC of {summary.auc:.2f} (0.5: not at all).")
+    if summary.picker is not None:
+        typer.echo(f"Picker: {summary.picker} ({summary.picker_words})")
     typer.echo(f"Micrographs: {summary.output / 'micrographs.star'}")
     typer.echo(f"Labels: {summary.star}")
     typer.echo(f"Report: {summary.report}")

@@ -1,6 +1,8 @@
 """Particles: picking, extraction, curation."""
 
 from ._field import Field, MatchedFilter, phase_randomised, prepare_field
+from ._inputs import resample
+from ._training_fields import TrainingField
 from .accuracy import Precision, precision_of
 from .blob import BlobScore, blob_pixel_in_angstroms, score_blobs
 from .calibration import Calibration, fit_calibration, threshold_above_null
@@ -30,7 +32,7 @@ from .picks import (
     without_small_contamination,
 )
 from .template import Templates, TemplateScore, score_templates, templates_from_images, templates_from_map
-from .training import ClickedMicrograph, TrainingConfig, adapt, train_picker
+from .training import ClickedMicrograph, TrainingConfig, adapt, train_on_fields, train_picker
 from .transfer import particle_transfer, transfer_at
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "TemplateScore",
     "Templates",
     "TrainingConfig",
+    "TrainingField",
     "Transfer",
     "adapt",
     "at_least",
@@ -72,6 +75,7 @@ __all__ = [
     "positions_in_angstroms",
     "precision_of",
     "prepare_field",
+    "resample",
     "save_picker",
     "score_blobs",
     "score_templates",
@@ -82,6 +86,7 @@ __all__ = [
     "templates_from_map",
     "threshold_above_null",
     "threshold_for_false_discoveries",
+    "train_on_fields",
     "train_picker",
     "transfer_at",
     "within_field",

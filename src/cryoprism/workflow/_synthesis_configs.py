@@ -25,7 +25,9 @@ class SynthesizeConfig(JobConfig):
     """Everything that decides what ``cryoprism synthesize`` makes."""
 
     #: Every micrograph has draws of its own, so that a set can grow.
-    bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {"count", "match"}
+    bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {
+        "count", "match", "realism", "train_picker", "picker_steps",
+    }  # fmt: skip
     named_files: ClassVar[frozenset[str]] = frozenset({"match", "maps"})
     options: ClassVar[dict[str, str]] = {
         **JobConfig.options,
@@ -96,6 +98,8 @@ class SynthesizeConfig(JobConfig):
     amplitude_contrast: float | None = Field(
         None, ge=0, lt=1, description="Fraction of amplitude contrast, usually 0.07 to 0.1."
     )
+    train_picker: bool = Field(False, description="Train a picker for this specimen on the result.")
+    picker_steps: int = Field(1500, ge=1, le=1_000_000, description="Steps of that training.")
     realism: bool = Field(True, description="Measure how far the result can be told from the real micrographs.")
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ from ._progress import progress
 from ._realism import measure_session_realism
 from ._synthesis import SynthesisTask, population_of, read_truth, synthesize_one
 from ._synthesis_configs import SynthesizeConfig
+from ._synthesis_picker import train_picker_on
 from .report._synthesis_page import synthesis_report
 
 __all__ = ["SynthesizeSummary", "synthesize_session"]
@@ -51,6 +52,8 @@ class SynthesizeSummary:
         How many there are.
     auc
         Held-out AUC of a classifier against real micrographs: 0.5 is perfect; None where it was not measured.
+    picker, picker_words
+        Weights of a picker that was trained, and how it does in validation.
     made, skipped
         How many micrographs were made now, and how many were there already.
     seconds
@@ -64,6 +67,8 @@ class SynthesizeSummary:
     skipped: int
     seconds: float
     auc: float | None = None
+    picker: Path | None = None
+    picker_words: str = ""
 
     @property
     def star(self) -> Path:
@@ -112,11 +117,18 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
                     job.path, tasks, found.match, population, found.matched, found.apart, config.seed
                 )
             synthesis_report(job.path, [task.name for task in tasks], found.match, realism, shown)
+            picker, words = None, ""
+            if config.train_picker:
+                diameter = config.diameter_in_angstroms or 2 * population.radius_in_angstroms
+                names = [task.name for task in tasks]
+                picker, words = train_picker_on(job.path, names, diameter, config.picker_steps, config.seed)
             summary = SynthesizeSummary(
                 output=job.path,
                 micrographs=len(tasks),
                 particles=particles,
                 auc=_auc(realism),
+                picker=picker,
+                picker_words=words,
                 made=made,
                 skipped=len(tasks) - made,
                 seconds=time.monotonic() - started,

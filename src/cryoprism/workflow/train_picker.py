@@ -31,7 +31,7 @@ from ._config import JobConfig
 from ._files import atomic_path, write_text
 from ._jobs import Job, open_job
 
-__all__ = ["TrainPickerConfig", "TrainPickerSummary", "run_train_picker"]
+__all__ = ["TrainPickerConfig", "TrainPickerSummary", "picker_card", "run_train_picker", "training_facts"]
 
 log = logging.getLogger("cryoprism")
 
@@ -123,7 +123,7 @@ def run_train_picker(config: TrainPickerConfig) -> TrainPickerSummary:
         weights, card = job.path / "picker.safetensors", job.path / "picker.md"
         with atomic_path(weights) as temporary:
             digest = save_picker(temporary, picker)
-        write_text(card, _card(facts | {"SHA-256 of the weights": digest, "CryoPrism": __version__}))
+        write_text(card, picker_card(facts | {"SHA-256 of the weights": digest, "CryoPrism": __version__}))
         job.note("sha256", digest)
         (job.path / ".checkpoint.pt").unlink(missing_ok=True)
     kept = ("average precision in validation", "loss", "clicks")
@@ -155,7 +155,7 @@ def _trained(config: TrainPickerConfig, job: Job) -> tuple[LearnedPicker, dict[s
     if config.overwrite:
         checkpoint.unlink(missing_ok=True)
     trained = train_picker(settings, log.info, checkpoint)
-    facts = _training_facts(settings, trained)
+    facts = training_facts(settings, trained)
     notes = {"trained_on": ",".join(trained.trained_on), "seed": str(config.seed), "steps": str(len(trained.losses))}
     if trained.validation is not None and math.isfinite(trained.validation.threshold):
         notes["threshold"] = f"{trained.validation.threshold:.3f}"
@@ -164,7 +164,8 @@ def _trained(config: TrainPickerConfig, job: Job) -> tuple[LearnedPicker, dict[s
     return replace(trained.picker, notes=MappingProxyType(notes)), facts
 
 
-def _training_facts(settings: TrainingConfig, trained: TrainedPicker) -> dict[str, str]:
+def training_facts(settings: TrainingConfig, trained: TrainedPicker) -> dict[str, str]:
+    """Return what a card says of a training, in words."""
     tail = trained.losses[-100:]
     facts = {
         "task": "find particle centres; log-odds at every point of a micrograph",
@@ -243,6 +244,7 @@ def _clicked(catalogue: Catalogue, record: MicrographRecord, source: Path) -> Cl
     )
 
 
-def _card(facts: Mapping[str, str]) -> str:
+def picker_card(facts: Mapping[str, str]) -> str:
+    """Return the text of the card that goes with weights."""
     rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
     return f"# Weights of the learned picker\n\n| what | value |\n| --- | --- |\n{rows}"
