@@ -35,13 +35,20 @@ import torch
 from torch import Tensor
 
 from cryoprism.causes import estimate_causes, measure_spectrum
-from cryoprism.core import generator_for, random_rotations
+from cryoprism.core import generator_for
 from cryoprism.formats import read_coordinates, read_image, read_structure
 from cryoprism.microscope.optics import Lens
 from cryoprism.microscope.potential import AtomicModel, Solvent, average_hydrogens, potential_from_atoms
 from cryoprism.restoration.masks import artefact_mask
-from cryoprism.synthesis import Placement, Scene, Specimen
-from cryoprism.synthesis.exposure import particle_contrast
+from cryoprism.synthesis import (
+    Arrangement,
+    Population,
+    Scene,
+    Species,
+    Specimen,
+    particle_contrast,
+    place_population,
+)
 from cryoprism.synthesis.matching import (
     Exemplar,
     MatchedMicrograph,
@@ -61,6 +68,7 @@ from cryoprism.synthesis.realism import (
 )
 
 PIXEL, RADIUS, LOWPASS = 1.5, 64.0, 15.0
+ICE = 160.0  # [Å] a quarter more than the particle, as ``cryoprism synthesize`` has it
 TESTED = (2, 5, 8)
 TWICE = 20.0  # [Å] annotations nearer than this are one particle
 LENS = Lens(voltage_in_kilovolts=300.0, spherical_aberration_in_millimeters=2.7, amplitude_contrast=0.1)
@@ -137,32 +145,17 @@ def specimen_of(data: Path) -> Specimen:
     )
 
 
-def places_for(scene: Scene, density: float, generator: torch.Generator) -> Placement:
-    """Discs of a density [1/µm²] pushed apart until none overlaps by much, beyond the edges too.
-
-    Stands in for ``place`` of synthesis/placement.py until it takes a density of crowded films.
-    """
-    half = 0.5 * PIXEL * torch.tensor([scene.width_in_pixels, scene.height_in_pixels]) + RADIUS
-    count = round(density * 1e-8 * float(4 * half.prod()))
-    xy = (2 * torch.rand(count, 2, generator=generator) - 1) * half
-    for _ in range(60):
-        for rows in torch.arange(count).split(1024):
-            apart = xy[rows, None] - xy[None]
-            distance = apart.norm(dim=-1).clamp_min(1e-3)
-            overlap = (2 * RADIUS - distance).clamp_min(0) * (distance > 1e-2)
-            xy[rows] = xy[rows] + 0.4 * (apart / distance[..., None] * overlap[..., None]).sum(1).clamp(-RADIUS, RADIUS)
-        xy = torch.maximum(torch.minimum(xy, half), -half)
-    centres = torch.cat([xy, torch.zeros(count, 1)], 1)
-    return Placement(centres_in_angstroms=centres, rotations=random_rotations(count, generator))
-
-
 def clean_image(
     match: SessionMatch, specimen: Specimen, scene: Scene, source: MatchedMicrograph, seed: int
 ) -> CleanImage:
-    generator = generator_for(seed, scene.name, "places")
-    placement = places_for(scene, source.density_in_inverse_square_micrometers, generator)
-    kinds = torch.zeros(len(placement), dtype=torch.long)
-    contrast = particle_contrast(scene, [specimen], kinds, placement, correction=match.correction)
+    density = source.density_in_inverse_square_micrometers
+    population = Population(
+        species=(Species(name=specimen.name, conformations=(specimen,)),),
+        arrangement=Arrangement(density_per_square_micrometer=density),
+    )
+    scene = replace(scene, seed=seed, ice_thickness_in_angstroms=ICE)
+    placement = place_population(scene, population, RADIUS)
+    contrast = particle_contrast(scene, population, placement, correction=match.correction)
     return CleanImage(scene, source, contrast)
 
 

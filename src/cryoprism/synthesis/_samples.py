@@ -51,8 +51,10 @@ class Measure:
     parts: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
-        record: dict[str, object] = {"value": self.value, "low": self.low, "high": self.high, "count": self.count}
+        """Plain numbers and lists; a bound that the data do not give is None."""
+        bounds = {"value": self.value, "low": self.low, "high": self.high}
+        record: dict[str, object] = {key: v if math.isfinite(v) else None for key, v in bounds.items()}
+        record["count"] = self.count
         if self.parts:
             record["parts"] = list(self.parts)
         return record

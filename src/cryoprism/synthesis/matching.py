@@ -21,21 +21,20 @@ import torch
 from torch import Tensor
 
 from cryoprism.causes import Estimate
-from cryoprism.core import InputError, frequency_grid, generator_for, irfft2, random_rotations, rfft2
+from cryoprism.core import InputError, frequency_grid, generator_for, random_rotations, rfft2
 from cryoprism.microscope.optics import contrast_transfer
 
+from ._centring import FINEST_OF_MEAN, Centring, share_of
 from ._local_power import excess_power, noise_excess, places_beside, ring_means
 from .exposure import RadialCorrection, particle_contrast
-from .noise import NoiseFit, add_noise, brightness_rise, fit_noise, power_spectrum, spectrum_on
+from .noise import NoiseFit, add_noise, brightness_rise, fit_noise, power_spectrum
 from .placement import Placement
 from .scene import Scene
-from .specimen import Specimen, project_specimen
+from .specimen import Specimen
 
 __all__ = ["Exemplar", "MatchedMicrograph", "SessionMatch", "draw_exposure", "match_session", "noise_for", "scene_of"]
 
 _ROUNDS = 3
-_REACH_IN_ANGSTROMS = 25.0  # a pick may be this far from its particle
-_FINEST_OF_MEAN = 20.0  # [Å] the mean of unaligned particles holds nothing finer
 _FINEST_OF_POWER = 10.0  # [Å] the power of particles over the noise between them is known to about there
 _LEAST_OF_POWER = 1e-3
 _FEWEST = 12
@@ -257,70 +256,6 @@ def _clean(scene: Scene, specimen: Specimen, xy: Tensor, seed: int, correction: 
     return particle_contrast(scene, specimen, placement, correction=correction)
 
 
-class _Centring:
-    """Finds the centres of particles near given places, and their mean, the same way on real and synthetic images."""
-
-    def __init__(self, scene: Scene, specimen: Specimen, power: Tensor, seed: int) -> None:
-        shape, pixel = scene.shape, scene.pixel_size_in_angstroms
-        self.scene, self.pixel = scene, pixel
-        self.half = 2 * math.ceil(0.75 * specimen.radius_in_angstroms / pixel)
-        views = project_specimen(
-            specimen,
-            random_rotations(64, generator_for(seed, "views")),
-            pixel,
-            scene.specimen_b_factor_in_square_angstroms,
-        ).mean(0)
-        canvas = torch.zeros(shape)
-        side = min(views.shape[-1], *shape)
-        crop = (views.shape[-1] - side) // 2
-        top, left = shape[0] // 2 - side // 2, shape[1] // 2 - side // 2
-        canvas[top : top + side, left : left + side] = views[crop : crop + side, crop : crop + side]
-        ky, kx = frequency_grid(shape, pixel)
-        k = torch.sqrt(ky * ky + kx * kx)
-        transfer = contrast_transfer(ky, kx, scene.lens, **scene.aberrations())
-        band = (k > 0.2 / specimen.radius_in_angstroms) & (k < 1 / _FINEST_OF_MEAN)
-        whitened = band / spectrum_on(power, shape).clamp_min(1e-30)
-        self.kernel = rfft2(torch.fft.ifftshift(canvas)).conj() * transfer * whitened
-        self.reach = math.ceil(_REACH_IN_ANGSTROMS / pixel)
-
-    def centres(self, image: Tensor, xy: Tensor) -> Tensor:
-        """Best places (n, 2) [px] within reach of ``xy``; particles are dark, so the correlation is a minimum."""
-        score = -irfft2(rfft2(image - image.mean()) * self.kernel, self.scene.shape)
-        found = []
-        for x, y in xy.round().long().tolist():
-            top, left = max(0, y - self.reach), max(0, x - self.reach)
-            part = score[top : y + self.reach + 1, left : x + self.reach + 1]
-            if part.numel():
-                best = int(part.argmax())
-                found.append([left + best % part.shape[1], top + best // part.shape[1]])
-        return torch.tensor(found, dtype=torch.float64).reshape(-1, 2)
-
-    def mean(self, image: Tensor, xy: Tensor) -> Tensor:
-        """Mean box (side, side) around whole-pixel places that lie inside the field."""
-        h = self.half
-        parts = [
-            image[y - h : y + h, x - h : x + h]
-            for x, y in xy.round().long().tolist()
-            if h <= x <= image.shape[1] - h and h <= y <= image.shape[0] - h
-        ]
-        if not parts:
-            return torch.zeros(2 * h, 2 * h)
-        box = torch.stack(parts).mean(0)
-        return box - box.mean()
-
-
-def _share(mean: Tensor, model: Tensor, pixel: float, coarse: float, fine: float) -> tuple[float, float]:
-    """Regression of one mean particle on another within a band [Å], and their correlation there."""
-    n = mean.shape[0]
-    ky, kx = frequency_grid((n, n), pixel)
-    k = torch.sqrt(ky * ky + kx * kx)
-    band = (k > 1 / coarse) & (k < 1 / fine)
-    a, b = rfft2(mean)[band], rfft2(model)[band]
-    cross = float((a * b.conj()).real.sum())
-    own = float(b.abs().square().sum())
-    return cross / max(own, 1e-30), cross / math.sqrt(max(own * float(a.abs().square().sum()), 1e-30))
-
-
 def _correction(twins: Sequence[_Twin], rings: int = 8) -> RadialCorrection:
     """Radial factor from all mean particles, ring by ring: how much of the map is in the real means against the twins'.
 
@@ -396,12 +331,12 @@ class _Twin:
         self.exemplar, self.specimen, self.pixel, self.seed = exemplar, specimen, pixel, seed
         self.scene, self.deviations = scene_of(exemplar, pixel)
         power = power_spectrum(exemplar.image, weight=exemplar.weight)
-        self.centring = _Centring(self.scene, specimen, power, seed)
+        self.centring = Centring(self.scene, specimen, power, seed)
         self.xy = self.centring.centres(exemplar.image, exemplar.xy_in_pixels)
         self.moved = (self.xy - exemplar.xy_in_pixels[: len(self.xy)]).square().mean().sqrt()
         self.real_mean = self.centring.mean(exemplar.image, self.xy)
         radius = specimen.radius_in_angstroms
-        self.band = (4.0 * radius, max(_FINEST_OF_MEAN, 0.5 * radius))
+        self.band = (4.0 * radius, max(FINEST_OF_MEAN, 0.5 * radius))
         self._render(correction)
         if gain is None:
             gain = max(self._share(self.real_mean), 1e-3 * float(exemplar.image.std()))
@@ -412,7 +347,7 @@ class _Twin:
         self.ideal_mean = self.centring.mean(self.clean, self.xy)
 
     def _share(self, mean: Tensor) -> float:
-        return _share(mean, self.ideal_mean, self.pixel, *self.band)[0]
+        return share_of(mean, self.ideal_mean, self.pixel, *self.band)[0]
 
     def corrected_gain(self, correction: RadialCorrection, rounds: int = _ROUNDS) -> float:
         """Grey values per relative contrast, with the map corrected."""
@@ -458,7 +393,7 @@ class _Twin:
             density_in_inverse_square_micrometers=_density(self.exemplar, self.specimen, self.pixel),
             noise=noise,
             ice_power=_ice_power(noise.power, self.scene),
-            agreement=_share(self.real_mean, self.ideal_mean, self.pixel, *self.band)[1],
+            agreement=share_of(self.real_mean, self.ideal_mean, self.pixel, *self.band)[1],
         )
 
 

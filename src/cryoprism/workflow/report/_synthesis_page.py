@@ -86,9 +86,13 @@ def _verdict(count: int, realism: Mapping[str, Any] | None) -> str:
     if row is None:
         return f"{words} How real they look was not measured."
     auc = row["two_sample_auc"]
-    interval = f"{auc['value']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}]"
+    interval = f"{_figure(auc['value'])} [{_figure(auc['low'])}, {_figure(auc['high'])}]"
     against = "real ones that nothing was fitted to" if realism and realism["kept_apart"] else "the ones matched"
     return f"{words} A classifier tells them from {against} with an AUC of {interval}; 0.5 would be not at all."
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _made(realism: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -152,8 +156,8 @@ def _measures_section(realism: Mapping[str, Any] | None) -> str:
     rows = ""
     for name, row in realism["measures"].items():
         cells = "".join(
-            f'<td class="number">{row[key]["value"]:.2f} '
-            f'<span class="quiet">[{row[key]["low"]:.2f}, {row[key]["high"]:.2f}]</span></td>'
+            f'<td class="number">{_figure(row[key]["value"])} '
+            f'<span class="quiet">[{_figure(row[key]["low"])}, {_figure(row[key]["high"])}]</span></td>'
             for key, _, _ in _MEASURES
         )
         rows += f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
