@@ -10,9 +10,9 @@ with the gain in grey values per relative contrast, so that grey values stay phy
 * ``poisson``: counts of N(1 + c) electrons per pixel, N such that they vary as much;
 * ``poisson-gaussian``: as many electrons as the rise of the local variance with the local mean tells, white noise
   for the rest (Foi et al. 2008, IEEE Trans. Image Process. 17, 1737);
-* ``spectrum``: Gaussian of the 2-D power spectrum that the particles leave over (detector, ice with its Thon rings,
-  drift, lines), its strength varying over the field like the local variance of the real micrograph does, on a
-  background (thickness of the ice, illumination) as uneven as the real one.
+* ``spectrum``: of the 2-D power spectrum that the particles leave over (detector, ice with its Thon rings, drift,
+  lines), its strength varying over the field like the local variance of the real micrograph does, with the skewness and
+  kurtosis that counts have, on a background (thickness of the ice, illumination) as uneven as the real one.
 
 All are fitted to pairs: a real micrograph, and a clean image that has the same statistics of particles.
 """
@@ -58,6 +58,8 @@ class NoiseFit:
         rise.
     field_deviation
         Standard deviation of the logarithm of the local variance, without what sampling adds.
+    skewness, kurtosis
+        Of the white noise that the spectrum shapes; the kurtosis is 0 for a Gaussian.
     background
         (u, v) coefficients [relative contrast] of cosines with u and v half waves over the field, of mean square 1:
         what is too slow for the tiles of the spectrum. None for an even field.
@@ -69,6 +71,8 @@ class NoiseFit:
     variance: float
     electrons: float
     field_deviation: float
+    skewness: float = 0.0
+    kurtosis: float = 0.0
     background: Tensor | None = None
 
 
@@ -159,6 +163,7 @@ def fit_noise(
     relative = (real - mean) / gain
     slope = _variance_slope(relative, share)
     variance = float(power_mean(power))
+    skewness, kurtosis = _shape_of(relative, share, power)
     return NoiseFit(
         mean=mean,
         gain=gain,
@@ -166,6 +171,8 @@ def fit_noise(
         variance=variance,
         electrons=max(1.0 / slope, 1.0 / variance) if slope > 0 else math.inf,
         field_deviation=_field_deviation(relative, share, pixel_size_in_angstroms),
+        skewness=skewness,
+        kurtosis=kurtosis,
         background=background / gain,
     )
 
@@ -199,6 +206,37 @@ def _new_background(background: Tensor, generator: torch.Generator) -> Tensor:
     mirrored[:, 1::2] *= 1 - 2 * mirror_x
     drawn = background * torch.where(order > 2, signs, mirrored)
     return drawn.T if turn else drawn
+
+
+def _shape_of(relative: Tensor, share: Tensor, power: Tensor, edge: int = 7) -> tuple[float, float]:
+    """Skewness and excess kurtosis that white noise must have to give those of the detail after the spectrum's filter.
+
+    A sum Σ h w of independent w has the skewness Σh³ / (Σh²)^(3/2) and the kurtosis Σh⁴ / (Σh²)² times theirs.
+    """
+    detail = relative - avg_pool2d(relative[None, None], edge, 1, edge // 2, count_include_pad=False)[0, 0]
+    values = detail[share > 0.99]
+    if len(values) < 10_000:
+        return 0.0, 0.0
+    values = values - values.mean()
+    values = values / values.std()
+    values = values[values.abs() < 6]  # hot pixels are not noise
+    n = power.shape[0]
+    impulse = irfft2(power.sqrt().to(torch.complex64), (n, n))[None, None]
+    wrapped = torch.nn.functional.pad(impulse, [edge // 2] * 4, mode="circular")
+    kernel = (impulse - avg_pool2d(wrapped, edge, 1)).double()
+    square = kernel.square().sum()
+    third, fourth = kernel.pow(3).sum() / square**1.5, kernel.pow(4).sum() / square**2
+    skewness = float(values.pow(3).mean()) / float(third)
+    kurtosis = (float(values.pow(4).mean()) - 3) / float(fourth)
+    return max(-1.0, min(1.0, skewness)), max(0.0, min(2.0, kurtosis))
+
+
+def _shaped(white: Tensor, skewness: float, kurtosis: float) -> Tensor:
+    """Give normal numbers a skewness and an excess kurtosis (Cornish and Fisher 1938); of variance 1."""
+    cubic = white.pow(3)
+    out = white + skewness / 6 * (white.square() - 1) + kurtosis / 24 * (cubic - 3 * white)
+    out = out - skewness**2 / 36 * (2 * cubic - 5 * white)
+    return out / out.std()
 
 
 def power_mean(power: Tensor) -> Tensor:
@@ -287,6 +325,8 @@ def add_noise(
         noise = noise + torch.randn(shape, generator=generator) * math.sqrt(rest)
     elif kind == "spectrum":
         white = torch.randn(shape, generator=generator)
+        if fit.skewness or fit.kurtosis:
+            white = _shaped(white, fit.skewness, fit.kurtosis)
         if fit.field_deviation > 0:
             white *= _variance_field(shape, fit.field_deviation, pixel_size_in_angstroms, generator)
         noise = irfft2(rfft2(white).mul_(spectrum_on(fit.power, shape).sqrt_()), shape)
