@@ -78,7 +78,8 @@ def _sums(values: Tensor, band: Tensor, count: int) -> Tensor:
 
 def _half(image: Tensor) -> Tensor:
     image = image.float()
-    return torch.fft.rfft2(image - image.mean((-2, -1), keepdim=True), norm="ortho")
+    transform: Tensor = torch.fft.rfft2(image - image.mean((-2, -1), keepdim=True), norm="ortho")
+    return transform
 
 
 def band_shares(residual: Tensor, clean: Tensor, *, bands: int = 16) -> Tensor:

@@ -188,20 +188,21 @@ class _Trainer:
                 group["lr"] = rate * share
         conditions = batch.conditions() if s.conditions else None
         with self._precision():
-            features = self.half.generator.features(batch.image)
-            residual = self.half.generator.decode(features[-1], conditions).float()
+            encoded = self.half.generator.encode(batch.image)
+            residual = self.half.generator.decode(encoded, conditions).float()
             output = batch.image + residual
             returned = batch.real + self.back(batch.real).float() if self.back is not None else None
-            judged = discriminator_loss(self.judge(batch.real), self.judge(output.detach()))
+            judged = discriminator_loss(*self.judge(batch.real, output.detach(), measure=True))
             if self.back_judge is not None and returned is not None:
-                judged = judged + discriminator_loss(self.back_judge(batch.image), self.back_judge(returned.detach()))
+                seen = self.back_judge(batch.image, returned.detach(), measure=True)
+                judged = judged + discriminator_loss(*seen)
         _descend(self.judge_optimiser, judged, [self.judge])
         # The discriminator is only asked now: its own weights get no gradient.
         for judge in (self.judge, self.back_judge):
             if judge is not None:
                 judge.requires_grad_(False)
         with self._precision():
-            terms = self._terms(batch, step, features, residual, output, returned)
+            terms = self._terms(batch, step, encoded[1], residual, output, returned)
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()
         _descend(self.maker_optimiser, total, [self.half])
         for judge in (self.judge, self.back_judge):
@@ -222,12 +223,12 @@ class _Trainer:
     ) -> dict[str, tuple[float, Tensor]]:
         """Weight and value of each part of the generator's loss."""
         s, half = self.settings, self.half
-        terms = {"adversarial": (s.adversarial_weight, generator_loss(self.judge(output)))}
+        terms = {"adversarial": (s.adversarial_weight, generator_loss(self.judge(batch.real, output)[1]))}
         if self.back is not None and self.back_judge is not None and returned is not None:
             there = output + self.back(output).float()
             back = returned + half.generator(returned).float()
             same = half.generator(batch.real).float(), self.back(batch.image).float()
-            returning = generator_loss(self.back_judge(returned))
+            returning = generator_loss(self.back_judge(batch.image, returned)[1])
             terms["adversarial"] = (s.adversarial_weight, terms["adversarial"][1] + returning)
             terms["cycle"] = (s.cycle_weight, cycle_loss(batch.image, there) + cycle_loss(batch.real, back))
             zero = torch.zeros_like(same[0])
@@ -237,9 +238,9 @@ class _Trainer:
         contrast = self._contrast(half.generator.features(output), features, positions)
         if s.mode == "cut":
             # As published: a real micrograph shall stay as it is, in its features.
-            before = half.generator.features(batch.real)
-            kept = batch.real + half.generator.decode(before[-1], None).float()
-            contrast = 0.5 * (contrast + self._contrast(half.generator.features(kept), before, positions))
+            before = half.generator.encode(batch.real)
+            kept = batch.real + half.generator.decode(before, None).float()
+            contrast = 0.5 * (contrast + self._contrast(half.generator.features(kept), before[1], positions))
         terms["contrast"] = (s.contrast_weight, contrast)
         if s.keeps_signal:
             terms["signal"] = (s.signal_weight, signal_loss(residual, batch.clean, batch.image, bands=s.bands))
