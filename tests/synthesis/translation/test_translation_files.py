@@ -10,7 +10,7 @@ from cryoprism.synthesis.translation import TranslationSettings, load_translator
 
 @pytest.fixture(scope="module")
 def translator(fields, small):
-    return train_translator(*fields, replace(small, rate=5e-3)).translator
+    return replace(train_translator(*fields, replace(small, rate=5e-3)).translator, strength=0.75)
 
 
 def test_a_saved_translation_is_the_same(fields, translator, tmp_path):
@@ -23,6 +23,7 @@ def test_a_saved_translation_is_the_same(fields, translator, tmp_path):
     assert torch.equal(before, loaded.translate(field.image, field.clean, field.mask, **options))
     assert not torch.equal(before, field.image)
     assert loaded.settings == translator.settings
+    assert loaded.strength == 0.75
     assert loaded.notes["data"] == translator.notes["data"]
     assert "standard deviations" in loaded.notes["units"]
     assert save_translator(tmp_path / "again.safetensors", loaded) == digest

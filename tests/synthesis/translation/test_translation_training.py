@@ -15,6 +15,7 @@ from cryoprism.synthesis.translation import (
 )
 from cryoprism.synthesis.translation.fields import draw_batch, prepare
 from cryoprism.synthesis.translation.networks import Discriminator, Generator
+from cryoprism.synthesis.translation.strength import best_strength
 from cryoprism.synthesis.translation.training import _Trainer
 
 
@@ -32,7 +33,8 @@ def translated(translator, field, **changes) -> torch.Tensor:
 def trained(fields, small):
     # Fast, so that the toy's residual is not small.
     settings = replace(small, steps=40, rate=5e-3, memory=0.5)
-    return train_translator(*fields, settings)
+    found = train_translator(*fields, settings)
+    return replace(found, translator=replace(found.translator, strength=1.0))
 
 
 def test_the_start_is_the_identity(fields, small):
@@ -48,6 +50,24 @@ def test_the_residual_of_a_trained_network_keeps_the_signal(fields, trained):
         assert float(share.abs().max()) < 2e-3
     assert set(trained.losses) == {"discriminator", "adversarial", "contrast", "signal"}
     assert len(trained.losses["contrast"]) == 40
+
+
+def test_the_strength_scales_the_residual(fields, trained):
+    field = fields[1][0]
+    none, half = (translated(replace(trained.translator, strength=s), field) for s in (0.0, 0.5))
+    torch.testing.assert_close(none, field.image, rtol=0, atol=0)
+    torch.testing.assert_close(2 * half - none, translated(trained.translator, field), rtol=1e-5, atol=1e-3)
+
+
+def test_as_much_is_added_as_brings_patches_nearer():
+    generator = torch.Generator().manual_seed(0)
+    white, more, other = (torch.randn(120, 32, 32, generator=generator) for _ in range(3))
+    # What lacks is half of the second noise; all of it is too much, and noise of its own kind improves nothing.
+    real = torch.randn(120, 32, 32, generator=generator) * 1.25**0.5
+    assert best_strength(real, white, more)[0] == 0.5
+    strength, distances = best_strength(other, white, more)
+    assert strength == 0
+    assert distances[0.0] < 0.05 < distances[1.0]
 
 
 def test_inputs_are_not_changed_and_the_same_seed_gives_the_same_micrograph(fields, trained):

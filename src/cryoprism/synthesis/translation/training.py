@@ -5,14 +5,16 @@ The generator adds a residual to a micrograph that a classical model has drawn. 
     adversarial (least squares) + contrast of features, input against output + correlation of residual and signal,
 
 that of the baselines the published one (``cut``: without masks and without the last term; ``cyclegan``: cycle and
-identity in place of the contrast). Every draw depends on seed, step and place, so that an interrupted training goes on
-to the same weights.
+identity in place of the contrast). Of the trained residual as much is added as brings patches nearer to real ones
+(:func:`best_strength`); the baselines add it all. Every draw depends on seed, step and place, so that an interrupted
+training goes on to the same weights.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -31,10 +33,12 @@ from .losses import cycle_loss, discriminator_loss, generator_loss, patch_nce, s
 from .networks import FOLD, Discriminator, Generator, Heads
 from .sampling import Positions, sample_positions
 from .settings import TranslationSettings
+from .strength import best_strength
 from .translator import Translator
 
 __all__ = ["TrainedTranslator", "train_translator"]
 
+_JUDGED = 240  # patches by which the strength of the residual is chosen
 _EVERY = 50  # steps between two lines of progress, and between two checkpoints
 
 log = logging.getLogger("cryoprism")
@@ -107,13 +111,15 @@ def train_translator(
             say(f"step {step + 1} of {settings.steps}: {means}, {time.perf_counter() - started:.0f} s")
             if checkpoint is not None:
                 trainer.save(checkpoint, identity, losses)
-    notes = {"data": fields.digest, "steps": str(len(losses))}
+    strength, distances = trainer.strength(fields) if settings.keeps_signal and losses else (1.0, {})
+    notes = {"data": fields.digest, "steps": str(len(losses)), "distances": json.dumps(distances)}
     generator, heads = trainer.average.generator, trainer.average.heads
     translator = Translator(
         generator=generator.cpu().eval(),
         heads=heads.cpu().eval(),
         settings=settings,
         pixel_size_in_angstroms=fields.pixel_size_in_angstroms,
+        strength=strength,
         notes=notes,
     )
     names = losses[0] if losses else {}
@@ -275,6 +281,18 @@ class _Trainer:
                         other = self.half.heads(layer, b[place, negatives.to(self.device)]).detach()
                     losses.append(patch_nce(query, positive, other, temperature=self.settings.temperature))
         return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def strength(self, fields: Prepared) -> tuple[float, dict[float, float]]:
+        """Best factor on the residual of the mean network, on patches that no step has drawn."""
+        s = self.settings
+        real, image, residual = [], [], []
+        for number in range(math.ceil(_JUDGED / s.batch)):
+            batch = draw_batch(fields, s.batch, s.patch, seed=s.seed, step=-1 - number).to(self.device)
+            residual.append(self.average.generator(batch.image, batch.conditions()).float().cpu()[:, 0])
+            real.append(batch.real.cpu()[:, 0])
+            image.append(batch.image.cpu()[:, 0])
+        return best_strength(torch.cat(real), torch.cat(image), torch.cat(residual))
 
     @torch.no_grad()
     def _follow(self, memory: float) -> None:

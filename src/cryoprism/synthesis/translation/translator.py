@@ -41,6 +41,8 @@ class Translator:
         They were trained with.
     pixel_size_in_angstroms
         Of the micrographs they were trained on.
+    strength
+        Factor on the residual, from 0 to 1 (:func:`best_strength`).
     device
         Where it runs.
     notes
@@ -51,6 +53,7 @@ class Translator:
     heads: Heads
     settings: TranslationSettings
     pixel_size_in_angstroms: float
+    strength: float = 1.0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     notes: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 
@@ -111,7 +114,7 @@ class Translator:
         residual = self.by_tiles(residual_of, channels, tile)[0]
         if self.settings.keeps_signal:
             residual = without_signal(residual, clean, bands=self.settings.bands)
-        return (image.float() + residual * deviation).to(image.dtype)
+        return (image.float() + residual * (self.strength * deviation)).to(image.dtype)
 
     def _check(self, image: Tensor, clean: Tensor, mask: Tensor, pixel: float) -> None:
         if abs(pixel / self.pixel_size_in_angstroms - 1) > 1e-3:
@@ -183,6 +186,7 @@ def save_translator(path: str | Path, translator: Translator) -> str:
         "format": _FORMAT,
         "settings": json.dumps(translator.settings.to_dict()),
         "pixel_size_in_angstroms": repr(translator.pixel_size_in_angstroms),
+        "strength": repr(translator.strength),
         "units": "images and residual in standard deviations of the micrograph with classical noise",
     }
     # One entry, because the order of several is not kept, and equal weights are to be equal files.
@@ -218,7 +222,7 @@ def load_translator(path: str | Path, *, device: str = "cpu") -> Translator:
         raise InputError(file, f"holds '{notes.get('format', 'no format')}', not {_FORMAT}", _REMEDY)
     try:
         settings = TranslationSettings.from_dict(json.loads(notes["settings"]))
-        pixel = float(notes["pixel_size_in_angstroms"])
+        pixel, strength = float(notes["pixel_size_in_angstroms"]), float(notes["strength"])
         generator, heads = _networks(settings)
         generator.load_state_dict({k[10:]: v for k, v in state.items() if k.startswith("generator.")})
         heads.load_state_dict({k[6:]: v for k, v in state.items() if k.startswith("heads.")})
@@ -229,6 +233,7 @@ def load_translator(path: str | Path, *, device: str = "cpu") -> Translator:
         heads=heads.eval().to(place),
         settings=settings,
         pixel_size_in_angstroms=pixel,
+        strength=strength,
         device=place,
         notes=MappingProxyType(notes),
     )
