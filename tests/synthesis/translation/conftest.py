@@ -45,4 +45,5 @@ def small() -> TranslationSettings:
         batch=2,
         patch=48,
         points=16,
+        judged=8,
     )

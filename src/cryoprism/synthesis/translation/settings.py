@@ -45,6 +45,8 @@ class TranslationSettings:
         Of the losses.
     bands
         Frequency bands in which the residual shall not correlate with the clean image.
+    judged
+        Patches by which the strength of the residual is chosen.
     mixed_precision
         bfloat16 in the networks, on CUDA only.
     seed, device
@@ -72,6 +74,7 @@ class TranslationSettings:
     cycle_weight: float = 10.0
     identity_weight: float = 5.0
     bands: int = 16
+    judged: int = 240
     mixed_precision: bool = True
     seed: int = 0
     device: str = "cpu"
@@ -128,6 +131,7 @@ class TranslationSettings:
             ("points", self.points >= 2, "2 or more"),
             ("temperature", self.temperature > 0, "a number above 0"),
             ("bands", self.bands >= 1, "1 or more"),
+            ("judged", self.judged >= 2, "2 or more"),
             ("adversarial_weight", min(weights) >= 0, "weights of 0 or more"),
         )
         for name, good, remedy in checks:

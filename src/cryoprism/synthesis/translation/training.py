@@ -38,7 +38,6 @@ from .translator import Translator
 
 __all__ = ["TrainedTranslator", "train_translator"]
 
-_JUDGED = 240  # patches by which the strength of the residual is chosen
 _EVERY = 50  # steps between two lines of progress, and between two checkpoints
 
 log = logging.getLogger("cryoprism")
@@ -287,7 +286,7 @@ class _Trainer:
         """Best factor on the residual of the mean network, on patches that no step has drawn."""
         s = self.settings
         real, image, residual = [], [], []
-        for number in range(math.ceil(_JUDGED / s.batch)):
+        for number in range(math.ceil(s.judged / s.batch)):
             batch = draw_batch(fields, s.batch, s.patch, seed=s.seed, step=-1 - number).to(self.device)
             residual.append(self.average.generator(batch.image, batch.conditions()).float().cpu()[:, 0])
             real.append(batch.real.cpu()[:, 0])
