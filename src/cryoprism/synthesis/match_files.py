@@ -31,8 +31,10 @@ def write_match(folder: Path, match: SessionMatch) -> None:
     entries: list[dict[str, Any]] = []
     for number, one in enumerate(match.micrographs):
         tensors[f"power{number}"], tensors[f"ice{number}"] = one.noise.power, one.ice_power
+        if one.noise.background is not None:
+            tensors[f"background{number}"] = one.noise.background
         noise = asdict(one.noise)
-        del noise["power"]
+        del noise["power"], noise["background"]
         entries.append(
             {
                 "name": one.name,
@@ -74,7 +76,9 @@ def read_match(folder: Path) -> SessionMatch:
                     scene=scene_from_dict(entry["scene"]),
                     deviations=entry["deviations"],
                     density_in_inverse_square_micrometers=entry["density_in_inverse_square_micrometers"],
-                    noise=NoiseFit(power=tensors[f"power{number}"], **noise),
+                    noise=NoiseFit(
+                        power=tensors[f"power{number}"], background=tensors.get(f"background{number}"), **noise
+                    ),
                     ice_power=tensors[f"ice{number}"],
                     agreement=entry["agreement"],
                 )

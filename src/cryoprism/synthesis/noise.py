@@ -14,7 +14,8 @@ with the gain in grey values per relative contrast, so that grey values stay phy
 * ``spectrum``: of the 2-D power spectrum that the particles leave over (detector, ice with its Thon rings, drift,
   lines), its strength varying over the field like the local variance of the real micrograph does and with the local
   mean as shot noise does. It is Gaussian but for as many counts of one size as explain the skewness and kurtosis of
-  real pixels: a detector that counts electrons leaves both.
+  real pixels (a detector that counts electrons leaves both), and stands on a background (thickness of the ice,
+  illumination) as uneven as the real one.
 
 All are fitted to pairs: a real micrograph, and a clean image that has the same statistics of particles.
 """
@@ -74,6 +75,9 @@ class NoiseFit:
         Standard deviation of the logarithm of the local variance, without what sampling adds.
     skewness, kurtosis
         Third and fourth (excess) standardised cumulants of a pixel of the noise; 0 for Gaussian noise.
+    background
+        (u, v) coefficients [relative contrast] of cosines with u and v half waves over the field, of mean square 1:
+        what is too slow for the tiles of the spectrum. None for an even field.
     """
 
     mean: float
@@ -84,6 +88,7 @@ class NoiseFit:
     field_deviation: float
     skewness: float = 0.0
     kurtosis: float = 0.0
+    background: Tensor | None = None
 
 
 def _window(n: int) -> Tensor:
@@ -163,6 +168,8 @@ def fit_noise(
         raise InputError("gain", f"is {gain:g}", "Give grey values per relative contrast, above 0.")
     share = torch.ones_like(real) if weight is None else weight.to(real)
     mean = float((real * share).sum() / share.sum())
+    background = _background(torch.where(share > 0.5, real - mean, 0.0), _TILE)
+    real = real - _waves(background, (int(real.shape[0]), int(real.shape[1])))
     whole = power_spectrum(real, weight=weight) / gain**2
     if not float(whole.mean()) > 0:
         raise InputError("micrograph", "all pixels are alike", "Leave it out.")
@@ -186,7 +193,39 @@ def fit_noise(
         field_deviation=field,
         skewness=third / variance**1.5,
         kurtosis=fourth / variance**2,
+        background=background / gain,
     )
+
+
+def _cosines(count: int, length: int) -> Tensor:
+    """Cosines (count, length) of 0, 1, 2 … half waves over a length, of mean square 1."""
+    order, place = torch.arange(count)[:, None], (torch.arange(length) + 0.5) / length
+    return torch.cos(math.pi * order * place) * torch.where(order > 0, math.sqrt(2.0), 1.0)
+
+
+def _background(image: Tensor, tile: int) -> Tensor:
+    """Coefficients of all cosines slower than one wave over a tile, without the mean."""
+    n = min(tile, *image.shape)
+    rows, columns = (1 + 2 * length // n for length in image.shape)
+    flat = _cosines(rows, image.shape[0]) @ image @ _cosines(columns, image.shape[1]).T / image.numel()
+    flat[0, 0] = 0
+    return flat
+
+
+def _waves(background: Tensor, shape: tuple[int, int]) -> Tensor:
+    return _cosines(background.shape[0], shape[0]).T @ background @ _cosines(background.shape[1], shape[1])
+
+
+def _new_background(background: Tensor, generator: torch.Generator) -> Tensor:
+    """Another background like it: turned or mirrored, so that a dark edge stays dark, its finer waves of any sign."""
+    signs = 2.0 * torch.randint(2, background.shape, generator=generator) - 1
+    order = torch.arange(background.shape[0])[:, None] + torch.arange(background.shape[1])
+    mirror_y, mirror_x, turn = torch.randint(2, (3,), generator=generator).tolist()
+    mirrored = torch.ones_like(background)
+    mirrored[1::2] *= 1 - 2 * mirror_y
+    mirrored[:, 1::2] *= 1 - 2 * mirror_x
+    drawn = background * torch.where(order > 2, signs, mirrored)
+    return drawn.T if turn else drawn
 
 
 def _cumulants(image: Tensor, share: Tensor, edge: int = 64) -> tuple[float, float]:
@@ -310,6 +349,8 @@ def add_noise(
         if math.isfinite(fit.electrons):  # fewer electrons where a particle is, less shot noise
             white *= (1 + brightness_rise(fit) * clean).clamp_min(0.1).sqrt()
         noise = irfft2(rfft2(white).mul_(amplitude), shape)
+        if fit.background is not None:
+            noise += _waves(_new_background(fit.background, generator), shape)
     else:
         raise InputError("noise", f"'{kind}' is not known", f"Use one of {', '.join(get_args(NoiseKind))}.")
     return (noise + clean) * fit.gain + fit.mean
