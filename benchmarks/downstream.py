@@ -1,6 +1,6 @@
 """What a synthetic training set is worth: the same picker trained on each, tried on real micrographs.
 
-    python benchmarks/downstream.py [--noise gaussian poisson poisson-gaussian spectrum] [--seeds 0 1 2]
+    python benchmarks/downstream.py [--noise gaussian poisson poisson-gaussian spectrum matched] [--seeds 0 1 2]
                                     [--count 24] [--steps 800] [--keep FOLDER]
 
 SYNTHETIC training sets, matched to six real micrographs of EMPIAR-10146 (specimen: the 24-mer of 4OYN low-passed to
@@ -30,7 +30,7 @@ from cryoprism.workflow._picking import FLOOR
 from picking import DIAMETER, Result, annotated, data_folder, judged, measures, prepare, run
 
 MATCHED = (0, 1, 3, 4, 6, 7)
-KINDS = ("gaussian", "poisson", "poisson-gaussian", "spectrum")
+KINDS = ("gaussian", "poisson", "poisson-gaussian", "spectrum", "matched")
 
 
 def micrographs() -> list[Path]:

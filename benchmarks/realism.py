@@ -1,12 +1,16 @@
 """Synthetic micrographs against real ones: how well a classifier, a spectrum or a kernel tells them apart.
 
-    python benchmarks/realism.py [--arms gaussian,poisson,poisson-gaussian,spectrum] [--trainings 2] [--steps 150]
+    python benchmarks/realism.py [--arms gaussian,spectrum,matched,...] [--learning-steps 4000] [--trainings 2] [--steps 150]
                                  [--json FILE] [--gallery FILE.png] [--no-large]
 
 REAL: nine micrographs of apoferritin (EMPIAR-10146, unaligned averages, 1200 × 1240 pixels of 1.5 Å), from
 CRYOPRISM_DATA (../shared/data if absent). Six are matched (gain, optics, envelope, radial amplitudes, density of the
 annotated particles, noise), the other three are tested against; nothing is fitted to those. SYNTHETIC: six micrographs
 by each arm, all from the same noise-free images: the 24-mer of 4OYN, low-passed to 15 Å, at random places.
+
+``spectrum`` is Gaussian of the 2-D spectrum with varying strength; ``matched`` is what ``cryoprism synthesize`` makes;
+``cut`` and ``cyclegan`` translate the clean image with white noise; ``matched and learned`` adds a learned residual to
+``matched``, in a strength from 0 to 1 that patches kept from its training decide.
 
 * AUC: convolutional classifier on patches of 128² pixels, folds by micrograph, 0.5 is perfect;
 * spectrum: RMS difference of the mean log power, over the plane and over rings;
@@ -43,11 +47,17 @@ from cryoprism.restoration.masks import artefact_mask
 from cryoprism.synthesis import (
     Arrangement,
     Population,
+    RealField,
     Scene,
     Species,
     Specimen,
+    SyntheticField,
+    TranslationMode,
+    TranslationSettings,
     particle_contrast,
+    particle_mask,
     place_population,
+    train_translator,
 )
 from cryoprism.synthesis.matching import (
     Exemplar,
@@ -84,6 +94,7 @@ class CleanImage:
     scene: Scene
     source: MatchedMicrograph
     contrast: Tensor
+    mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -156,7 +167,9 @@ def clean_image(
     scene = replace(scene, seed=seed, ice_thickness_in_angstroms=ICE)
     placement = place_population(scene, population, RADIUS)
     contrast = particle_contrast(scene, population, placement, correction=match.correction)
-    return CleanImage(scene, source, contrast)
+    middle = torch.tensor([scene.width_in_pixels // 2, scene.height_in_pixels // 2])
+    centres = placement.centres_in_angstroms[:, :2] / PIXEL + middle
+    return CleanImage(scene, source, contrast, particle_mask(scene.shape, centres, RADIUS / PIXEL))
 
 
 def with_unannotated(match: SessionMatch, exemplars: Sequence[Exemplar], specimen: Specimen) -> SessionMatch:
@@ -203,7 +216,56 @@ def classical(kind: NoiseKind) -> Trainer:
     return train
 
 
-ARMS: dict[str, Trainer] = {kind: classical(kind) for kind in NOISE_KINDS}
+def learned(mode: TranslationMode, kind: NoiseKind, steps: int) -> Trainer:
+    """A translation on top of a classical start; the baselines start from white noise, as their authors do."""
+
+    def train(match: SessionMatch, exemplars: Sequence[Exemplar], cleans: Sequence[CleanImage], seed: int) -> Arm:
+        started = time.process_time()
+        start = classical(kind)(match, exemplars, cleans, seed).draw
+        real = [
+            RealField(name=e.name, image=e.image, pixel_size_in_angstroms=PIXEL, weight=e.weight) for e in exemplars
+        ]
+        synthetic = [
+            SyntheticField(
+                name=clean.scene.name,
+                image=start(clean, seed + 1),
+                clean=clean.contrast,
+                gain=clean.source.noise.gain,
+                mask=clean.mask,
+                pixel_size_in_angstroms=PIXEL,
+            )
+            for clean in cleans
+        ]
+        settings = TranslationSettings.compact(mode=mode, steps=steps, seed=seed)
+        with torch.enable_grad():
+            translator = train_translator(real, synthetic, settings).translator
+        print(f"{mode} on {kind}: {steps} steps, strength {translator.strength:.2f}", flush=True)
+
+        def draw(clean: CleanImage, seed: int) -> Tensor:
+            return translator.translate(
+                start(clean, seed),
+                clean.contrast,
+                clean.mask,
+                gain=clean.source.noise.gain,
+                pixel_size_in_angstroms=PIXEL,
+                seed=seed,
+                name=clean.scene.name,
+            )
+
+        return Arm(draw, time.process_time() - started)
+
+    return train
+
+
+def arms_of(steps: int) -> dict[str, Trainer]:
+    return {kind: classical(kind) for kind in NOISE_KINDS} | {
+        "cyclegan": learned("cyclegan", "gaussian", steps),
+        "cut": learned("cut", "gaussian", steps),
+        "matched and learned": learned("cryoprism", "matched", steps),
+    }
+
+
+ARMS = tuple(arms_of(1))
 
 
 # --- the table -------------------------------------------------------------------------------------------
@@ -300,7 +362,7 @@ def compare(args: argparse.Namespace) -> None:
     arms: dict[str, MicrographSet] = {}
     costs: dict[str, tuple[str, str]] = {REAL_AGAINST_REAL: ("", "")}
     for name in args.arms.split(","):
-        arm = ARMS[name](match, exemplars, cleans, args.seed)
+        arm = arms_of(args.learning_steps)[name](match, exemplars, cleans, args.seed)
         images = [arm.draw(clean, args.seed) for clean in cleans]
         per_image = "not measured"
         if large is not None:
@@ -337,6 +399,7 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS), help="Which, comma between them.")
     parser.add_argument("--trainings", type=int, default=2, help="Of the classifier, per fold.")
     parser.add_argument("--steps", type=int, default=150, help="Of each training.")
+    parser.add_argument("--learning-steps", type=int, default=4000, help="Of CycleGAN, CUT and the learned part.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="Write all figures here.")
     parser.add_argument("--gallery", type=Path, help="Draw the last arm mixed with real patches here (PNG).")

@@ -76,7 +76,7 @@ def test_same_seed_same_pixels_and_names_differ():
     fit = fit_noise(_coloured(11, (128, 128)), clean, 1.0, pixel_size_in_angstroms=1.5)
 
     def draw(name):
-        return add_noise("spectrum", fit, clean, pixel_size_in_angstroms=1.5, seed=3, name=name)
+        return add_noise("matched", fit, clean, pixel_size_in_angstroms=1.5, seed=3, name=name)
 
     assert torch.equal(draw("a"), draw("a"))
     assert not torch.equal(draw("a"), draw("b"))

@@ -195,7 +195,7 @@ def test_noise_has_the_skewness_and_kurtosis_that_were_fitted():
         kurtosis=0.05,
     )
     clean = torch.zeros(1000, 1000)
-    image = add_noise("spectrum", fit, clean, pixel_size_in_angstroms=1.5, seed=0, name="skewed")
+    image = add_noise("matched", fit, clean, pixel_size_in_angstroms=1.5, seed=0, name="skewed")
     again = fit_noise(image, clean, 2.0, pixel_size_in_angstroms=1.5)
     assert again.skewness == pytest.approx(0.08, abs=0.012)
     assert again.kurtosis == pytest.approx(0.05, abs=0.025)
@@ -207,6 +207,6 @@ def test_noise_is_weaker_where_it_is_darker():
     fit = NoiseFit(mean=0.0, gain=1.0, power=power, variance=0.05, electrons=25.0, field_deviation=0.0)
     clean = torch.zeros(600, 600)
     clean[:300] = -0.2
-    noise = add_noise("spectrum", fit, clean, pixel_size_in_angstroms=1.5, seed=0, name="dark") - clean
+    noise = add_noise("matched", fit, clean, pixel_size_in_angstroms=1.5, seed=0, name="dark") - clean
     # 25 electrons: 0.04 of the variance 0.05 are theirs, and a fifth of them is missing.
     assert float(noise[:300].var() / noise[300:].var()) == pytest.approx(1 - 0.2 * 0.8, abs=0.02)

@@ -21,7 +21,7 @@ def micrograph(slope: float, rate: float | None = None) -> torch.Tensor:
 
 
 def drawn(fit, name="a", shape=SHAPE):
-    return add_noise("spectrum", fit, torch.zeros(shape), pixel_size_in_angstroms=1.5, seed=1, name=name)
+    return add_noise("matched", fit, torch.zeros(shape), pixel_size_in_angstroms=1.5, seed=1, name=name)
 
 
 def fitted(image):

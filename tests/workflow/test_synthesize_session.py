@@ -211,10 +211,10 @@ def test_a_picker_is_trained_on_the_set(session, made, tmp_path):
 
 def test_realism_is_measured_and_shown(session, tmp_path):
     """With two real micrographs none can be kept apart, and the page says so."""
-    done = synthesize_session(_config(session, tmp_path / "set", realism=True, noise="spectrum"))
+    done = synthesize_session(_config(session, tmp_path / "set", realism=True))
     document = json.loads((done.output / "realism.json").read_text())
     assert document["kept_apart"] is False
-    assert {"made (spectrum)", "gaussian", "poisson", "poisson-gaussian"} <= set(document["measures"])
+    assert {"made (matched)", "gaussian", "poisson", "poisson-gaussian"} <= set(document["measures"])
     for row in document["measures"].values():
         assert 0 <= row["two_sample_auc"]["low"] <= row["two_sample_auc"]["value"] <= row["two_sample_auc"]["high"] <= 1
     page = done.report.read_text()

@@ -95,8 +95,8 @@ def synthesize(
     ] = None,
     exemplars: Annotated[int, typer.Option(metavar="N", help="Most real micrographs that are matched.")] = 12,
     noise: Annotated[
-        str, typer.Option(metavar="NAME", help="spectrum, gaussian, poisson, poisson-gaussian or none.")
-    ] = "spectrum",
+        str, typer.Option(metavar="NAME", help="matched, spectrum, gaussian, poisson, poisson-gaussian or none.")
+    ] = "matched",
     particles: Annotated[
         int | None, typer.Option(metavar="N", help="Particles in a micrograph. Default: as dense as the real ones.")
     ] = None,

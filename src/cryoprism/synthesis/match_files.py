@@ -22,6 +22,7 @@ __all__ = ["read_match", "write_match"]
 _SCHEMA = "cryoprism-match-1"
 _NUMBERS = "match.json"
 _SPECTRA = "spectra.safetensors"
+_OPTIONAL = ("background", "background_power")
 
 
 def write_match(folder: Path, match: SessionMatch) -> None:
@@ -31,10 +32,10 @@ def write_match(folder: Path, match: SessionMatch) -> None:
     entries: list[dict[str, Any]] = []
     for number, one in enumerate(match.micrographs):
         tensors[f"power{number}"], tensors[f"ice{number}"] = one.noise.power, one.ice_power
-        if one.noise.background is not None:
-            tensors[f"background{number}"] = one.noise.background
+        tensors |= {f"{field}{number}": v for field in _OPTIONAL if (v := getattr(one.noise, field)) is not None}
         noise = asdict(one.noise)
-        del noise["power"], noise["background"]
+        for field in ("power", *_OPTIONAL):
+            del noise[field]
         entries.append(
             {
                 "name": one.name,
@@ -77,7 +78,10 @@ def read_match(folder: Path) -> SessionMatch:
                     deviations=entry["deviations"],
                     density_in_inverse_square_micrometers=entry["density_in_inverse_square_micrometers"],
                     noise=NoiseFit(
-                        power=tensors[f"power{number}"], background=tensors.get(f"background{number}"), **noise
+                        power=tensors[f"power{number}"],
+                        background=tensors.get(f"background{number}"),
+                        background_power=tensors.get(f"background_power{number}"),
+                        **noise,
                     ),
                     ice_power=tensors[f"ice{number}"],
                     agreement=entry["agreement"],

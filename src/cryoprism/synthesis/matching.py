@@ -360,7 +360,7 @@ class _Twin:
     def noisy_mean(self) -> Tensor:
         """Mean particle of a noisy twin, whose centres were found as those of the real one were."""
         twin = add_noise(
-            "spectrum", self.noise(), self.clean, pixel_size_in_angstroms=self.pixel, seed=self.seed, name="twin"
+            "matched", self.noise(), self.clean, pixel_size_in_angstroms=self.pixel, seed=self.seed, name="twin"
         )
         generator = generator_for(self.seed, self.scene.name, "picks")
         picks = self.xy + torch.randn(self.xy.shape, generator=generator) * self.moved

@@ -11,11 +11,11 @@ with the gain in grey values per relative contrast, so that grey values stay phy
 * ``poisson``: counts of N(1 + c) electrons per pixel, N such that they vary as much;
 * ``poisson-gaussian``: as many electrons as the rise of the local variance with the local mean tells, white noise
   for the rest (Foi et al. 2008, IEEE Trans. Image Process. 17, 1737);
-* ``spectrum``: of the 2-D power spectrum that the particles leave over (detector, ice with its Thon rings, drift,
-  lines), its strength varying over the field like the local variance of the real micrograph does and with the local
-  mean as shot noise does. It is Gaussian but for as many counts of one size as explain the skewness and kurtosis of
-  real pixels (a detector that counts electrons leaves both), and stands on a background (thickness of the ice,
-  illumination) as uneven as the real one.
+* ``spectrum``: Gaussian of the 2-D power spectrum that the particles leave over (detector, ice with its Thon rings,
+  drift, lines), its strength varying over the field like the local variance of the real micrograph does;
+* ``matched``: that, and what else can be measured: its strength follows the local mean as shot noise does; as many
+  counts of one size as explain the skewness and kurtosis of real pixels (a detector that counts electrons leaves
+  both); and a background (thickness of the ice, illumination) as uneven as the real one, kept out of the spectrum.
 
 All are fitted to pairs: a real micrograph, and a clean image that has the same statistics of particles.
 """
@@ -43,7 +43,7 @@ __all__ = [
     "spectrum_on",
 ]
 
-NoiseKind = Literal["none", "gaussian", "poisson", "poisson-gaussian", "spectrum"]
+NoiseKind = Literal["none", "gaussian", "poisson", "poisson-gaussian", "spectrum", "matched"]
 NOISE_KINDS: tuple[NoiseKind, ...] = get_args(NoiseKind)[1:]
 """All that are noise."""
 
@@ -78,6 +78,8 @@ class NoiseFit:
     background
         (u, v) coefficients [relative contrast] of cosines with u and v half waves over the field, of mean square 1:
         what is too slow for the tiles of the spectrum. None for an even field.
+    background_power
+        (n, n // 2 + 1) what that background adds to ``power`` where it is not kept apart.
     """
 
     mean: float
@@ -89,6 +91,7 @@ class NoiseFit:
     skewness: float = 0.0
     kurtosis: float = 0.0
     background: Tensor | None = None
+    background_power: Tensor | None = None
 
 
 def _window(n: int) -> Tensor:
@@ -169,6 +172,7 @@ def fit_noise(
     share = torch.ones_like(real) if weight is None else weight.to(real)
     mean = float((real * share).sum() / share.sum())
     background = _background(torch.where(share > 0.5, real - mean, 0.0), _TILE)
+    uneven = power_spectrum(real, weight=weight) / gain**2
     real = real - _waves(background, (int(real.shape[0]), int(real.shape[1])))
     whole = power_spectrum(real, weight=weight) / gain**2
     if not float(whole.mean()) > 0:
@@ -194,6 +198,7 @@ def fit_noise(
         skewness=third / variance**1.5,
         kurtosis=fourth / variance**2,
         background=background / gain,
+        background_power=(uneven - whole).clamp_min(0),
     )
 
 
@@ -342,6 +347,12 @@ def add_noise(
             rest = max(0.0, fit.variance - 1.0 / fit.electrons)
         noise = noise + torch.randn(shape, generator=generator) * math.sqrt(rest)
     elif kind == "spectrum":
+        power = fit.power if fit.background_power is None else fit.power + fit.background_power
+        white = torch.randn(shape, generator=generator)
+        if fit.field_deviation > 0:
+            white *= _variance_field(shape, fit.field_deviation, pixel_size_in_angstroms, generator)
+        noise = irfft2(rfft2(white).mul_(spectrum_on(power, shape).sqrt_()), shape)
+    elif kind == "matched":
         amplitude = spectrum_on(fit.power, shape).sqrt_()
         white = _shot_noise(shape, fit, amplitude, generator)
         if fit.field_deviation > 0:

@@ -71,8 +71,8 @@ class SynthesizeConfig(JobConfig):
         None, description="Picks of the real micrographs (folder or file); found with the map if absent."
     )
     exemplars: int = Field(12, ge=1, le=1000, description="Most real micrographs that are matched.")
-    noise: Literal["none", "gaussian", "poisson", "poisson-gaussian", "spectrum"] = Field(
-        "spectrum", description="Classical noise."
+    noise: Literal["none", "gaussian", "poisson", "poisson-gaussian", "spectrum", "matched"] = Field(
+        "matched", description="Classical noise."
     )
     particles_per_micrograph: int | None = Field(
         None, ge=0, le=100_000, description="Particles in a micrograph; the density of the real ones if absent."
