@@ -1,7 +1,7 @@
 """Synthetic micrographs against real ones: how well a classifier, a spectrum or a kernel tells them apart.
 
-    python benchmarks/realism.py [--arms gaussian,spectrum,matched,...] [--learning-steps 4000] [--trainings 2] [--steps 150]
-                                 [--json FILE] [--gallery FILE.png] [--no-large]
+    python benchmarks/realism.py [--arms gaussian,spectrum,matched,...] [--learning-steps 4000] [--trainings 2]
+                                 [--steps 150] [--json FILE] [--gallery FILE.png] [--no-large]
 
 REAL: nine micrographs of apoferritin (EMPIAR-10146, unaligned averages, 1200 × 1240 pixels of 1.5 Å), from
 CRYOPRISM_DATA (../shared/data if absent). Six are matched (gain, optics, envelope, radial amplitudes, density of the
@@ -217,7 +217,7 @@ def classical(kind: NoiseKind) -> Trainer:
 
 
 def learned(mode: TranslationMode, kind: NoiseKind, steps: int) -> Trainer:
-    """A translation on top of a classical start; the baselines start from white noise, as their authors do."""
+    """Train a translation on top of a classical start; the baselines start from white noise."""
 
     def train(match: SessionMatch, exemplars: Sequence[Exemplar], cleans: Sequence[CleanImage], seed: int) -> Arm:
         started = time.process_time()
