@@ -87,13 +87,16 @@ def halves(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def relion(table: str, reference: str, symmetry: str, diameter: float, out: str, folder: Path, random: bool) -> float:
-    """Run RELION's auto-refine with sensible settings; CPU seconds of all its processes."""
+    """Run RELION's auto-refine with sensible settings; CPU seconds of all its processes.
+
+    The starting maps are not on the images' grey scale, so its first pass goes by correlation (``--firstiter_cc``).
+    """
     (folder / out).mkdir(exist_ok=True)
     command = f"""mpirun --allow-run-as-root --oversubscribe -n 3 relion_refine_mpi --o {out}/run --auto_refine
         --split_random_halves --i {table} --ref {reference} --ini_high 30 --dont_combine_weights_via_disc --pool 30
         --pad 2 --ctf --particle_diameter {diameter} --flatten_solvent --zero_mask --oversampling 1 --healpix_order 2
         --auto_local_healpix_order 4 --offset_range 5 --offset_step 2 --sym {symmetry} --low_resol_join_halves 40
-        --norm --scale --j 1""".split()
+        --norm --scale --firstiter_cc --j 1""".split()
     if random:
         command += ["--random_seed", "1"]
     return timed(command, folder)[0]
