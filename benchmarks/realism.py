@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from cryoprism.causes import estimate_causes, measure_spectrum
-from cryoprism.core import generator_for
+from cryoprism.core import InputError, generator_for
 from cryoprism.formats import read_coordinates, read_image, read_structure
 from cryoprism.microscope.optics import Lens
 from cryoprism.microscope.potential import AtomicModel, Solvent, average_hydrogens, potential_from_atoms
@@ -78,7 +78,10 @@ from cryoprism.synthesis.realism import (
 )
 
 PIXEL, RADIUS, LOWPASS = 1.5, 64.0, 15.0
-ICE = 160.0  # [Å] a quarter more than the particle, as ``cryoprism synthesize`` has it
+ICE, THICKER = (
+    160.0,
+    (1.0, 1.25, 1.6, 2.2, 3.0),
+)  # [Å] a quarter more than the particle, as ``cryoprism synthesize`` has it
 TESTED = (2, 5, 8)
 TWICE = 20.0  # [Å] annotations nearer than this are one particle
 LENS = Lens(voltage_in_kilovolts=300.0, spherical_aberration_in_millimeters=2.7, amplitude_contrast=0.1)
@@ -165,7 +168,15 @@ def clean_image(
         arrangement=Arrangement(density_per_square_micrometer=density),
     )
     scene = replace(scene, seed=seed, ice_thickness_in_angstroms=ICE)
-    placement = place_population(scene, population, RADIUS)
+    placement = None
+    for factor in THICKER:  # as the command does where the count does not fit into a single layer
+        try:
+            thickness = factor * ICE
+            placement = place_population(replace(scene, ice_thickness_in_angstroms=thickness), population, RADIUS)
+            break
+        except InputError:
+            continue
+    assert placement is not None
     contrast = particle_contrast(scene, population, placement, correction=match.correction)
     middle = torch.tensor([scene.width_in_pixels // 2, scene.height_in_pixels // 2])
     centres = placement.centres_in_angstroms[:, :2] / PIXEL + middle

@@ -78,7 +78,7 @@ def measure_session_realism(
     arms = {made: [read_image(folder / "micrographs" / f"{task.name}.mrc").data for task in some]}
     for task in some:
         scene, source = scene_of_task(task, match, population)
-        clean, _ = clean_image(scene, population, match)
+        clean, scene, _ = clean_image(scene, task.config, population, match)
         fit = noise_for(match.micrographs[source], scene)
         for kind in NOISE_KINDS:
             if kind != task.config.noise:

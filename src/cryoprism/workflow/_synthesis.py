@@ -47,6 +47,7 @@ from ._synthesis_configs import SynthesizeConfig
 __all__ = ["SynthesisTask", "clean_image", "population_of", "read_truth", "scene_of_task", "synthesize_one"]
 
 _ICE_OVER_PARTICLE = 1.25  # ice where nothing says how thick it is: thin films are a little thicker than the particle
+_THICKER = (1.25, 1.6, 2.2, 3.0)
 _IN_MASK = 0.15  # of a view's largest potential: what counts as the particle in its mask
 
 
@@ -143,10 +144,28 @@ def scene_of_task(task: SynthesisTask, match: SessionMatch, population: Populati
     return scene, match.micrographs.index(chosen)
 
 
-def clean_image(scene: Scene, population: Population, match: SessionMatch) -> tuple[Tensor, Placement]:
-    """Contrast (y, x) of a scene's particles through its lens, and where they are."""
-    placement = place_population(scene, population, population.radius_in_angstroms)
-    return particle_contrast(scene, population, placement, correction=match.correction), placement
+def clean_image(
+    scene: Scene, config: SynthesizeConfig, population: Population, match: SessionMatch
+) -> tuple[Tensor, Scene, Placement]:
+    """Contrast (y, x) of a scene's particles through its lens, the scene, and where they are.
+
+    Where nobody said how thick the ice is, and as many particles as were counted do not fit into it side by side, it
+    is made thicker until they do: in the real film they then lie over each other too.
+    """
+    thicknesses = [scene.ice_thickness_in_angstroms]
+    if config.ice_thickness_in_angstroms is None:
+        thicknesses += [factor * thicknesses[0] for factor in _THICKER]
+    placement = None
+    for thickness in thicknesses:
+        scene = replace(scene, ice_thickness_in_angstroms=thickness)
+        try:
+            placement = place_population(scene, population, population.radius_in_angstroms)
+            break
+        except InputError:
+            if thickness == thicknesses[-1]:
+                raise
+    assert placement is not None
+    return particle_contrast(scene, population, placement, correction=match.correction), scene, placement
 
 
 def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
@@ -157,7 +176,7 @@ def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
     match = _match(task.match, (task.match / "match.json").stat().st_mtime_ns)
     scene, source = scene_of_task(task, match, population)
     with torch.no_grad():
-        clean, placement = clean_image(scene, population, match)
+        clean, scene, placement = clean_image(scene, config, population, match)
         fit = noise_for(match.micrographs[source], scene)
         kind: NoiseKind = config.noise
         pixel = scene.pixel_size_in_angstroms
