@@ -7,7 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cryoprism.core import CryoPrismWarning, InputError, rfft2
 from cryoprism.formats import Particles, Volume, read_map, read_particle_images, read_particles
-from cryoprism.particles import find_duplicate_particles, leaked_halves, transfer_at
+from cryoprism.particles import leaked_halves, transfer_at
 from cryoprism.structure import (
     INVERTED,
     apply_beam_tilt,
@@ -27,6 +27,7 @@ from cryoprism.structure import (
     weights_for_particles,
 )
 
+from ._duplicates import without_duplicates
 from ._memory import GIGABYTE, available_memory_in_bytes
 
 __all__ = [
@@ -145,26 +146,6 @@ def common_pixel_size(particles: Particles, verb: str) -> float:
             f"Extract them at one pixel size ('cryoprism extract --scale'), or {verb} each optics group on its own.",
         )
     return float(sizes[0])
-
-
-def without_duplicates(particles: Particles, min_distance_in_angstroms: float, seed: int) -> tuple[Particles, int]:
-    """Leave out particles that stand on others, then split half sets by micrograph; given ones stay.
-
-    Raises
-    ------
-    InputError
-        Half sets are given and one particle stands in both.
-    """
-    leaked_halves(particles, min_distance_in_angstroms=min_distance_in_angstroms, contents=False)
-    names: dict[str, int] = {}
-    drop = torch.tensor([names.setdefault(name, i) != i for i, name in enumerate(particles.image_names)])
-    if particles.coordinates_in_pixels is not None and particles.micrograph_names is not None:
-        drop |= find_duplicate_particles(particles, min_distance_in_angstroms)
-    count = int(drop.sum())
-    if count:
-        log.info("Left out %d particles that lie on others", count)
-        particles = particles.subset(~drop)
-    return replace(particles, half_set=split_half_sets(particles, seed)), count
 
 
 def require_reachable(limit_in_angstroms: float | None, pixel_size_in_angstroms: float) -> None:

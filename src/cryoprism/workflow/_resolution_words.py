@@ -23,7 +23,7 @@ from cryoprism.structure import (
 if TYPE_CHECKING:
     from ._resolution import ResolutionSummary
 
-__all__ = ["cautions", "common_start", "few_particles", "only_round", "verdict"]
+__all__ = ["cautions", "common_start", "endless_agreement", "few_particles", "only_round", "verdict"]
 
 _UNEVEN: Final = 1.3
 # Fewer views of a half than this are a matter of chance, whatever shells they fill: a rule of thumb.
@@ -100,6 +100,15 @@ def common_start(limit: float | None, start_in_angstroms: float | None) -> str |
     )
 
 
+def endless_agreement(finest_in_angstroms: float) -> str:
+    """Say that halves agree up to the finest frequency that was compared [Å], which is no resolution."""
+    return (
+        f"The FSC stays above 0.143 up to the finest frequency, {finest_in_angstroms:.3g} Å. Either the voxels are "
+        "too large for this map, or the halves share noise (particles in both halves, a half map compared with the map "
+        "of both, filters, denoising)."
+    )
+
+
 def cautions(
     fsc: HalfMapFsc,
     cones: DirectionalFsc | None,
@@ -126,12 +135,7 @@ def cautions(
         found.append("The half maps do not agree at any resolution: there is no common structure in them.")
         return found
     if crossing.at_nyquist:
-        found.append(
-            f"The FSC stays above 0.143 up to the Nyquist limit of {2 * mean.voxel_size_in_angstroms:.3g} Å. Either "
-            "the "
-            "voxels are too large for this map, or the halves share noise (particles in both halves, filters, "
-            "denoising)."
-        )
+        found.append(endless_agreement(2 * mean.voxel_size_in_angstroms))
     else:
         found += _common_noise(fsc, order)
     if mask_is_too_tight(fsc):
