@@ -226,10 +226,7 @@ def test_copies_of_a_stack_in_the_other_half_are_refused(inputs: Path, tmp_path:
         copies.append(f"{number:06d}@{tmp_path}/copy.mrcs")
     twice = replace(
         particles.subset([*range(20), *range(20)]),
-        image_names=(
-            *(f"{n.partition('@')[0]}@{inputs / n.partition('@')[2]}" for n in particles.image_names),
-            *copies,
-        ),
+        image_names=(*names, *copies),
         micrograph_names=("here",) * 20 + ("there",) * 20,
         half_set=torch.tensor([1] * 20 + [2] * 20),
     )

@@ -237,10 +237,7 @@ def load_particles(
     if side > box:
         raise InputError("--scale", f"{side} pixels is more than the images' {box}", "Give a smaller side.")
     pixel = pixel_size_in_angstroms * box / side
-    if 6 * pixel > diameter_in_angstroms:
-        raise InputError(
-            "--scale", f"a pixel of {pixel:.3g} Å is too coarse for {diameter_in_angstroms:g} Å", "Raise it."
-        )
+    _require_fine_enough(diameter_in_angstroms, pixel_size_in_angstroms, scaled_box=scaled_box, scaled_pixel=pixel)
     given = particles.half_set is not None
     particles, dropped = without_duplicates(particles, min_distance_in_angstroms, seed)
     radius = (side - 1) // 2
@@ -282,6 +279,23 @@ def load_particles(
         raise InputError(where, f"half sets of {data.counts[0]} and {data.counts[1]} particles", "Both need some.")
     _warn_of_dark_particles(data, diameter_in_angstroms, where)
     return data
+
+
+def _require_fine_enough(diameter: float, pixel: float, *, scaled_box: int | None, scaled_pixel: float) -> None:
+    """Refuse a particle of fewer than six pixels; blame --scale only where the images themselves are fine enough."""
+    if 6 * scaled_pixel <= diameter:
+        return
+    if 6 * pixel > diameter:
+        raise InputError(
+            "--diameter",
+            f"{diameter:.4g} Å is less than six pixels of {pixel:.4g} Å: too small to find poses for",
+            "Give the particle's diameter in Å, or correct the pixel size (--pixel-size or rlnImagePixelSize).",
+        )
+    raise InputError(
+        "--scale",
+        f"{scaled_box} pixels make them {scaled_pixel:.4g} Å wide, and a particle of {diameter:.4g} Å needs six",
+        "Raise it, or leave it out.",
+    )
 
 
 def _first_of_each(digests: list[bytes]) -> Tensor:
