@@ -1,6 +1,7 @@
 """Particles: picking, extraction, curation."""
 
 from ._field import Field, MatchedFilter, phase_randomised, prepare_field
+from ._same_images import same_images
 from .accuracy import Precision, precision_of
 from .blob import BlobScore, blob_pixel_in_angstroms, score_blobs
 from .calibration import Calibration, fit_calibration, threshold_above_null
@@ -72,6 +73,7 @@ __all__ = [
     "positions_in_angstroms",
     "precision_of",
     "prepare_field",
+    "same_images",
     "save_picker",
     "score_blobs",
     "score_templates",
