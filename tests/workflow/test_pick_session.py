@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -296,6 +297,47 @@ def test_relion_extracts_at_the_coordinates(session, template_job):
     table = find_block(read_star(template_job / "relion/particles.star"), "particles")
     assert table is not None
     assert len(table) == count
+
+
+@pytest.mark.relion
+@pytest.mark.parametrize("where", ["mics", "Restore/job012/micrographs", "elsewhere"])
+def test_relion_finds_the_picks_of_micrographs_in_folders(session, tmp_path, monkeypatch, where):
+    """RELION runs in the project folder on the very tables that were written, wherever the micrographs lie."""
+    folder, _ = session
+    project = tmp_path / "project"
+    home = (tmp_path if where == "elsewhere" else project) / where
+    home.mkdir(parents=True)
+    project.mkdir(exist_ok=True)
+    for name in ("mic1.mrc", "mic2.mrc", "micrographs.star"):
+        shutil.copy(folder / name, home / name)
+    monkeypatch.chdir(project)
+    settings = config(home, Path("Pick/job001"), threshold=6.0, pictures=False, relion_coordinates=True)
+    summary = pick_session(settings)
+    listed = summary.output / "coords_suffix_pick.star"
+    assert listed.read_text().split() == ["Pick/job001/micrographs.star"]
+    assert f"{listed} 2" in (summary.output / "RELION_OUTPUT_NODES.star").read_text()
+    # As RELION's window makes the command: from the folder of the listed file, and the end of its name.
+    command = ["relion_preprocess", "--i", "Pick/job001/micrographs.star", "--coord_dir", f"{listed.parent}/"]
+    command += ["--coord_suffix", listed.name.removeprefix("coords_suffix"), "--part_dir", "Extract/job002/"]
+    command += ["--part_star", "Extract/job002/particles.star", "--extract", "--extract_size", "16"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    table = find_block(read_star(Path("Extract/job002/particles.star")), "particles")
+    assert table is not None
+    assert len(table) == summary.particles > 20
+
+
+def test_picks_for_relion_follow_another_threshold(session, tmp_path):
+    folder, _ = session
+    settings = config(folder, tmp_path / "run", threshold=6.0, pictures=False, relion_coordinates=True)
+    pick_session(settings)
+    strict = settings.model_copy(update={"threshold": 9.0, "only_do_unfinished": True, "relion_coordinates": False})
+    summary = pick_session(strict)
+    laid_out = list((tmp_path / "run").rglob("*mic?_pick.star"))
+    assert len(laid_out) == 2
+    assert sum(len(read_coordinates(file)) for file in laid_out) == summary.particles
+    plain = pick_session(config(folder, tmp_path / "plain", threshold=9.0, pictures=False))
+    assert not list(plain.output.rglob("*_pick.star"))
 
 
 @pytest.mark.real
