@@ -15,10 +15,11 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from cryoprism.core import InputError
-from cryoprism.formats import read_catalogue, read_coordinates, read_cs, read_star, write_map, write_mrc
+from cryoprism.core import InputError, generator_for, random_rotations
+from cryoprism.formats import read_catalogue, read_coordinates, read_cs, read_map, read_star, write_map, write_mrc
 from cryoprism.formats.maps import Volume
 from cryoprism.formats.star import find_block
+from cryoprism.microscope import project_volume
 from cryoprism.microscope.potential import Solvent, potential_from_atoms
 from cryoprism.particles import phase_randomised
 from cryoprism.synthesis.phantom import phantom
@@ -281,6 +282,23 @@ def test_settings_that_cannot_be_are_refused(session, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["broken.mrc"]
     with pytest.raises(InputError, match="does not exist"):
         pick_session(config(folder, tmp_path / "b", method="template", reference=folder / "no.mrc"))
+
+
+def test_a_black_reference_is_refused_before_any_micrograph_is_read(session, tmp_path):
+    """As a map, and as class averages; the remedy is that of 'refine'."""
+    folder, _ = session
+    right = read_map(folder / "map.mrc")
+    write_map(tmp_path / "black.mrc", Volume(-right.data, PIXEL))
+    views = project_volume(right.data, random_rotations(6, generator_for(0, "views")), PIXEL)
+    write_mrc(tmp_path / "black.mrcs", -views, PIXEL)
+    for name in ("black.mrc", "black.mrcs"):
+        remedy = f"relion_image_handler --i .*{name} --o black_inverted{Path(name).suffix} --multiply_constant -1"
+        with pytest.raises(InputError, match=f"{name}: shows the particle black.* {remedy}"):
+            pick_session(config(folder, tmp_path / "out", method="template", reference=tmp_path / name))
+    assert not (tmp_path / "out").exists()
+    write_mrc(tmp_path / "bright.mrcs", views, PIXEL)
+    settings = config(folder, tmp_path / "out", method="template", reference=tmp_path / "bright.mrcs", pictures=False)
+    assert pick_session(settings).particles > 10
 
 
 @pytest.mark.relion
