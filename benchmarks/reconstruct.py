@@ -90,10 +90,11 @@ def simulate(folder: Path, truth: Tensor, pixel: float, count: int, ratio: float
         views = views * transfer_at(particles, ky, kx, chosen) * torch.polar(torch.ones(()), shift.float())
         images.append(irfft2(views, (box, box)))
     stack = torch.cat(images)
-    stack = stack / stack.std()
+    # Noise of deviation 1, as RELION's normalisation leaves it: other images mislead its refinement.
+    stack = stack * (math.sqrt(ratio) / stack.std())
     for start in range(0, count, 200):
         part = stack[start : start + 200]
-        part += torch.randn(part.shape, generator=generator) / math.sqrt(ratio)
+        part += torch.randn(part.shape, generator=generator)
     write_stack(folder / "particles.mrcs", stack, pixel)
     write_particles(folder / "particles.star", particles)
 

@@ -187,5 +187,28 @@ def no_optics(table: Table) -> None:
 
 
 def two_pixel_sizes(table: Table) -> None:
-    table.optics = table.optics.rstrip() + f"\n2 two 300 2.7 0.1 {2 * PIXEL:g} {BOX}\n\n"
+    table.optics = table.optics.rstrip() + f"\n2 two 300 2.7 0.1 {1.4 * PIXEL:g} {BOX}\n\n"
     table.columns["rlnOpticsGroup"][-5:] = ["2"] * 5
+
+
+def copied(table: Table) -> None:
+    """All particles in half 1, and again in half 2 from a stack and micrographs of other names."""
+    count = len(table.columns["rlnImageName"])
+    for column in table.columns.values():
+        column += column
+    table.columns["rlnRandomSubset"] = ["1"] * count + ["2"] * count
+    for label, old, new in (("rlnImageName", "particles", "copy"), ("rlnMicrographName", "m", "other")):
+        column = table.columns[label]
+        column[count:] = [name.replace(old, new, 1) for name in column[count:]]
+
+
+def copy_stack(folder: Path) -> None:
+    """Copy the stack to where ``copied`` looks for it."""
+    (folder / "copy.mrcs").write_bytes((folder / "particles.mrcs").read_bytes())
+
+
+def listed_twice(table: Table) -> None:
+    """Every row twice, with nothing that would tell which particles are the same but the images."""
+    table.without("RandomSubset", "MicrographName", "CoordinateX", "CoordinateY")
+    for column in table.columns.values():
+        column += column

@@ -6,10 +6,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+
+from cryoprism.formats import read_map, write_stack
 
 from .making import SMALL_DISK, Case, Prepare, can_mount, truncate
-from .making_particles import Table, halves, no_poses, no_voxel_size, posed, repeated, volume
-from .particles import common, disk
+from .making_particles import (
+    Table,
+    copied,
+    copy_stack,
+    halves,
+    listed_twice,
+    no_poses,
+    no_voxel_size,
+    noise,
+    posed,
+    repeated,
+    volume,
+)
+from .particles import common, disk, one_half
 
 TILT = ("--half1", "half1.mrc", "--half2", "half2.mrc")
 PAIR = ("half1.mrc", "half2.mrc", "--no-local")
@@ -27,6 +42,17 @@ def _nan(path: Path) -> None:
 
 def _nan_in_second(folder: Path) -> None:
     _nan(folder / "half2.mrc")
+
+
+def _mean_of_both(folder: Path) -> None:
+    """Put the mean of the halves into the place of the second."""
+    one, two = (read_map(folder / f"half{n}.mrc").data.numpy() for n in (1, 2))
+    volume(folder / "half2.mrc", (one + two) / 2)
+
+
+def _stacks(folder: Path) -> None:
+    for number in (1, 2):
+        write_stack(folder / f"half{number}.mrcs", torch.from_numpy(noise((8, 32, 32), number)), 3.0)
 
 
 def pair(*options: str, more: Callable[[Path], object] = lambda folder: None, given: Sequence[str] = PAIR) -> Prepare:
@@ -52,6 +78,19 @@ _RECONSTRUCT = (
         posed(change=repeated),
         words=("particles.star", "half sets share", "rows 1 and 40"),
     ),
+    Case(
+        "copies of the stack in the other half",
+        posed(change=copied, more=copy_stack),
+        words=("particles.star", "same pixels", "rows 1 and 41"),
+    ),
+    Case(
+        "every image listed twice, without half sets or names",
+        posed(change=listed_twice),
+        code=0,
+        words=("40 particles stood in the table twice",),
+        kept=("map.mrc",),
+    ),
+    Case("all particles in one half", posed(change=one_half), words=("particles.star", "rlnRandomSubset", "40 and 0")),
     Case("unknown point group", posed("--symmetry", "Q"), words=("--symmetry", "'Q'", "Dn")),
     Case(
         "--maximum-resolution beyond Nyquist",
@@ -105,6 +144,18 @@ _RESOLUTION = (
         code=0,
         words=("share noise",),
         kept=("report.html",),
+    ),
+    Case(
+        "a half map and the map of both",
+        pair(more=_mean_of_both),
+        code=0,
+        words=("The halves share noise", "map of both"),
+        kept=("report.html",),
+    ),
+    Case(
+        "stacks of images for half maps",
+        pair(more=_stacks, given=("half1.mrcs", "half2.mrcs", "--no-local")),
+        words=("half1.mrcs", "stack of 8 images", "ISPG"),
     ),
     Case(
         "mask of another box",

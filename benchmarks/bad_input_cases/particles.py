@@ -10,6 +10,8 @@ import numpy as np
 
 from .making import SMALL_DISK, Case, can_mount, truncate
 from .making_particles import (
+    BOX,
+    PIXEL,
     Table,
     all_missing,
     empty,
@@ -55,8 +57,28 @@ def _beyond_the_stack(table: Table) -> None:
     table.columns["rlnImageName"][1] = "000900@particles.mrcs"
 
 
-def _one_half(table: Table) -> None:
+def one_half(table: Table) -> None:
     table.columns["rlnRandomSubset"] = ["1"] * len(table.columns["rlnRandomSubset"])
+
+
+def _volts(table: Table) -> None:
+    table.optics = table.optics.replace("one 300 ", "one 300000 ")
+
+
+def _deep(table: Table) -> None:
+    table.columns["rlnDefocusU"][5] = "-5000000"
+
+
+def _tenfold(table: Table) -> None:
+    table.optics = table.optics.replace(f" {PIXEL:g} {BOX}", f" {10 * PIXEL:g} {BOX}")
+
+
+def _half_box(table: Table) -> None:
+    table.optics = table.optics.replace(f" {PIXEL:g} {BOX}", f" {PIXEL:g} {BOX // 2}")
+
+
+def _third_half(table: Table) -> None:
+    table.columns["rlnRandomSubset"][5] = "3"
 
 
 def _same_picture_twice(table: Table) -> None:
@@ -78,7 +100,15 @@ def common(*options: str, ctf: bool = True) -> tuple[Case, ...]:
         Case("stack that is not there", posed(*options, more=all_missing), words=("particles.mrcs", "does not exist")),
         Case("image beyond the stack", posed(*options, change=_beyond_the_stack), words=("particles.mrcs", "900")),
         Case("a NaN in an image", posed(*options, images=with_nan), words=("particles.mrcs", "NaN")),
-        Case("images of two pixel sizes", posed(*options, change=two_pixel_sizes), words=("3 to 6 Å", "--scale")),
+        Case("images of two pixel sizes", posed(*options, change=two_pixel_sizes), words=("3 to 4.2 Å", "--scale")),
+        Case("voltage in volts", posed(*options, change=_volts), words=("rlnVoltage", "300000", "row 1", "kV")),
+        Case("defocus of half a millimetre", posed(*options, change=_deep), words=("rlnDefocusU", "-5000000", "row 6")),
+        Case("pixel size that is not the stack's", posed(*options, change=_tenfold), words=("30 Å", "row 1", "3 Å")),
+        Case(
+            "rlnImageSize that is not the stack's",
+            posed(*options, change=_half_box),
+            words=("rlnImageSize", "16", "32"),
+        ),
     )
     no_ctf = Case("no defocus", posed(*options, change=no_defocus), words=("particles.star", "rlnDefocusU", "restore"))
     return (*cases, no_ctf) if ctf else cases
@@ -136,7 +166,13 @@ _REFINE = (
         posed(*REFINE, change=repeated),
         words=("particles.star", "half sets share", "rows 1 and 40"),
     ),
-    Case("all particles in one half", posed(*REFINE, change=_one_half), words=("particles.star", "40 and 0")),
+    Case("all particles in one half", posed(*REFINE, change=one_half), words=("particles.star", "40 and 0")),
+    Case("half set 3", posed(*REFINE, change=_third_half), words=("particles.star", "rlnRandomSubset is 3", "row 6")),
+    Case(
+        "--diameter of a fraction of a pixel",
+        posed("--reference", "reference.mrc", "--diameter", "0.001"),
+        words=("--diameter", "0.001 Å", "3 Å"),
+    ),
     Case(
         "--diameter larger than the box",
         posed("--reference", "reference.mrc", "--diameter", "150"),

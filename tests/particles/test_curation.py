@@ -16,6 +16,7 @@ from cryoprism.particles import (
     find_duplicates,
     junk_score,
     leaked_halves,
+    same_images,
     select_micrographs,
 )
 
@@ -109,6 +110,18 @@ def test_a_copy_of_the_pixels_is_refused(tmp_path: Path) -> None:
     leaked_halves(particles, contents=False)
     with pytest.raises(InputError, match=r"has the same pixels \(rows 8 and 26\)"):
         leaked_halves(particles)
+
+
+def test_images_are_the_same_by_all_of_their_pixels(tmp_path: Path) -> None:
+    particles = table(tmp_path)
+    images = torch.randn(40, 8, 8, generator=draw(0))
+    images[25], images[30] = images[7], images[7]
+    images[12, 4] = images[3, 4]  # one row in common
+    images[[15, 16]] = 0.0  # nothing in them
+    write_stack(tmp_path / "a.mrcs", images, 1.0)
+    wanted = torch.arange(40)
+    wanted[[25, 30]] = 7
+    assert torch.equal(same_images(particles), wanted)
 
 
 def test_one_place_in_both_halves_is_refused(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from cryoprism.core import generator_for, random_rotations, rfft2
+from cryoprism.core import frequency_magnitude, generator_for, irfft2, random_rotations, rfft2
+from cryoprism.formats import read_map
+from cryoprism.microscope import project_volume
 from cryoprism.structure import (
     INVERTED,
     FourierVolume,
+    brightness,
     contrast_of_map,
     contrast_significance,
     low_pass,
@@ -95,3 +99,57 @@ def test_a_black_map_is_told_whatever_its_level(shape) -> None:
     for level in (0.0, 3.0):
         assert contrast_of_map(shape() + level, PIXEL, 100.0) > 0.5
         assert contrast_of_map(level - shape(), PIXEL, 100.0) < -0.5
+
+
+def differences(volume: Tensor, pixel: float) -> list[Tensor]:
+    """Of a map and itself moved or turned over, and what is left of it without its coarse part."""
+    moved = volume - torch.roll(volume, (3, 2, 1), (0, 1, 2))
+    sharp = [volume - low_pass(volume, pixel, max(detail, 3 * pixel)) for detail in (20.0, 40.0)]
+    return [moved, volume - volume.flip(0), *sharp]
+
+
+@pytest.mark.parametrize("diameter", [80.0, *DIAMETERS])
+@pytest.mark.parametrize("shape", [solid, hollow])
+def test_a_map_alone_tells_whether_it_is_black(shape, diameter: float) -> None:
+    volume = shape()
+    noisy = volume + 0.3 * volume.std() * torch.randn(volume.shape, generator=generator_for(3, "contrast"))
+    sharpened = volume + 3 * (volume - low_pass(volume, PIXEL, 15.0))
+    for made in (volume, volume + 3.0, noisy, sharpened, volume - volume.mean()):
+        assert brightness(made, PIXEL, diameter) > 0.8
+        assert brightness(-made, PIXEL, diameter) < -0.8
+    for unclear in differences(volume, PIXEL):
+        assert abs(brightness(unclear, PIXEL, diameter)) < 0.7
+
+
+@pytest.mark.parametrize("shape", [solid, hollow])
+def test_class_averages_alone_tell_whether_they_are_black(shape) -> None:
+    """With the contrast transfer in them as well, whose rings lie about the particle."""
+    turns = random_rotations(BOX, generator_for(4, "contrast"))
+    views = project_volume(shape(), turns, PIXEL)
+    k = frequency_magnitude((BOX, BOX), PIXEL)
+    seen = irfft2(rfft2(views) * torch.sin(math.pi * 0.0197 * 15000 * k**2 + 0.1), (BOX, BOX))
+    for diameter in DIAMETERS:
+        for averages in (views, views + 2.0):
+            assert brightness(averages, PIXEL, diameter, averages=True) > 0.8
+            assert brightness(-averages, PIXEL, diameter, averages=True) < -0.8
+        assert brightness(seen, PIXEL, diameter, averages=True) > 0.5
+
+
+def test_where_nothing_lies_around_nothing_is_said() -> None:
+    assert brightness(-solid(), PIXEL, 300.0) == 0.0
+    assert brightness(torch.zeros(BOX, BOX, BOX), PIXEL, 100.0) == 0.0
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "diameter"), [("beta_galactosidase.mrc", 190.0), ("emd_1997_groel.mrc", 160.0), ("emd_3197.mrc", 180.0)]
+)
+def test_real_maps_are_not_taken_for_black(real_data: Path, name: str, diameter: float) -> None:
+    read = read_map(real_data / "maps" / name)
+    volume, pixel = read.data.float(), read.voxel_size_in_angstroms
+    for share in (0.7, 1.0, 1.3):
+        for made in (volume, *differences(volume, pixel)):
+            assert brightness(made, pixel, share * diameter) > -0.7
+        if name != "emd_3197.mrc":  # too coarse for any to be told
+            assert brightness(volume, pixel, share * diameter) > 0.8
+            assert brightness(-volume, pixel, share * diameter) < -0.8

@@ -214,3 +214,24 @@ def test_without_half_sets_it_is_refused(inputs: Path, tmp_path: Path) -> None:
         ctf_refine_session(
             config(inputs, tmp_path / "run").model_copy(update={"particles_file": tmp_path / "particles.star"})
         )
+
+
+def test_copies_of_a_stack_in_the_other_half_are_refused(inputs: Path, tmp_path: Path) -> None:
+    particles = read_particles(inputs / "particles.star").subset(range(20))
+    names, copies = [], []
+    for number, name in enumerate(particles.image_names, 1):
+        stack = inputs / name.partition("@")[2]
+        (tmp_path / "copy.mrcs").write_bytes(stack.read_bytes())
+        names.append(f"{number:06d}@{stack}")
+        copies.append(f"{number:06d}@{tmp_path}/copy.mrcs")
+    twice = replace(
+        particles.subset([*range(20), *range(20)]),
+        image_names=(*names, *copies),
+        micrograph_names=("here",) * 20 + ("there",) * 20,
+        half_set=torch.tensor([1] * 20 + [2] * 20),
+    )
+    write_particles(tmp_path / "copied.star", twice)
+    with pytest.raises(InputError, match="same pixels"):
+        ctf_refine_session(
+            config(inputs, tmp_path / "run").model_copy(update={"particles_file": tmp_path / "copied.star"})
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from cryoprism.core import InputError
-from cryoprism.formats import read_catalogue, read_coordinates, read_cs, read_star, write_map, write_mrc
+from cryoprism.core import InputError, generator_for, random_rotations
+from cryoprism.formats import read_catalogue, read_coordinates, read_cs, read_map, read_star, write_map, write_mrc
 from cryoprism.formats.maps import Volume
 from cryoprism.formats.star import find_block
+from cryoprism.microscope import project_volume
 from cryoprism.microscope.potential import Solvent, potential_from_atoms
 from cryoprism.particles import phase_randomised
 from cryoprism.synthesis.phantom import phantom
@@ -282,6 +284,23 @@ def test_settings_that_cannot_be_are_refused(session, tmp_path):
         pick_session(config(folder, tmp_path / "b", method="template", reference=folder / "no.mrc"))
 
 
+def test_a_black_reference_is_refused_before_any_micrograph_is_read(session, tmp_path):
+    """As a map, and as class averages; the remedy is that of 'refine'."""
+    folder, _ = session
+    right = read_map(folder / "map.mrc")
+    write_map(tmp_path / "black.mrc", Volume(-right.data, PIXEL))
+    views = project_volume(right.data, random_rotations(6, generator_for(0, "views")), PIXEL)
+    write_mrc(tmp_path / "black.mrcs", -views, PIXEL)
+    for name in ("black.mrc", "black.mrcs"):
+        remedy = f"relion_image_handler --i .*{name} --o black_inverted{Path(name).suffix} --multiply_constant -1"
+        with pytest.raises(InputError, match=f"{name}: shows the particle black.* {remedy}"):
+            pick_session(config(folder, tmp_path / "out", method="template", reference=tmp_path / name))
+    assert not (tmp_path / "out").exists()
+    write_mrc(tmp_path / "bright.mrcs", views, PIXEL)
+    settings = config(folder, tmp_path / "out", method="template", reference=tmp_path / "bright.mrcs", pictures=False)
+    assert pick_session(settings).particles > 10
+
+
 @pytest.mark.relion
 def test_relion_extracts_at_the_coordinates(session, template_job):
     """relion_preprocess cuts as many particles as were written, where their boxes fit."""
@@ -296,6 +315,47 @@ def test_relion_extracts_at_the_coordinates(session, template_job):
     table = find_block(read_star(template_job / "relion/particles.star"), "particles")
     assert table is not None
     assert len(table) == count
+
+
+@pytest.mark.relion
+@pytest.mark.parametrize("where", ["mics", "Restore/job012/micrographs", "elsewhere"])
+def test_relion_finds_the_picks_of_micrographs_in_folders(session, tmp_path, monkeypatch, where):
+    """RELION runs in the project folder on the very tables that were written, wherever the micrographs lie."""
+    folder, _ = session
+    project = tmp_path / "project"
+    home = (tmp_path if where == "elsewhere" else project) / where
+    home.mkdir(parents=True)
+    project.mkdir(exist_ok=True)
+    for name in ("mic1.mrc", "mic2.mrc", "micrographs.star"):
+        shutil.copy(folder / name, home / name)
+    monkeypatch.chdir(project)
+    settings = config(home, Path("Pick/job001"), threshold=6.0, pictures=False, relion_coordinates=True)
+    summary = pick_session(settings)
+    listed = summary.output / "coords_suffix_pick.star"
+    assert listed.read_text().split() == ["Pick/job001/micrographs.star"]
+    assert f"{listed} 2" in (summary.output / "RELION_OUTPUT_NODES.star").read_text()
+    # As RELION's window makes the command: from the folder of the listed file, and the end of its name.
+    command = ["relion_preprocess", "--i", "Pick/job001/micrographs.star", "--coord_dir", f"{listed.parent}/"]
+    command += ["--coord_suffix", listed.name.removeprefix("coords_suffix"), "--part_dir", "Extract/job002/"]
+    command += ["--part_star", "Extract/job002/particles.star", "--extract", "--extract_size", "16"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    table = find_block(read_star(Path("Extract/job002/particles.star")), "particles")
+    assert table is not None
+    assert len(table) == summary.particles > 20
+
+
+def test_picks_for_relion_follow_another_threshold(session, tmp_path):
+    folder, _ = session
+    settings = config(folder, tmp_path / "run", threshold=6.0, pictures=False, relion_coordinates=True)
+    pick_session(settings)
+    strict = settings.model_copy(update={"threshold": 9.0, "only_do_unfinished": True, "relion_coordinates": False})
+    summary = pick_session(strict)
+    laid_out = list((tmp_path / "run").rglob("*mic?_pick.star"))
+    assert len(laid_out) == 2
+    assert sum(len(read_coordinates(file)) for file in laid_out) == summary.particles
+    plain = pick_session(config(folder, tmp_path / "plain", threshold=9.0, pictures=False))
+    assert not list(plain.output.rglob("*_pick.star"))
 
 
 @pytest.mark.real

@@ -275,6 +275,9 @@ def test_sizes_are_judged_before_work_and_by_what_was_typed(session: Path, tmp_p
     write_map(flat, Volume(torch.ones(8, 8, 8), PIXEL))
     with pytest.raises(InputError, match="one value only"):
         process_session(config(session, out, reference=flat))
+    write_map(tmp_path / "black.mrc", Volume(-read_map(session / "reference.mrc").data, PIXEL))
+    with pytest.raises(InputError, match=r"shows the particle black.* relion_image_handler .*--multiply_constant -1"):
+        process_session(config(session, out, reference=tmp_path / "black.mrc"))
     assert not out.exists()
     # Never more than the box holds, never less than what was given.
     assert with_room(config(session, out), PIXEL) == pytest.approx(132.0)

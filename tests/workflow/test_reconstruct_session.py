@@ -18,7 +18,15 @@ from cryoprism.core import (
     random_rotations,
     rfft2,
 )
-from cryoprism.formats import Particles, read_map, read_particles, write_particles, write_stack, write_star
+from cryoprism.formats import (
+    Particles,
+    read_map,
+    read_particle_images,
+    read_particles,
+    write_particles,
+    write_stack,
+    write_star,
+)
 from cryoprism.microscope import project_volume
 from cryoprism.particles import transfer_at
 from cryoprism.structure import (
@@ -168,3 +176,78 @@ def test_errors_come_before_work_and_name_the_remedy(project: Path, tmp_path: Pa
     write_particles(project / "leaked.star", replace(twice, half_set=halves))
     with pytest.raises(InputError, match="half"):
         reconstruct_session(ReconstructConfig(particles_file=project / "leaked.star", output=tmp_path / "d"))
+
+
+def _copy(project: Path, folder: Path) -> tuple[str, ...]:
+    """Copy the stack to another name; return the image names there."""
+    (folder / "copy.mrcs").write_bytes((project / "stack.mrcs").read_bytes())
+    return tuple(f"{i + 1:06d}@{folder}/copy.mrcs" for i in range(COUNT))
+
+
+def test_copies_of_a_stack_in_the_other_half_are_refused(project: Path, tmp_path: Path) -> None:
+    """Neither file names nor micrograph names tell that the halves hold the same images."""
+    particles = read_particles(project / "particles.star")
+    twice = replace(
+        particles.subset([*range(COUNT), *range(COUNT)]),
+        image_names=(*particles.image_names, *_copy(project, tmp_path)),
+        micrograph_names=(*particles.micrograph_names, *(f"other/{n}" for n in particles.micrograph_names)),
+        half_set=torch.tensor([1] * COUNT + [2] * COUNT),
+    )
+    write_particles(tmp_path / "copied.star", twice)
+    with pytest.raises(InputError, match=r"copied\.star: .* same pixels \(rows 1 and 151,"):
+        reconstruct_session(ReconstructConfig(particles_file=tmp_path / "copied.star", output=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_particles_listed_twice_count_once(project: Path, tmp_path: Path, copied: bool) -> None:
+    particles = read_particles(project / "particles.star")
+    second = _copy(project, tmp_path) if copied else particles.image_names
+    twice = replace(
+        particles.subset([*range(COUNT), *range(COUNT)]),
+        image_names=(*particles.image_names, *second),
+        micrograph_names=None,
+    )
+    write_particles(tmp_path / "twice.star", twice)
+    once = replace(particles, micrograph_names=None)
+    write_particles(tmp_path / "once.star", once)
+    found, wanted = (
+        reconstruct_session(ReconstructConfig(particles_file=tmp_path / f"{name}.star", output=tmp_path / name))
+        for name in ("twice", "once")
+    )
+    assert (found.particles, found.duplicates) == (COUNT, COUNT)
+    assert "150 particles stood in the table twice and were left out" in found.sentence()
+    assert found.resolution_in_angstroms == pytest.approx(wanted.resolution_in_angstroms)
+    assert json.loads((found.output / "reconstruction.json").read_text())["duplicates_left_out"] == COUNT
+
+
+def test_noise_that_halves_share_is_no_resolution(project: Path, tmp_path: Path) -> None:
+    """Copies that were scaled have other pixels, but their halves never fall apart."""
+    particles = read_particles(project / "particles.star")
+    write_stack(tmp_path / "scaled.mrcs", 1.001 * read_particle_images(particles) + 0.01, PIXEL)
+    twice = replace(
+        particles.subset([*range(COUNT), *range(COUNT)]),
+        image_names=(*particles.image_names, *(f"{i + 1:06d}@{tmp_path}/scaled.mrcs" for i in range(COUNT))),
+        half_set=torch.tensor([1] * COUNT + [2] * COUNT),
+    )
+    write_particles(tmp_path / "scaled.star", twice)
+    with pytest.warns(CryoPrismWarning, match="halves share noise"):
+        summary = reconstruct_session(
+            ReconstructConfig(particles_file=tmp_path / "scaled.star", output=tmp_path / "run")
+        )
+    assert "which is no resolution" in summary.sentence()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(3, r"rlnRandomSubset is 3 in row 6.*Correct"), (1, "rlnRandomSubset gives half sets of 150 and 0.*Delete")],
+)
+def test_half_sets_that_are_none_are_named_before_images_are_read(
+    project: Path, tmp_path: Path, number: int, words: str
+) -> None:
+    particles = read_particles(project / "particles.star")
+    half = torch.ones(COUNT, dtype=torch.long)
+    half[5] = number
+    write_particles(tmp_path / "half.star", replace(particles, half_set=half))
+    with pytest.raises(InputError, match=words):
+        reconstruct_session(ReconstructConfig(particles_file=tmp_path / "half.star", output=tmp_path / "run"))

@@ -40,6 +40,7 @@ from cryoprism.structure import (
     packed_frequencies,
 )
 from cryoprism.structure.orientations import angular_distance
+from cryoprism.structure.refinement_state import RefinementState
 from cryoprism.workflow import InitialModelConfig, RefineConfig, initial_model_session, refine_session
 from cryoprism.workflow._particle_data import load_particles
 from cryoprism.workflow._reference import reference_in_box, require_same_contrast
@@ -223,10 +224,10 @@ def test_a_device_that_is_not_there_is_refused(project: Path, tmp_path: Path) ->
 
 
 def test_a_state_of_another_run_is_not_taken(finished: Path, tmp_path: Path) -> None:
-    assert read_state(finished / "passes.npz", "another") is None
-    assert read_state(tmp_path / "none.npz", "x") is None
+    assert read_state(finished / "passes.npz", "another", RefinementState) is None
+    assert read_state(tmp_path / "none.npz", "x", RefinementState) is None
     (tmp_path / "torn.npz").write_bytes((finished / "passes.npz").read_bytes()[:1000])
-    assert read_state(tmp_path / "torn.npz", "x") is None
+    assert read_state(tmp_path / "torn.npz", "x", RefinementState) is None
 
 
 def test_noise_aligned_to_a_reference_gives_no_resolution(tmp_path: Path, project: Path) -> None:

@@ -56,7 +56,8 @@ def initial_model(
 
     The hand of the map is not known: the mirror image explains the particles just as well.
 
-    Writes initial_model.mrc, particles.star with poses, initial_model.json, report.html, job.json and run.log.
+    Writes initial_model.mrc, particles.star with poses, initial_model.json, report.html, passes.npz (to go on after a
+    stop), job.json and run.log.
 
     \b
     Example:

@@ -36,6 +36,7 @@ FIELDS = {
     "box_files": "box_files",
     "box": "box_in_pixels",
     "pictures": "pictures",
+    "relion_coordinates": "relion_coordinates",
     **fields_of(*OPTIONS),
 }
 
@@ -105,6 +106,9 @@ def pick(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Draw the picks over each micrograph.")
     ] = True,
+    relion_coordinates: Annotated[
+        bool, typer.Option("--relion-coordinates", help="Write coords_suffix_pick.star for RELION's Extract too.")
+    ] = False,
 ) -> int:
     """Find the particles on micrographs: as balls of a size, by a map's views, or by a trained network.
 
@@ -115,8 +119,9 @@ def pick(
     --threshold: picks/ shows each with a ring from orange (least sure) to green, and rlnAutopickFigureOfMerit has the
     numbers. With --only-do-unfinished and the same --out another threshold takes no time.
 
-    Writes coordinates/ (a STAR file for each micrograph, as RELION's), particles.star, particles.cs (cryoSPARC),
-    micrographs.star, picks/, job.json and run.log.
+    Writes coordinates/ (a STAR file for each micrograph), particles.star, particles.cs (cryoSPARC), micrographs.star,
+    picks/, job.json and run.log. RELION looks for coordinates under the whole path of each micrograph: for extraction
+    there, add --relion-coordinates.
 
     \b
     Example:
@@ -140,4 +145,6 @@ def pick(
     for name, reason in summary.failed:
         typer.echo(f"Not picked: {name}: {reason}", err=True)
     typer.echo(f"Particles: {summary.star}")
+    if settings.relion_coordinates:
+        typer.echo(f"For RELION: --coord_dir {summary.output}/ --coord_suffix _pick.star")
     return 1 if summary.failed else 0

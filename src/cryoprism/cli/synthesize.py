@@ -101,7 +101,10 @@ def synthesize(
         int | None, typer.Option(metavar="N", help="Particles in a micrograph. Default: as dense as the real ones.")
     ] = None,
     ice_thickness: Annotated[
-        float | None, typer.Option(metavar="Å", help="Ice. Default: a quarter more than the particle, or as much as all of them need.")
+        float | None,
+        typer.Option(
+            metavar="Å", help="Ice. Default: a quarter more than the particle, or as much as all of them need."
+        ),
     ] = None,
     preferred_view: Annotated[
         list[str] | None, typer.Option(metavar="ROT,TILT", help="A preferred view [degrees]; again for more.")

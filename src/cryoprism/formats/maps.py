@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cryoprism.core import CryoPrismWarning, InputError
 
-from .mrc import read_mrc, require_finite, write_mrc
+from .mrc import MrcHeader, read_mrc, require_finite, write_mrc
 
 __all__ = ["Volume", "read_map", "write_map"]
 
@@ -42,7 +42,8 @@ def read_map(path: str | os.PathLike[str], voxel_size_in_angstroms: float | None
     Raises
     ------
     InputError
-        Damaged file, not a volume, impossible axes, no voxel size, voxels that are not cubes, NaN or infinite voxels.
+        Damaged file, an image or a stack of images, impossible axes, no voxel size, voxels that are not cubes, NaN or
+        infinite voxels.
     """
     file = Path(path)
     data, header = read_mrc(file, allow_nonfinite=True)
@@ -52,6 +53,7 @@ def read_map(path: str | os.PathLike[str], voxel_size_in_angstroms: float | None
             "holds one section: it is an image, not a map",
             "Give a three-dimensional map; a stack of images ends in .mrcs.",
         )
+    _require_no_stack(file, header)
     if sorted(header.axes) == [1, 2, 3]:
         axes = header.axes
     elif header.axes == (0, 0, 0):
@@ -90,6 +92,20 @@ def read_map(path: str | os.PathLike[str], voxel_size_in_angstroms: float | None
         by_axis = dict(zip(axes, header.start, strict=True))
         origin = (by_axis[1] * voxel, by_axis[2] * voxel, by_axis[3] * voxel)
     return Volume(data, float(voxel), origin)
+
+
+def _require_no_stack(file: Path, header: MrcHeader) -> None:
+    """Refuse a stack of images; some programs write space group 0 for maps too, which are cubes with sections of z."""
+    count, height, width = header.shape
+    named = ".mrcs" in file.suffixes
+    told = header.space_group == 0 and (header.sections_of_cell == 1 or not count == height == width)
+    if named or told:
+        why = "its name ends in .mrcs" if named else "space group 0 in the header"
+        raise InputError(
+            file,
+            f"is a stack of {count} images of {width} x {height} pixels ({why}), not a map",
+            "Give a three-dimensional map. If it is one, name it .mrc and write space group (ISPG) 1 into its header.",
+        )
 
 
 def write_map(path: str | os.PathLike[str], volume: Volume, *, mode: int = 2) -> None:

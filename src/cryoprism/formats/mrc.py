@@ -37,7 +37,7 @@ class MrcHeader:
     ``shape`` is (sections, rows, columns) as stored; ``pixel_size_in_angstroms`` is that along the columns, None where
     the header gives none (0 or nonsense); ``voxel_size_in_angstroms`` is (z, y, x) with 0 for unknown; ``axes`` are the
     crystal axes (1 = x, 2 = y, 3 = z) of columns, rows and sections; ``start`` and ``origin_in_angstroms`` are (x, y,
-    z).
+    z). ``sections_of_cell`` (mz) is 1 in a stack of images, the number of sections in a map.
     """
 
     shape: tuple[int, int, int]
@@ -50,6 +50,7 @@ class MrcHeader:
     start: tuple[int, int, int]
     origin_in_angstroms: tuple[float, float, float]
     space_group: int
+    sections_of_cell: int
     extended_type: str
     compression: str | None
 
@@ -134,6 +135,7 @@ def read_mrc_header(path: str | os.PathLike[str]) -> MrcHeader:
             float(header["origin"]["z"]),
         ),
         space_group=int(header["ispg"]),
+        sections_of_cell=int(header["mz"]),
         extended_type=bytes(header["exttyp"]).decode("latin-1").strip("\x00 "),
         compression=compression,
     )

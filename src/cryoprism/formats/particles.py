@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cryoprism.core import InputError
 
+from ._particle_checks import require_plausible_particles
 from .cryosparc import pose_to_euler, read_cs, text_of
 from .relion import main_table, optics_rows_of, pixel_size_of
 from .star import StarBlock, find_block, read_star
@@ -120,12 +121,17 @@ def read_particles(
     Raises
     ------
     InputError
-        No particles, optics that are missing or do not match, no pixel size.
+        No particles, optics that are missing or do not match, no pixel size, values that cannot be (voltage, Cs,
+        amplitude contrast, defocus, pixel size), or a stack with another box or pixel size than the table says.
     """
     file = Path(path)
-    if file.suffix.lower() == ".cs":
-        return _from_cs(file, pixel_size_in_angstroms, passthrough)
-    return _from_star(file, pixel_size_in_angstroms)
+    particles = (
+        _from_cs(file, pixel_size_in_angstroms, passthrough)
+        if file.suffix.lower() == ".cs"
+        else _from_star(file, pixel_size_in_angstroms)
+    )
+    require_plausible_particles(particles, pixel_size_given=pixel_size_in_angstroms is not None)
+    return particles
 
 
 def _columns(block: StarBlock, *labels: str) -> Tensor | None:

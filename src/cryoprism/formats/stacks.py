@@ -23,7 +23,9 @@ from .relion import resolve_name
 __all__ = ["read_particle_images", "write_stack"]
 
 
-def read_particle_images(particles: Particles, indices: Sequence[int] | Tensor | None = None) -> Tensor:
+def read_particle_images(
+    particles: Particles, indices: Sequence[int] | Tensor | None = None, *, middle_row_only: bool = False
+) -> Tensor:
     """Read the images that a table names, whatever stacks they lie in.
 
     Stacks are mapped from disk and each is opened once, so that a batch costs what its own images take.
@@ -35,11 +37,13 @@ def read_particle_images(particles: Particles, indices: Sequence[int] | Tensor |
         one.
     indices
         Positions (from 0) or a boolean mask; all particles if absent.
+    middle_row_only
+        Read one row of each image, which costs a page of its stack.
 
     Returns
     -------
     Tensor
-        (n, box, box) float32, in the order of ``indices``.
+        (n, box, box) float32, in the order of ``indices``; (n, 1, box) of middle rows.
 
     Raises
     ------
@@ -69,7 +73,7 @@ def read_particle_images(particles: Particles, indices: Sequence[int] | Tensor |
         if height != width:
             raise InputError(path, f"its images are {width} x {height} pixels", "Give square particle images.")
         if images is None:
-            images = np.empty((len(rows), height, width), dtype=np.float32)
+            images = np.empty((len(rows), 1 if middle_row_only else height, width), dtype=np.float32)
         elif images.shape[-1] != width:
             raise InputError(
                 first,
@@ -77,6 +81,8 @@ def read_particle_images(particles: Particles, indices: Sequence[int] | Tensor |
                 "Extract all particles with the same box, or split the table by optics group.",
             )
         stored = map_mrc(path, header)
+        if middle_row_only:
+            stored = stored[:, height // 2 : height // 2 + 1]
         for number, position in sorted(members):
             where = _row(particles, rows[position])
             if number < 0 and count > 1:

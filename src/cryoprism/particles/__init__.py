@@ -2,6 +2,7 @@
 
 from ._field import Field, MatchedFilter, phase_randomised, prepare_field
 from ._inputs import resample
+from ._same_images import same_images
 from ._training_fields import TrainingField
 from .accuracy import Precision, precision_of
 from .blob import BlobScore, blob_pixel_in_angstroms, score_blobs
@@ -76,6 +77,7 @@ __all__ = [
     "precision_of",
     "prepare_field",
     "resample",
+    "same_images",
     "save_picker",
     "score_blobs",
     "score_templates",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,9 @@ import torch
 from torch import Tensor
 
 from cryoprism.core import InputError, frequency_magnitude, half_plane_weights, rfft2
-from cryoprism.formats import Particles, read_particle_images
+from cryoprism.formats import Particles
+
+from ._same_images import same_images
 
 __all__ = [
     "MicrographSelection",
@@ -158,7 +159,7 @@ def leaked_halves(particles: Particles, *, min_distance_in_angstroms: float = 20
     min_distance_in_angstroms
         Particles of one micrograph nearer than this are the same; 0 leaves places out of it.
     contents
-        Whether all images are read and compared.
+        Whether pixels are compared; only images that share their middle row are read as a whole.
 
     Raises
     ------
@@ -190,15 +191,11 @@ def leaked_halves(particles: Particles, *, min_distance_in_angstroms: float = 20
         if leaks:
             raise _leak(where, f"lies within {min_distance_in_angstroms:g} Å on the same micrograph", leaks)
     if contents:
-        digests = []
-        for begin in range(0, len(particles), 256):
-            images = read_particle_images(particles, range(begin, min(begin + 256, len(particles))))
-            digests += [hashlib.blake2b(image.numpy().tobytes(), digest_size=16).hexdigest() for image in images]
-        _refuse(where, "has the same pixels", digests, half)
+        _refuse(where, "has the same pixels", same_images(particles).tolist(), half)
 
 
-def _refuse(where: str, what: str, keys: Sequence[str], half: Tensor) -> None:
-    first: dict[str, int] = {}
+def _refuse(where: str, what: str, keys: Sequence[object], half: Tensor) -> None:
+    first: dict[object, int] = {}
     leaks = []
     for row, (key, number) in enumerate(zip(keys, half.tolist(), strict=True)):
         other = first.setdefault(key, row)

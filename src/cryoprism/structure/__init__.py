@@ -17,7 +17,7 @@ from .classes import (
     memory_of_classification_in_bytes,
     select_classes,
 )
-from .contrast import INVERTED, contrast_of_map, contrast_significance
+from .contrast import INVERTED, brightness, contrast_of_map, contrast_significance
 from .defocus import (
     AstigmatismRefinement,
     DefocusRefinement,
@@ -164,6 +164,7 @@ __all__ = [
     "angular_distance",
     "apply_beam_tilt",
     "beam_tilt_causes",
+    "brightness",
     "classify",
     "common_frame",
     "contrast_of_map",

@@ -18,7 +18,7 @@ from .maximisation import noise_from_power
 from .pose_search import SearchPlan, search
 from .schedule import FirstMapSettings, RefinementSettings
 from .slices import FourierVolume
-from .spherical_start import order_of_start, start_about_sphere
+from .spherical_start import StartState, order_of_start, start_about_sphere
 
 __all__ = ["InitialModel", "ab_initio"]
 
@@ -59,6 +59,8 @@ def ab_initio(
     box: int,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
+    state: StartState | None = None,
+    on_pass: Callable[[StartState], None] = lambda state: None,
 ) -> InitialModel:
     """Find a map from noise.
 
@@ -77,7 +79,11 @@ def ab_initio(
     device
         Where maps are and the work is done; particles may stay in the host's memory.
     on_progress
-        Called with passes done and passes in all.
+        Called with passes done and passes in all: before the first pass, and after each.
+    state
+        What ``on_pass`` was given last by an earlier run with the same particles and settings.
+    on_pass
+        Called after each pass.
     """
     found = start_about_sphere(
         images,
@@ -88,6 +94,8 @@ def ab_initio(
         box=box,
         device=device,
         on_progress=on_progress,
+        state=state,
+        on_pass=on_pass,
     )
     radius = found.radius
     count = packed_count(radius)

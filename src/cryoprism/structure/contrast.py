@@ -12,15 +12,22 @@ import math
 import torch
 from torch import Tensor
 
+from cryoprism.core import frequency_magnitude, irfft2, rfft2
+
 from ._packing import packed_frequencies
+from .fsc import low_pass
 from .round_part import spherical_average
 from .slices import FourierVolume
 
-__all__ = ["INVERTED", "contrast_of_map", "contrast_significance"]
+__all__ = ["INVERTED", "brightness", "contrast_of_map", "contrast_significance"]
 
 #: Significance below which contrast is inverted. Noise reaches it never; right particles lie far above zero.
 INVERTED = -8.0
 _FARTHEST = 1.6
+# Detail [Å] beyond which sharpening, and noise, decide what a map's density looks like.
+_COARSE = 20.0
+# Share of voxels that has to lie outside for their level to be known.
+_LEAST_OUTSIDE = 0.02
 
 
 def contrast_significance(
@@ -68,6 +75,46 @@ def contrast_of_map(volume: Tensor, pixel_size_in_angstroms: float, diameter_in_
     weight = _weight(extent, diameter_in_angstroms)
     section = _section(volume, weight.shape[0], diameter_in_angstroms / pixel_size_in_angstroms) * weight
     return float(section.sum() / section.abs().sum().clamp_min(1e-30))
+
+
+def brightness(
+    density: Tensor, pixel_size_in_angstroms: float, diameter_in_angstroms: float, *, averages: bool = False
+) -> float:
+    """Whether the density inside the diameter lies above the level around it, from that density alone.
+
+    Parameters
+    ----------
+    density
+        A map (n, n, n), or class averages (classes, n, n).
+    pixel_size_in_angstroms, diameter_in_angstroms
+        Of the map or the averages, and of the particle in their middle.
+    averages
+        Whether these are class averages.
+
+    Returns
+    -------
+    float
+        Squares of what lies above, less squares of what lies below, over both: beyond 0.8 for a bright particle,
+        whatever its shape and sharpness, the opposite for a black one, and near 0 for differences and for what has
+        lost its coarse part. Rings of the contrast transfer about a class average bring it nearer to 0. 0 as well where
+        nothing lies around.
+    """
+    side = int(density.shape[-1])
+    axis = (torch.arange(side) - side // 2).float() * pixel_size_in_angstroms
+    finest = max(_COARSE, 2 * pixel_size_in_angstroms)
+    if averages:
+        square = axis[:, None] ** 2 + axis**2
+        k = frequency_magnitude((side, side), pixel_size_in_angstroms)
+        coarse = irfft2(rfft2(density.float()) * torch.sigmoid((1.0 - k * finest) / 0.05), (side, side))
+    else:
+        square = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2
+        coarse = low_pass(density.float(), pixel_size_in_angstroms, finest)[None]
+    inside = square < (0.5 * diameter_in_angstroms) ** 2
+    if float((~inside).float().mean()) < _LEAST_OUTSIDE:
+        return 0.0
+    values = coarse[:, inside].double()
+    above = values - coarse[:, ~inside].double().median(dim=1, keepdim=True).values
+    return float((above * above.abs()).sum() / above.square().sum().clamp_min(1e-300))
 
 
 def _weight(extent: float, diameter: float, most: int | None = None) -> Tensor:

@@ -109,9 +109,13 @@ def split_half_sets(particles: Particles, seed: int = 0) -> Tensor:
     """
     given = particles.half_set
     if given is not None and len(given):
-        if not bool(((given == 1) | (given == 2)).all()):
+        wrong = (given != 1) & (given != 2)
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0, 0])
             raise InputError(
-                particles.source or "particles", "rlnRandomSubset holds something else than 1 and 2", "Correct it."
+                particles.source or "particles",
+                f"rlnRandomSubset is {int(given[row])} in row {row + 1}; half sets are 1 and 2",
+                "Correct it, or delete the column rlnRandomSubset, so that halves are drawn.",
             )
         return given.long()
     names = particles.micrograph_names

@@ -13,7 +13,7 @@ posteriors are wide.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import scipy.fft
@@ -32,6 +32,7 @@ from .slices import FourierVolume, SliceAccumulator, split_point_group
 
 __all__ = [
     "SphericalStart",
+    "StartState",
     "finest_of_start",
     "improve_about_sphere",
     "is_round_group",
@@ -69,6 +70,35 @@ class SphericalStart:
     radius: int
 
 
+@dataclass(frozen=True)
+class StartState:
+    """Everything that the next pass of :func:`start_about_sphere` needs; a search goes on from it.
+
+    Attributes
+    ----------
+    passes
+        Done, of all starts together.
+    scores
+        Log evidence of each start whose trial is over.
+    evidence
+        Mean log evidence per particle in each pass of the start that runs.
+    best
+        (box, box, box) what is not round of the best start whose trial is over; zeros before the first.
+    angular, ahead
+        (box, box, box) what is not round after the last pass, and from where the next one goes on.
+    moves
+        (n, 2) [pixels] by which the passes have moved the particles from their first centres.
+    """
+
+    passes: int
+    scores: tuple[float, ...]
+    evidence: tuple[float, ...]
+    best: Tensor
+    angular: Tensor
+    ahead: Tensor
+    moves: Tensor
+
+
 def is_round_group(symmetry: str) -> bool:
     """Whether a point group (T, O, I) makes a particle so round that low resolution shows no orientation."""
     return symmetry.upper()[0] in "TOI" and len(point_group_matrices(symmetry)) >= _LEAST_GROUP
@@ -98,6 +128,8 @@ def start_about_sphere(
     box: int,
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
+    state: StartState | None = None,
+    on_pass: Callable[[StartState], None] = lambda state: None,
 ) -> SphericalStart:
     """Find a map from noise.
 
@@ -116,7 +148,11 @@ def start_about_sphere(
     device
         Where the work is done.
     on_progress
-        Called with passes done and passes in all.
+        Called with passes done and passes in all: before the first pass, and after each.
+    state
+        What ``on_pass`` was given last by an earlier run of the same search: it goes on from there to the same map.
+    on_pass
+        Called after each pass.
     """
     trial, usual = (12, 30) if order_of_start(settings.symmetry) == 3 else (8, 16)
     passes = usual if first.passes is None else first.passes
@@ -125,33 +161,44 @@ def start_about_sphere(
     data = some_particles(images, transfer, group, radius, box, seed, 1.0, device)
     data, ball = centred(data, settings, radius, seed)
     search = _Search(data, ball, settings, radius)
-    total = first.starts * trial + passes - trial
-    done = 0
+    in_trials = first.starts * trial
+    total = in_trials + passes - trial
+    if state is None:
+        nothing = torch.zeros_like(ball)
+        state = StartState(0, (), (), nothing, nothing, nothing, search.moves)
+    else:
+        here = {name: getattr(state, name).to(ball.device) for name in ("best", "angular", "ahead", "moves")}
+        state = replace(state, **here)
+        search.move(state.moves)
+    if on_progress is not None:
+        on_progress(state.passes, total)
+    while state.passes < total:
+        state = _next_pass(search, state, trial, in_trials, seed)
+        on_pass(state)
+        if on_progress is not None:
+            on_progress(state.passes, total)
+    evidence = torch.tensor(state.scores)
+    last = state.angular if total > in_trials else state.best
+    return SphericalStart(ball + last, evidence, int(evidence.argmax()), radius)
 
-    def run(angular: Tensor, numbers: range) -> Iterator[tuple[Tensor, float]]:
-        nonlocal done
-        ahead = angular
-        for number in numbers:
-            new, evidence = search.step(ahead, random_rotations(1, generator_for(seed, "round-grid", number))[0])
-            ahead = new + _OVERSHOOT * (new - angular)
-            angular = new
-            done += 1
-            if on_progress is not None:
-                on_progress(done, total)
-            yield new, evidence
 
-    candidates, scores = [], []
-    for index in range(first.starts):
-        trail = list(run(search.random(generator_for(seed, "round-start", index)), range(trial)))
-        candidates.append(trail[-1][0])
-        # Passes of one number share their grid, so that starts can be compared.
-        scores.append(sum(evidence for _, evidence in trail[-3:]) / len(trail[-3:]))
-    evidence = torch.tensor(scores)
-    best = int(evidence.argmax())
-    angular = candidates[best]
-    for new, _ in run(angular, range(trial, passes)):
-        angular = new
-    return SphericalStart(ball + angular, evidence, best, radius)
+def _next_pass(search: _Search, state: StartState, trial: int, in_trials: int, seed: int) -> StartState:
+    """One pass: of the trial of each start in turn, then of the best one alone."""
+    done, angular, ahead, trail = state.passes, state.angular, state.ahead, state.evidence
+    index, number = divmod(done, trial) if done < in_trials else (0, done - in_trials + trial)
+    if done < in_trials and number == 0:
+        angular = ahead = search.random(generator_for(seed, "round-start", index))
+        trail = ()
+    elif done == in_trials:
+        angular = ahead = state.best
+    # Passes of one number share their grid, so that starts can be compared.
+    new, evidence = search.step(ahead, random_rotations(1, generator_for(seed, "round-grid", number))[0])
+    trail, scores, best = (*trail, evidence), state.scores, state.best
+    if done < in_trials and number == trial - 1:
+        score = sum(trail[-3:]) / len(trail[-3:])
+        best = new if not scores or score > max(scores) else best
+        scores = (*scores, score)
+    return StartState(done + 1, scores, trail, best, new, new + _OVERSHOOT * (new - angular), search.moves)
 
 
 def _radius_of_start(images: Tensor, settings: RefinementSettings, first: FirstMapSettings, box: int) -> int:
@@ -249,6 +296,15 @@ class _Search:
         # The centres are known to about a pixel.
         self.disc = shift_disc(1.01, 1.0, ball.device)
         self.over_noise = data.transfer / data.noise_variance[data.group]
+        self.moves = torch.zeros(len(data), 2, device=ball.device)
+        self._centred = data.images
+
+    def move(self, moves: Tensor) -> None:
+        """Move all particles (n, 2) [pixels] from their first centres."""
+        # Always from the images as they were: a search that goes on from these moves then has the very same images.
+        self.moves = moves
+        ramps = shift_phases(moves[:, None], self.radius, self.data.box)[:, 0]
+        self.data = replace(self.data, images=self._centred * ramps)
 
     def random(self, generator: torch.Generator) -> Tensor:
         """Weak random detail with the symmetry, where the round map has mass, none of it round."""
@@ -297,7 +353,7 @@ class _Search:
                 sums[half] += share[half::2].reshape(-1, size).T @ flat[half::2].reshape(-1, 2 * count)
                 weights[half] += share[half::2].sum(1).T @ squares[half::2]
         # What is not round has drawn the first centres towards itself: they follow the map.
-        self.data = replace(data, images=data.images * shift_phases(moves[:, None], radius, data.box)[:, 0])
+        self.move(self.moves + moves)
         halves = [self._map(s, w, turns) for s, w in zip(sums, weights, strict=True)]
         gain = _gain(halves[0], halves[1])
         new = radial_filter(0.5 * (halves[0] + halves[1]), gain) * self.support

@@ -166,6 +166,7 @@ class PickConfig(MicrographsConfig):
         "box_files",
         "box_in_pixels",
         "pictures",
+        "relion_coordinates",
     }
     options: ClassVar[dict[str, str]] = {
         **MicrographsConfig.options,
@@ -217,6 +218,7 @@ class PickConfig(MicrographsConfig):
         None, ge=2, le=8192, description="Side of the boxes in .box files [pixels]; 1.5 diameters if absent."
     )
     pictures: bool = Field(True, description="Draw the picks over each micrograph.")
+    relion_coordinates: bool = Field(False, description="Lay coordinates out for RELION's extraction too.")
 
     @model_validator(mode="after")
     def _parts_fit_the_method(self) -> Self:

@@ -7,7 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cryoprism.core import CryoPrismWarning, InputError, rfft2
 from cryoprism.formats import Particles, Volume, read_map, read_particle_images, read_particles
-from cryoprism.particles import find_duplicate_particles, leaked_halves, transfer_at
+from cryoprism.particles import leaked_halves, transfer_at
 from cryoprism.structure import (
     INVERTED,
     apply_beam_tilt,
@@ -27,6 +27,7 @@ from cryoprism.structure import (
     weights_for_particles,
 )
 
+from ._duplicates import without_duplicates
 from ._memory import GIGABYTE, available_memory_in_bytes
 
 __all__ = [
@@ -147,26 +148,6 @@ def common_pixel_size(particles: Particles, verb: str) -> float:
     return float(sizes[0])
 
 
-def without_duplicates(particles: Particles, min_distance_in_angstroms: float, seed: int) -> tuple[Particles, int]:
-    """Leave out particles that stand on others, then split half sets by micrograph; given ones stay.
-
-    Raises
-    ------
-    InputError
-        Half sets are given and one particle stands in both.
-    """
-    leaked_halves(particles, min_distance_in_angstroms=min_distance_in_angstroms, contents=False)
-    names: dict[str, int] = {}
-    drop = torch.tensor([names.setdefault(name, i) != i for i, name in enumerate(particles.image_names)])
-    if particles.coordinates_in_pixels is not None and particles.micrograph_names is not None:
-        drop |= find_duplicate_particles(particles, min_distance_in_angstroms)
-    count = int(drop.sum())
-    if count:
-        log.info("Left out %d particles that lie on others", count)
-        particles = particles.subset(~drop)
-    return replace(particles, half_set=split_half_sets(particles, seed)), count
-
-
 def require_reachable(limit_in_angstroms: float | None, pixel_size_in_angstroms: float) -> None:
     """Refuse a finest frequency that pixels of this size cannot show.
 
@@ -256,10 +237,7 @@ def load_particles(
     if side > box:
         raise InputError("--scale", f"{side} pixels is more than the images' {box}", "Give a smaller side.")
     pixel = pixel_size_in_angstroms * box / side
-    if 6 * pixel > diameter_in_angstroms:
-        raise InputError(
-            "--scale", f"a pixel of {pixel:.3g} Å is too coarse for {diameter_in_angstroms:g} Å", "Raise it."
-        )
+    _require_fine_enough(diameter_in_angstroms, pixel_size_in_angstroms, scaled_box=scaled_box, scaled_pixel=pixel)
     given = particles.half_set is not None
     particles, dropped = without_duplicates(particles, min_distance_in_angstroms, seed)
     radius = (side - 1) // 2
@@ -301,6 +279,23 @@ def load_particles(
         raise InputError(where, f"half sets of {data.counts[0]} and {data.counts[1]} particles", "Both need some.")
     _warn_of_dark_particles(data, diameter_in_angstroms, where)
     return data
+
+
+def _require_fine_enough(diameter: float, pixel: float, *, scaled_box: int | None, scaled_pixel: float) -> None:
+    """Refuse a particle of fewer than six pixels; blame --scale only where the images themselves are fine enough."""
+    if 6 * scaled_pixel <= diameter:
+        return
+    if 6 * pixel > diameter:
+        raise InputError(
+            "--diameter",
+            f"{diameter:.4g} Å is less than six pixels of {pixel:.4g} Å: too small to find poses for",
+            "Give the particle's diameter in Å, or correct the pixel size (--pixel-size or rlnImagePixelSize).",
+        )
+    raise InputError(
+        "--scale",
+        f"{scaled_box} pixels make them {scaled_pixel:.4g} Å wide, and a particle of {diameter:.4g} Å needs six",
+        "Raise it, or leave it out.",
+    )
 
 
 def _first_of_each(digests: list[bytes]) -> Tensor:

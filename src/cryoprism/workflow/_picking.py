@@ -38,6 +38,7 @@ from ._analysis import Task, analyse, load_micrograph
 from ._config import RestoreConfig
 from ._files import atomic_path
 from ._particle_configs import PickConfig
+from ._reference import require_bright
 
 __all__ = ["FLOOR", "Candidates", "PickTask", "read_candidates", "require_tools", "score_micrograph"]
 
@@ -203,7 +204,7 @@ def require_tools(config: PickConfig) -> None:
     Raises
     ------
     InputError
-        As ``templates_from_map``, ``templates_from_images`` and ``load_picker``.
+        As ``templates_from_map``, ``templates_from_images`` and ``load_picker``; or the particle is black.
     """
     if config.method == "template":
         _templates(config)
@@ -239,21 +240,27 @@ def _read_templates(
                 "the header gives no pixel size",
                 "Write the true one, in Å, into it: 'relion_image_handler --i IN --o OUT --force_header_angpix 1.23'.",
             )
-        return templates_from_images(
+        made = templates_from_images(
             data.float(),
             float(pixel),
             diameter_in_angstroms=diameter,
             lowpass_in_angstroms=lowpass,
             healpix_order=healpix_order,
         )
+        # Images that are not square were refused before.
+        require_bright(data.float(), float(pixel), diameter, path, averages=True)
+        return made
     volume: Volume = read_map(path)
-    return templates_from_map(
+    made = templates_from_map(
         volume,
         diameter_in_angstroms=diameter,
         symmetry=symmetry,
         lowpass_in_angstroms=lowpass,
         healpix_order=healpix_order,
     )
+    # A map that is no cube was refused before.
+    require_bright(volume.data, volume.voxel_size_in_angstroms, diameter, path)
+    return made
 
 
 @lru_cache(maxsize=1)

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from cryoprism.core import InputError
-from cryoprism.structure import INVERTED, contrast_of_map, contrast_significance, low_pass
+from cryoprism.structure import INVERTED, brightness, contrast_of_map, contrast_significance, low_pass
 
 from ._particle_data import ParticleData, read_reference
 
-__all__ = ["reference_in_box", "require_same_contrast"]
+__all__ = ["reference_in_box", "require_bright", "require_same_contrast"]
 
 log = logging.getLogger("cryoprism")
+
+# Right maps have 0.8 or more, whatever the diameter; of differences the most that was ever seen are 0.7.
+_BLACK = -0.75
 
 
 def reference_in_box(path: Path, box: int, pixel_size_in_angstroms: float, coarsest_in_angstroms: float) -> Tensor:
@@ -48,6 +51,31 @@ def reference_in_box(path: Path, box: int, pixel_size_in_angstroms: float, coars
     return torch.nn.functional.grid_sample(data[None, None], grid[None], align_corners=True)[0, 0]
 
 
+def require_bright(
+    density: Tensor, pixel_size_in_angstroms: float, diameter: float, path: Path, *, averages: bool = False
+) -> None:
+    """Refuse a map (n, n, n) or class averages (classes, n, n) whose particle is plainly darker than its surroundings.
+
+    Raises
+    ------
+    InputError
+        Names the file, and how to turn it over.
+    """
+    found = brightness(density, pixel_size_in_angstroms, diameter, averages=averages)
+    log.debug("Brightness of %s inside the diameter: %.2f", path, found)
+    if found < _BLACK:
+        raise InputError(
+            path,
+            "shows the particle black: what lies within the diameter is darker than what lies around it",
+            _turn_over(path),
+        )
+
+
+def _turn_over(path: Path) -> str:
+    inverted = f"{path.stem}_inverted{path.suffix or '.mrc'}"
+    return f"Turn it over: relion_image_handler --i {path} --o {inverted} --multiply_constant -1"
+
+
 def require_same_contrast(data: ParticleData, reference: Tensor, diameter: float, table: Path, path: Path) -> None:
     """Refuse a reference (box, box, box) that is the negative of what the particles show.
 
@@ -73,7 +101,7 @@ def require_same_contrast(data: ParticleData, reference: Tensor, diameter: float
         raise InputError(
             path,
             f"shows the particle black, while in {table} protein is bright {against}",
-            f"Turn it over: relion_image_handler --i {path} --o {path.stem}_inverted.mrc --multiply_constant -1",
+            _turn_over(path),
         )
     raise InputError(
         table,

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from cryoprism.structure.maximisation import insert_posterior, noise_from_power
 from cryoprism.structure.refinement import posterior_of
 from cryoprism.structure.refinement_state import RefinementState
 from cryoprism.structure.schedule import RefinementSettings
+from cryoprism.structure.spherical_start import StartState
 
 from ._filaments import axes_of_filaments
 from ._files import atomic_path
@@ -36,6 +37,8 @@ __all__ = [
     "search_device",
     "write_state",
 ]
+
+State = TypeVar("State", RefinementState, StartState)
 
 _BATCH = 4096
 
@@ -81,7 +84,7 @@ def search_device(name: str) -> torch.device:
     return device
 
 
-def write_state(path: Path, state: RefinementState, stamp: str) -> None:
+def write_state(path: Path, state: RefinementState | StartState, stamp: str) -> None:
     """Write a state whole or not at all; ``stamp`` says what it belongs to."""
     arrays: dict[str, np.ndarray] = {}
     rest: dict[str, Any] = {"stamp": stamp}
@@ -99,8 +102,8 @@ def write_state(path: Path, state: RefinementState, stamp: str) -> None:
         np.savez(stream, _rest=text, **arrays)  # type: ignore[arg-type]
 
 
-def read_state(path: Path, stamp: str) -> RefinementState | None:
-    """State that :func:`write_state` wrote for the same ``stamp``; None where there is none."""
+def read_state(path: Path, stamp: str, kind: type[State]) -> State | None:
+    """State of a kind that :func:`write_state` wrote for the same ``stamp``; None where there is none."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -117,9 +120,9 @@ def read_state(path: Path, stamp: str) -> RefinementState | None:
         else:
             values[name] = torch.from_numpy(array)
     values |= {name: tuple(tensors) for name, tensors in parts.items()}
-    values["history"] = tuple(values.get("history", ()))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
-        return RefinementState(**values)
+        return kind(**values)
     except TypeError:  # written by another version
         return None
 

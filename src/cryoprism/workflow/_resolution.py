@@ -34,7 +34,7 @@ from cryoprism.structure import (
 )
 
 from ._files import write_json
-from ._resolution_words import cautions, common_start, few_particles, only_round, verdict
+from ._resolution_words import cautions, common_start, few_particles, only_round, shared_noise, verdict
 
 __all__ = ["THRESHOLDS", "ModelFit", "ResolutionSummary", "summarise_resolution"]
 
@@ -101,8 +101,8 @@ class ResolutionSummary:
     mask_made
         How the mask came about where the user gave none, in words.
     few
-        Why no resolution is to be taken from the halves, in words: too few particles, or agreement on what is round
-        only. None where nothing of the kind is known.
+        Why no resolution is to be taken from the halves, in words: too few particles, agreement on what is round only,
+        or shared noise. None where nothing of the kind is known.
     """
 
     mean: Volume
@@ -263,6 +263,10 @@ def summarise_resolution(
     if few is None and limit is not None and is_round_group(symmetry):
         few = only_round(one, two, voxel, mask, limit)
     few = few or common_start(limit, start_in_angstroms)
+    if few is None and fsc.crossing().at_nyquist:
+        # A mask that was given may leave parts of the molecule out.
+        around = torch.maximum(mask, mask_from_map(mean.data, voxel).data) if given else mask
+        few = shared_noise(one, two, voxel, around)
     summary = ResolutionSummary(
         mean=mean,
         fsc=fsc,

@@ -23,7 +23,7 @@ from cryoprism.structure import (
 if TYPE_CHECKING:
     from ._resolution import ResolutionSummary
 
-__all__ = ["cautions", "common_start", "few_particles", "only_round", "verdict"]
+__all__ = ["cautions", "common_start", "endless_agreement", "few_particles", "only_round", "shared_noise", "verdict"]
 
 _UNEVEN: Final = 1.3
 # Fewer views of a half than this are a matter of chance, whatever shells they fill: a rule of thumb.
@@ -32,6 +32,8 @@ _FEWEST = 50
 _BEYOND_START = 0.6
 # Times that a half has to measure each coefficient at the resolution, in the mean over directions.
 _FEWEST_MEASUREMENTS = 3.0
+# Share of the box outside of the molecule from which on its noise can be judged.
+_LEAST_SOLVENT = 0.05
 
 
 def few_particles(
@@ -100,6 +102,44 @@ def common_start(limit: float | None, start_in_angstroms: float | None) -> str |
     )
 
 
+def endless_agreement(finest_in_angstroms: float) -> str:
+    """Say that halves agree up to the finest frequency that was compared [Å], which is no resolution."""
+    return (
+        f"The FSC stays above 0.143 up to the finest frequency, {finest_in_angstroms:.3g} Å. Either the voxels are "
+        "too large for this map, or the halves share noise (particles in both halves, a half map compared with the map "
+        "of both, filters, denoising)."
+    )
+
+
+def shared_noise(half1: Tensor, half2: Tensor, voxel_size_in_angstroms: float, mask: Tensor) -> str | None:
+    """Say that halves (z, y, x) which agree up to Nyquist do so in the solvent too; None where only the molecule does.
+
+    A map that is better than its voxels and halves that share noise (copies, a half against the map of both) have the
+    same FSC. Around the molecule there is nothing but noise, and there they differ.
+    """
+    # Some voxels further out than the mask: a tight one leaves signal outside of it.
+    around = torch.nn.functional.max_pool3d((mask > 0.01).float()[None, None], 5, 1, 2)
+    solvent = 1 - torch.nn.functional.avg_pool3d(around, 5, 1, 2)[0, 0]
+    halves = [(half - half[solvent > 0.5].mean()) * solvent for half in (half1, half2)]
+    level = None
+    if float(solvent.mean()) > _LEAST_SOLVENT and all(bool((half != 0).any()) for half in halves):
+        curve = fourier_shell_correlation(halves[0], halves[1], voxel_size_in_angstroms)
+        level = float(curve.fsc[3 * curve.fsc.numel() // 4 :].mean())
+    if level is None or not math.isfinite(level):
+        return (
+            "The halves agree at every frequency, and there is no solvent around the molecule that would tell whether "
+            "the voxels are too large for this map or the halves share noise. Take no resolution from them; give half "
+            "maps that were not masked."
+        )
+    if level < 0.143:
+        return None
+    return (
+        f"The halves share noise: they agree ({level:.2f}) in the solvent around the molecule and near the Nyquist "
+        "limit too. Take no resolution from them; look for particles in both halves, a half map compared with the map "
+        "of both, filters and denoising."
+    )
+
+
 def cautions(
     fsc: HalfMapFsc,
     cones: DirectionalFsc | None,
@@ -118,21 +158,19 @@ def cautions(
     order
         Of the point group.
     few
-        Of :func:`few_particles`, :func:`only_round` or :func:`common_start`.
+        Of :func:`few_particles`, :func:`only_round`, :func:`common_start` or :func:`shared_noise`.
     """
     found = [] if few is None else [few]
     crossing = fsc.crossing()
     if crossing.resolution_in_angstroms is None:
         found.append("The half maps do not agree at any resolution: there is no common structure in them.")
         return found
-    if crossing.at_nyquist:
+    if crossing.at_nyquist and few is None:
         found.append(
-            f"The FSC stays above 0.143 up to the Nyquist limit of {2 * mean.voxel_size_in_angstroms:.3g} Å. Either "
-            "the "
-            "voxels are too large for this map, or the halves share noise (particles in both halves, filters, "
-            "denoising)."
+            f"The FSC stays above 0.143 up to the Nyquist limit of {2 * mean.voxel_size_in_angstroms:.3g} Å, though "
+            "not in the solvent: the voxels are too large for this map."
         )
-    else:
+    elif not crossing.at_nyquist:
         found += _common_noise(fsc, order)
     if mask_is_too_tight(fsc):
         found.append(
@@ -187,21 +225,14 @@ def verdict(summary: ResolutionSummary) -> list[str]:
         return ["The two half maps do not agree with each other: this map shows no structure that can be trusted."]
     up_to = "at least " if crossing.at_nyquist else ""
     figure = f"The map is resolved to {up_to}{limit:.2f} Å (FSC = 0.143, mask corrected)."
+    endless = crossing.at_nyquist and summary.few is not None
+    if endless:
+        figure = f"The FSC stays above 0.143 up to the finest frequency, {limit:.2f} Å (mask corrected)."
     # What should be seen is no use where the figure itself is none.
     sentences = [f"{figure} {_seen_at(limit)}"] if summary.few is None else [summary.few, figure]
-    unmasked = summary.fsc.crossing("unmasked").resolution_in_angstroms
-    if unmasked is not None:
-        sentences.append(f"Without any mask the halves agree to {unmasked:.2f} Å.")
-    if summary.local is not None:
-        low, high = torch.quantile(summary.local.points, torch.tensor([0.1, 0.9])).tolist()
-        sentences.append(
-            f"By place it varies: the best tenth of the molecule is better than {low:.1f} Å, the poorest tenth worse "
-            f"than {high:.1f} Å (local FSC = 0.5)."
-        )
-    if summary.directional is not None:
-        by = summary.directional.resolution_in_angstroms
-        if bool(torch.isfinite(by).all()):
-            sentences.append(f"By direction it goes from {float(by.min()):.1f} to {float(by.max()):.1f} Å.")
+    # A curve that never falls says nothing by place or direction either.
+    if not endless:
+        sentences += _more_figures(summary)
     guinier = summary.sharpening.weighted
     if guinier.b_factor_in_square_angstroms is None:
         sentences.append(f"The map was not sharpened: {guinier.reason}.")
@@ -215,6 +246,25 @@ def verdict(summary: ResolutionSummary) -> list[str]:
         reached = "nowhere" if agreed is None else f"to {agreed:.2f} Å"
         sentences.append(f"Map and model agree {reached} (FSC = 0.5); the mean Q-score is {summary.model.q_score:.2f}.")
     return sentences
+
+
+def _more_figures(summary: ResolutionSummary) -> list[str]:
+    """Say what there is without a mask, by place and by direction."""
+    found = []
+    unmasked = summary.fsc.crossing("unmasked").resolution_in_angstroms
+    if unmasked is not None:
+        found.append(f"Without any mask the halves agree to {unmasked:.2f} Å.")
+    if summary.local is not None:
+        low, high = torch.quantile(summary.local.points, torch.tensor([0.1, 0.9])).tolist()
+        found.append(
+            f"By place it varies: the best tenth of the molecule is better than {low:.1f} Å, the poorest tenth worse "
+            f"than {high:.1f} Å (local FSC = 0.5)."
+        )
+    if summary.directional is not None:
+        by = summary.directional.resolution_in_angstroms
+        if bool(torch.isfinite(by).all()):
+            found.append(f"By direction it goes from {float(by.min()):.1f} to {float(by.max()):.1f} Å.")
+    return found
 
 
 def _seen_at(resolution: float) -> str:

@@ -77,8 +77,8 @@ def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
     Raises
     ------
     InputError
-        Nothing to do, no poses, no defocus, no half sets, half maps that are no halves or belong to other particles,
-        too little memory.
+        Nothing to do, no poses, no defocus, no half sets, particles in both of them, half maps that are no halves or
+        belong to other particles, too little memory.
     """
     started = time.monotonic()
     if not (config.defocus or config.beam_tilt or config.astigmatism or config.signal):
@@ -92,7 +92,7 @@ def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
             "Give the table of the refinement that made the half maps: each particle is compared with its own half.",
         )
     half_set = split_half_sets(particles)
-    leaked_halves(particles, contents=False)
+    leaked_halves(particles)
     one, two, mask = _maps(config)
     require_reachable(config.maximum_resolution_in_angstroms, one.voxel_size_in_angstroms)
     _check_memory(config, one, particles)

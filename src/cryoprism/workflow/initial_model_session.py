@@ -19,13 +19,14 @@ from cryoprism.formats import Particles, Volume, write_map, write_particles
 from cryoprism.structure import INVERTED, contrast_of_map, contrast_significance, finest_of_start, spherical_average
 from cryoprism.structure.abinitio import InitialModel, ab_initio
 from cryoprism.structure.schedule import FirstMapSettings, RefinementSettings
+from cryoprism.structure.spherical_start import StartState
 
-from ._files import write_json
+from ._files import fingerprint, write_json
 from ._jobs import Job, open_job
 from ._map_configs import InitialModelConfig
 from ._particle_data import ParticleData, checked_particles, even_fast_size, load_particles
 from ._progress import progress
-from ._refinement import posed_particles, search_device
+from ._refinement import posed_particles, read_state, search_device, write_state
 from ._summary import StepSummary
 from .report._model_page import model_report
 
@@ -39,6 +40,7 @@ _DARK = (
     "The map's density is negative, since the particles are dark on bright ground: extract them with protein bright "
     "('cryoprism extract --invert')."
 )
+_STATE = "passes.npz"
 _OUTPUTS = ("initial_model.mrc", "particles.star", "initial_model.json", "report.html")
 
 
@@ -74,6 +76,8 @@ class InitialModelSummary(StepSummary):
 
 def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
     """Run ``cryoprism initial-model``.
+
+    The state after each pass is kept in ``passes.npz``; a run that was killed goes on from there.
 
     Raises
     ------
@@ -122,30 +126,45 @@ def initial_model_session(config: InitialModelConfig) -> InitialModelSummary:
             shift_range_in_angstroms=config.shift_range_in_angstroms,
             seed=config.seed,
         )
-        model = _model(data, settings, config.starts, finest, device)
+        model = _model(config, job, data, settings, finest, device)
         return _finish(config, job, data, model, posed_particles(data, model.rotations, model.shifts), started)
 
 
 def _model(
-    data: ParticleData, settings: RefinementSettings, starts: int, finest: float, device: torch.device
+    config: InitialModelConfig,
+    job: Job,
+    data: ParticleData,
+    settings: RefinementSettings,
+    finest: float,
+    device: torch.device,
 ) -> InitialModel:
+    """Search for the map; after each pass, its state is on disk."""
+    known = fingerprint(config.particles_file)
+    stamp = f"{config.result_hash()};{known['sha256_of_ends']}-{known['bytes']}"
+    state = read_state(job.path / _STATE, stamp, StartState) if config.only_do_unfinished else None
+    if state is not None:
+        log.info("Going on after pass %d, with %d starts tried", state.passes, len(state.scores))
     with ExitStack() as stack:
         steps: list[Callable[[str], None]] = []
 
         def on_progress(done: int, total: int) -> None:
-            if not steps:
-                steps.append(stack.enter_context(progress("Initial model", total)))
-            steps[0](f"batch {done}")
+            # The first call comes before the first pass: the clock starts there, at what an earlier run has left.
+            if steps:
+                steps[0](f"pass {done}")
+            elif total > done:
+                steps.append(stack.enter_context(progress("Initial model", total - done)))
 
         return ab_initio(
             data.images,
             data.transfer,
             data.group,
             settings,
-            FirstMapSettings(starts=starts, finest_in_angstroms=finest, seed=settings.seed),
+            FirstMapSettings(starts=config.starts, finest_in_angstroms=finest, seed=settings.seed),
             box=data.box,
             device=device,
             on_progress=on_progress,
+            state=state,
+            on_pass=lambda now: write_state(job.path / _STATE, now, stamp),
         )
 
 

@@ -45,6 +45,7 @@ from ._micrographs import read_micrographs
 from ._parallel import close_workers
 from ._particle_configs import PickConfig
 from ._picking import FLOOR, Candidates, PickTask, read_candidates, require_tools, score_micrograph
+from ._relion_coordinates import RELION_LIST, list_for_relion, write_for_relion
 from ._room import require_room
 from ._summary import MicrographsSummary
 from ._unfinished import do_unfinished
@@ -94,7 +95,8 @@ def pick_session(config: PickConfig) -> PickSummary:
 
     Micrographs whose input gives no CTF get one by ``causes.estimate_causes``. Candidates are written first; the
     threshold is chosen over the whole session; then ``coordinates/NAME.star``, ``coordinates/NAME.box``,
-    ``particles.star``, ``particles.cs``, ``micrographs.star`` and ``picks/NAME.png`` follow.
+    ``particles.star``, ``particles.cs``, ``micrographs.star`` and ``picks/NAME.png`` follow, and where RELION's own
+    layout was asked for, ``coords_suffix_pick.star`` and what it stands for.
 
     The threshold: every micrograph is scored a second time with its Fourier phases replaced by random ones, which
     leaves its power (ice, Thon rings, crowding) and no particle in its place. The picks of these copies, less those
@@ -164,6 +166,8 @@ def _run(config: PickConfig, catalogue: Catalogue, job: Job, started: float) -> 
     log.info("%s", how)
     job.note("threshold", threshold if math.isfinite(threshold) else None)
     chosen: dict[str, tuple[Picks, Candidates]] = {}
+    # What an earlier run laid out for RELION must not stay behind with the picks of another threshold.
+    for_relion = config.relion_coordinates or (job.path / RELION_LIST).exists()
     for name in ("coordinates", *(("picks",) if config.pictures else ())):
         job.folder(name)
     for task in good:
@@ -173,9 +177,15 @@ def _run(config: PickConfig, catalogue: Catalogue, job: Job, started: float) -> 
             own = threshold_above_null(found.picks.figure_of_merit, found.null_scores, threshold, _NULL_OF_MICROGRAPH)
         picks = at_least(found.picks, own)
         _write_one(job.path, stems[task.record.name], task, picks, found)
+        if for_relion:
+            write_for_relion(job.path, portable_name(task.record.path), picks.coordinates())
         chosen[task.record.name] = picks, replace(found, picture=np.zeros((0, 0), np.uint8))
     _write_tables(job.path, catalogue, good, chosen)
-    job.write_relion_output_nodes({"particles.star": 3, "micrographs.star": 1})
+    nodes = {"particles.star": 3, "micrographs.star": 1}
+    if for_relion:
+        list_for_relion(job.path)
+        nodes[RELION_LIST] = 2
+    job.write_relion_output_nodes(nodes)
     summary = PickSummary(
         output=job.path,
         micrographs=len(good),

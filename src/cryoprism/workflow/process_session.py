@@ -20,6 +20,7 @@ from ._micrographs import read_micrographs
 from ._particle_configs import ClassifyConfig, ExtractConfig, PickConfig
 from ._particle_data import read_reference
 from ._process_results import ProcessSummary, collect_results, finished_before, stamp_of_inputs
+from ._reference import require_bright
 from ._resume import changed_options, read_record
 from ._room import require_room
 from ._selection import choose_micrographs, note_left_out, read_causes
@@ -138,7 +139,8 @@ def _check_before_work(config: ProcessConfig, catalogue: Catalogue, pixel: float
             f"Give about {box_for(config.diameter_in_angstroms, pixel)} pixels (1.4 diameters), or leave --box out.",
         )
     if config.reference is not None:
-        read_reference(config.reference)
+        volume = read_reference(config.reference)
+        require_bright(volume.data, volume.voxel_size_in_angstroms, config.diameter_in_angstroms, config.reference)
 
 
 def _restore(run: _Run) -> Path:

@@ -12,7 +12,6 @@ from typing import Any
 
 from cryoprism.core import CryoPrismWarning, InputError, point_group_matrices, resolve_device
 from cryoprism.formats import Volume, read_particle_images, read_particles, write_map
-from cryoprism.particles import leaked_halves
 from cryoprism.structure import (
     HelicalCopies,
     HelicalSymmetry,
@@ -22,18 +21,19 @@ from cryoprism.structure import (
     memory_of_reconstruction_in_bytes,
     particle_batches,
     reconstruct,
+    require_half_maps,
     shell_frequencies,
-    split_half_sets,
     weights_for_particles,
 )
 
+from ._duplicates import without_copies
 from ._files import write_json
 from ._jobs import Job, open_job
 from ._memory import GIGABYTE, available_memory_in_bytes
 from ._particle_configs import ReconstructConfig
 from ._particle_data import common_pixel_size, require_reachable
 from ._progress import Step, progress
-from ._resolution_words import few_particles
+from ._resolution_words import endless_agreement, few_particles
 from ._summary import StepSummary
 
 __all__ = ["ReconstructSummary", "reconstruct_session"]
@@ -41,6 +41,8 @@ __all__ = ["ReconstructSummary", "reconstruct_session"]
 log = logging.getLogger("cryoprism")
 
 _BATCH = 128
+# Particles nearer than this on a micrograph are one [Å], as for refine.
+_NEAREST = 20.0
 _OUTPUTS = ("map.mrc", "half1.mrc", "half2.mrc", "reconstruction.json")
 
 
@@ -56,11 +58,17 @@ class ReconstructSummary(StepSummary):
         Where the half maps' correlation without a mask falls below 0.143; None where it never rises above.
     few
         That a half has too few particles for a resolution, in words.
+    duplicates
+        How many were left out because the table holds them more than once.
+    endless
+        That the halves agree at every frequency, in words.
     """
 
     particles: int
     resolution_in_angstroms: float | None
     few: str | None = None
+    duplicates: int = 0
+    endless: str | None = None
 
     def sentence(self) -> str:
         """One line for the console."""
@@ -69,10 +77,14 @@ class ReconstructSummary(StepSummary):
         found = (
             "the halves do not agree at any frequency"
             if self.resolution_in_angstroms is None
+            else "halves agree at every frequency, which is no resolution (FSC 0.143, no mask)"
+            if self.endless is not None
             else f"halves agree to {self.resolution_in_angstroms:.2f} Å (FSC 0.143, no mask)"
         )
+        again = f" {self.duplicates} particles stood in the table twice and were left out." if self.duplicates else ""
         few = "" if self.few is None else f" {self.few}"
-        return f"{self.particles} particles in {self.seconds:.1f} s: {found}.{few} Map: {self.output / 'map.mrc'}"
+        done = f"{self.particles} particles in {self.seconds:.1f} s: {found}."
+        return f"{done}{again}{few} Map: {self.output / 'map.mrc'}"
 
 
 def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
@@ -81,8 +93,8 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
     Raises
     ------
     InputError
-        No poses, particles that stand in both halves, mixed pixel sizes, a limit beyond Nyquist, weights that are
-        missing, too little memory.
+        No poses, particles that stand in both halves, an empty half, mixed pixel sizes, a limit beyond Nyquist, weights
+        that are missing, too little memory.
     """
     started = time.monotonic()
     device = resolve_device(config.device)
@@ -92,8 +104,7 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
     box = int(read_particle_images(particles, [0]).shape[-1])
     radius = _radius(config, box, pixel)
     _check_memory(config, box, radius)
-    half_set = split_half_sets(particles, config.seed)
-    leaked_halves(particles, contents=False)
+    particles, duplicates = without_copies(particles, _nearest(config), config.seed)
     with open_job("Reconstruct", config) as job:
         if config.only_do_unfinished and job.is_done("map", stage="reconstruct", source=config.particles_file):
             result = job.done_result("map", stage="reconstruct")
@@ -102,6 +113,7 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
                 particles=len(particles),
                 resolution_in_angstroms=result,
                 seconds=time.monotonic() - started,
+                duplicates=duplicates,
                 skipped=True,
             )
         job.record_inputs([config.particles_file])
@@ -110,9 +122,7 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
             if config.weights_folder is None
             else weights_for_particles(config.weights_folder, particles, box, radius)
         )
-        batches = particle_batches(
-            particles, radius, half_set=half_set, ctf=config.ctf, weights=weights, batch_size=_BATCH, device=device
-        )
+        batches = particle_batches(particles, radius, ctf=config.ctf, weights=weights, batch_size=_BATCH, device=device)
         count = math.ceil(len(particles) / _BATCH)
         with progress("Reconstructing", count) as step:
             result = reconstruct(
@@ -126,14 +136,38 @@ def reconstruct_session(config: ReconstructConfig) -> ReconstructSummary:
                 iterations=config.iterations if config.padding >= 2 else 0,
                 device=device,
             )
+        names = (f"{config.particles_file}, half set 1", f"{config.particles_file}, half set 2")
+        require_half_maps(result.half1, result.half2, names)
         seconds = time.monotonic() - started
-        resolution = _write(job, result, config, box, pixel, seconds)
+        resolution = _write(job, result, config, box, pixel, seconds, duplicates)
+        endless = _never_falls(result, radius, box * pixel)
+        if endless is not None:
+            warnings.warn(endless, CryoPrismWarning, stacklevel=2)
         few = few_particles(min(result.counts), len(point_group_matrices(symmetry)))
         if few is not None:
             warnings.warn(few, CryoPrismWarning, stacklevel=2)
     return ReconstructSummary(
-        output=job.path, particles=len(particles), resolution_in_angstroms=resolution, seconds=seconds, few=few
+        output=job.path,
+        particles=len(particles),
+        resolution_in_angstroms=resolution,
+        seconds=seconds,
+        few=few,
+        duplicates=duplicates,
+        endless=endless,
     )
+
+
+def _nearest(config: ReconstructConfig) -> float:
+    """Distance [Å] below which two particles are one; segments of a helix lie a rise apart at least."""
+    rise = config.helical_rise_in_angstroms
+    return _NEAREST if rise is None else min(_NEAREST, 0.5 * rise)
+
+
+def _never_falls(result: Reconstruction, radius: int, side_in_angstroms: float) -> str | None:
+    """Say that the halves agree wherever they were compared, so that no resolution can be read off; else None."""
+    if float(result.fsc[1 : radius + 1].min()) < 0.143:
+        return None
+    return endless_agreement(side_in_angstroms / radius)
 
 
 def _helix(config: ReconstructConfig, pixel: float) -> HelicalCopies | None:
@@ -180,7 +214,13 @@ def _counted(batches: Iterator[ParticleBatch], step: Step) -> Iterator[ParticleB
 
 
 def _write(
-    job: Job, result: Reconstruction, config: ReconstructConfig, box: int, pixel: float, seconds: float
+    job: Job,
+    result: Reconstruction,
+    config: ReconstructConfig,
+    box: int,
+    pixel: float,
+    seconds: float,
+    duplicates: int,
 ) -> float | None:
     for name, data in (("map", result.map), ("half1", result.half1), ("half2", result.half2)):
         write_map(job.path / f"{name}.mrc", Volume(data.cpu(), pixel))
@@ -189,6 +229,7 @@ def _write(
     document: dict[str, Any] = {
         "schema": "cryoprism-reconstruction-1",
         "particles_in_halves": list(result.counts),
+        "duplicates_left_out": duplicates,
         "symmetry": config.symmetry,
         "pixel_size_in_angstroms": pixel,
         "box_in_pixels": box,

@@ -127,7 +127,7 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         data = _loaded(config, particles, box, pixel)
         settings = _settings(config, data, filament)
         mask = _mask(config, data)
-        state = read_state(job.path / _STATE, stamp) if config.only_do_unfinished else None
+        state = read_state(job.path / _STATE, stamp, RefinementState) if config.only_do_unfinished else None
         if state is not None and len(state.rotations) != len(data.particles):
             log.info("The table holds other particles than before: the refinement starts over")
             state = None

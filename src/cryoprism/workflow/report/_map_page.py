@@ -109,8 +109,13 @@ def _head(title: str, summary: ResolutionSummary) -> str:
     crossing = summary.fsc.crossing()
     box = " × ".join(str(n) for n in reversed(summary.mean.data.shape))
     b_factor = summary.sharpening.weighted.b_factor_in_square_angstroms
+    # A curve that never falls, for noise that the halves share, gives no figure.
+    endless = crossing.at_nyquist and summary.few is not None
     facts = [
-        (_angstroms(crossing.resolution_in_angstroms, crossing.at_nyquist), "resolution, FSC = 0.143 corrected"),
+        (
+            UNKNOWN if endless else _angstroms(crossing.resolution_in_angstroms, crossing.at_nyquist),
+            "resolution, FSC = 0.143 corrected",
+        ),
         (_angstroms(summary.fsc.crossing("unmasked").resolution_in_angstroms), "without any mask"),
         (_angstroms(summary.fsc.crossing("corrected", 0.5).resolution_in_angstroms), "at FSC = 0.5"),
         (UNKNOWN if b_factor is None else f"{plain(b_factor, 3)}\u202fÅ²", "B-factor for sharpening"),
