@@ -120,6 +120,12 @@ def _nan_map(path: Path) -> None:
     volume(path, data)
 
 
+def _black_map(path: Path) -> None:
+    axis = np.arange(128) - 64
+    ball = axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 < 30**2
+    volume(path, -ball.astype(np.float32))
+
+
 TEMPLATE = ["a.mrc", *LENS, *PICK, "--method", "template", "--reference", "reference.mrc"]
 PROCESS_MAP = ["a.mrc", *LENS, *WHOLE, "--reference", "reference.mrc"]
 
@@ -168,6 +174,7 @@ _PICK = (
         words=("reference.mrc", "voxel"),
     ),
     Case("NaN in the reference", steps(_reference(_nan_map), then=TEMPLATE), words=("reference.mrc", "NaN")),
+    Case("black reference", steps(_reference(_black_map), then=TEMPLATE), words=("black", "--multiply_constant -1")),
     Case("reference cut short", steps(_reference(truncate), then=TEMPLATE), words=("reference.mrc", "cut short")),
     Case("unknown point group", one(lambda p: None, *PICK, "--symmetry", "Q"), words=("--symmetry", "'Q'", "Dn")),
     Case(
@@ -315,6 +322,7 @@ _PROCESS = (
         words=("reference.mrc", "voxel"),
     ),
     Case("NaN in the reference", steps(_reference(_nan_map), then=PROCESS_MAP), words=("reference.mrc", "NaN")),
+    Case("black reference", steps(_reference(_black_map), then=PROCESS_MAP), words=("black", "--multiply_constant -1")),
     Case(
         "PNG folder without pixel size", steps(png, then=["pictures", *LENS, *PICK]), words=("p0.png", "--pixel-size")
     ),
