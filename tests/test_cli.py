@@ -22,7 +22,7 @@ from cryoprism.workflow import RestoreConfig, RestoreSummary, SimulateConfig
 COMMANDS = sorted(typer.main.get_command(app).commands)
 EXPECTED = {
     "classify", "ctf-refine", "demo", "explain", "extract", "initial-model", "pick", "process", "reconstruct", "refine",
-    "resolution", "restore", "simulate", "train-picker",
+    "resolution", "restore", "simulate", "synthesize", "train-picker",
 }  # fmt: skip
 
 
@@ -139,6 +139,7 @@ def test_all_commands_are_there():
                 ("reconstruct", "Reconstruct"),
                 ("resolution", "Resolution"),
                 ("ctf_refine", "CtfRefine"),
+                ("synthesize", "Synthesize"),
             )
         ),
     ],
@@ -268,10 +269,13 @@ def test_the_summary_names_what_failed_and_what_to_look_at(session, capsys):
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from cryoprism import workflow
 from cryoprism.cli import main
+
+# Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def restore_session(config):
     with workflow.open_job("Restore", config):

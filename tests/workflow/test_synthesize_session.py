@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from cryoprism.workflow import (
     ExtractConfig,
     ReconstructConfig,
     SynthesizeConfig,
+    _realism,
     extract_session,
     reconstruct_session,
     synthesize_session,
@@ -152,6 +154,7 @@ def _least_correlation(truth, found):
 
 
 @pytest.mark.filterwarnings("ignore:.*A half has only")
+@pytest.mark.filterwarnings("ignore:.*The FSC stays above")
 @pytest.mark.parametrize("symmetry", ["O", "C1"])
 def test_the_labels_give_the_map_back(session, quiet_particles, tmp_path, symmetry):
     made = reconstruct_session(
@@ -209,8 +212,10 @@ def test_a_picker_is_trained_on_the_set(session, made, tmp_path):
     assert not (out / ".picker.pt").exists()
 
 
-def test_realism_is_measured_and_shown(session, tmp_path):
-    """With two real micrographs none can be kept apart, and the page says so."""
+def test_realism_is_measured_and_shown(session, tmp_path, monkeypatch):
+    """With two real micrographs none can be kept apart, and the page says so; classifiers are hardly trained here."""
+    quick = functools.partial(_realism.compare_realism, trainings=1, steps=6)
+    monkeypatch.setattr(_realism, "compare_realism", quick)
     done = synthesize_session(_config(session, tmp_path / "set", realism=True))
     document = json.loads((done.output / "realism.json").read_text())
     assert document["kept_apart"] is False
