@@ -107,8 +107,11 @@ def test_wrong_settings_are_named(tmp_path):
             config(tmp_path, **changes)
     with pytest.raises(InputError, match="no phantom and no file"):
         load_specimen("unicorn")
+    with pytest.raises(InputError, match="does not exist"):
+        load_specimen("nowhere.mrc")
+    (tmp_path / "map.mrc").touch()
     with pytest.raises(InputError, match="mass"):
-        load_specimen("map.mrc")
+        load_specimen(str(tmp_path / "map.mrc"))
     with pytest.raises(InputError, match="neither a structure nor a map"):
         load_specimen("notes.txt")
 

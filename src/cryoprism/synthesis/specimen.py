@@ -169,9 +169,13 @@ def specimens_from_file(
     if not any(s in _MAP_SUFFIXES for s in suffixes):
         known = ", ".join((*_STRUCTURE_SUFFIXES, *_MAP_SUFFIXES))
         raise InputError(file, "is neither a structure nor a map by its name", f"Give a file ending in one of {known}.")
+    if not file.is_file():
+        raise InputError(file, "does not exist", "Give an existing map or structure.")
     if molecular_mass_in_kilodaltons is None and contour is None:
         raise InputError(
-            file, "a map without a molecular mass has no scale", "Give the particle's mass in kDa (--mass)."
+            file,
+            "a map without a molecular mass has no scale",
+            "Give the particle's mass in kDa (--mass) or, to synthesize, the level that encloses it (--contour).",
         )
     if molecular_mass_in_kilodaltons is not None and contour is not None:
         raise InputError(file, "was given both a mass and a contour", "Give one of them.")
