@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cryoprism.causes import Estimate
+from cryoprism.causes.model import B_UNIT
 from cryoprism.core import InputError, frequency_grid, generator_for, random_rotations, rfft2
 from cryoprism.microscope.optics import contrast_transfer
 
@@ -145,8 +146,6 @@ def scene_of(exemplar: Exemplar, pixel_size_in_angstroms: float) -> tuple[Scene,
     )
     if known is not None:
         scene = replace(scene, exposure_in_electrons_per_square_angstrom=known)
-    from cryoprism.causes.model import B_UNIT
-
     deviations = {
         "defocus_in_angstroms": ctf.defocus_deviation_in_angstroms,
         "astigmatism_in_angstroms": ctf.astigmatism_deviation_in_angstroms,

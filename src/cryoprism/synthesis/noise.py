@@ -133,14 +133,13 @@ def _starts(length: int, n: int) -> list[int]:
 
 def spectrum_on(power: Tensor, shape: tuple[int, int]) -> Tensor:
     """Power on the half grid of another shape (y, x), by linear interpolation between its frequencies."""
-    n = power.shape[0]
     rows = torch.fft.fftshift(power, dim=0)
     rows = torch.cat([rows, rows[:1]])  # the row of -Nyquist is that of +Nyquist
     y = torch.fft.fftfreq(shape[0])[:, None].expand(-1, shape[1] // 2 + 1) * 2.0
     x = (torch.fft.rfftfreq(shape[1]) * 4.0 - 1.0)[None].expand(shape[0], -1)
     grid = torch.stack([x, y], -1)[None]
     out = grid_sample(rows[None, None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0, 0]
-    return out.clamp_min(0) if n else out
+    return out.clamp_min(0)
 
 
 def fit_noise(
@@ -184,10 +183,9 @@ def fit_noise(
     variance = float(power_mean(power))
     third, fourth = (a - b for a, b in zip(_cumulants(relative, share), _cumulants(clean, share), strict=True))
     # Noise of uneven strength has third and fourth cumulants by itself, 3 cov(contrast, variance) and 3 var(variance).
-    rise = counted
     spread, field = float(clean.var()), _field_deviation(relative, share, pixel_size_in_angstroms)
-    third -= 3 * spread * rise * variance
-    fourth -= 3 * (rise * rise * spread + field * field) * variance**2
+    third -= 3 * spread * counted * variance
+    fourth -= 3 * (counted * counted * spread + field * field) * variance**2
     return NoiseFit(
         mean=mean - gain * float(clean.mean()),
         gain=gain,

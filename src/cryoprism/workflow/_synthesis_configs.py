@@ -36,7 +36,6 @@ class SynthesizeConfig(JobConfig):
         "mass_in_kilodaltons": "--mass",
         "lowpass_in_angstroms": "--lowpass",
         "diameter_in_angstroms": "--diameter",
-        "masks_folder": "--masks",
         "particles_per_micrograph": "--particles",
         "ice_thickness_in_angstroms": "--ice-thickness",
         "width_in_pixels": "--width",
