@@ -125,7 +125,8 @@ def test_dark_debris_and_masked_regions_do_not_count():
 
 
 def test_rows_are_compared_with_real_against_real_and_written_plainly():
-    rows = compare_realism(_coloured(1), {"white": _coloured(3)}, _coloured(2), trainings=1, steps=2)
+    rows, advantages = compare_realism(_coloured(1), {"white": _coloured(3)}, _coloured(2), trainings=1, steps=2)
+    assert not advantages
     assert list(rows) == ["white", REAL_AGAINST_REAL]
     record = json.loads(json.dumps(rows["white"].to_json()))
     assert set(record["two_sample_auc"]) == {"value", "low", "high", "count", "parts"}
@@ -133,6 +134,41 @@ def test_rows_are_compared_with_real_against_real_and_written_plainly():
     assert "skewness" in record["patch_statistics"]
     with pytest.raises(InputError, match="name of the real row"):
         compare_realism(_coloured(1), {REAL_AGAINST_REAL: _coloured(3)}, _coloured(2))
+
+
+def test_advantage_is_the_difference_of_the_squared_distances_and_sharper_than_their_intervals():
+    real, near, far = _coloured(1, 0.1, 4), _coloured(2, 0.25, 4), _coloured(2, 0.4, 4)
+    rows, advantages = compare_realism(real, {"near": near, "far": far}, None, trainings=1, steps=12, ours="near")
+    assert list(advantages) == ["far"]
+    found = advantages["far"]
+    for name in ("spectrum", "rotational_spectrum", "patch"):
+        here, there = (getattr(rows[row], name) for row in ("near", "far"))
+        advantage = getattr(found, name)
+        assert advantage.value == pytest.approx(there.value**2 - here.value**2, rel=1e-6), name
+        assert advantage.low > 0, name
+        # Intervals of squares of either one, as if nothing were common to them.
+        apart = math.hypot(there.high**2 - there.value**2, here.high**2 - here.value**2)
+        assert advantage.high - advantage.value < apart, name
+    assert found.kernel.value == pytest.approx(rows["far"].kernel.value - rows["near"].kernel.value, rel=1e-6)
+    assert found.auc.parts == tuple(f - n for f, n in zip(rows["far"].auc.parts, rows["near"].auc.parts, strict=True))
+    swapped = compare_realism(real, {"near": near, "far": far}, None, trainings=1, steps=12, ours="far")[1]["near"]
+    assert swapped.spectrum.value == pytest.approx(-found.spectrum.value)
+    assert swapped.auc.value == pytest.approx(-found.auc.value)
+
+
+def test_a_set_has_no_advantage_over_itself():
+    near = _coloured(2, 0.25)
+    _, advantages = compare_realism(
+        _coloured(1, 0.1), {"ours": near, "again": near}, None, trainings=1, steps=4, ours="ours"
+    )
+    for measure in vars(advantages["again"]).values():
+        assert measure.value == pytest.approx(0, abs=1e-9)
+        assert measure.low <= 1e-9
+        assert measure.high >= -1e-9
+    with pytest.raises(InputError, match="pairs"):
+        compare_realism(
+            _coloured(1), {"ours": near, "more": _coloured(3, 0, 4)}, None, trainings=1, steps=1, ours="ours"
+        )
 
 
 def test_gallery_holds_both_and_the_answer():

@@ -9,7 +9,16 @@ from .matching import Exemplar, MatchedMicrograph, SessionMatch, draw_exposure, 
 from .noise import NOISE_KINDS, NoiseFit, NoiseKind, add_noise, fit_noise, power_spectrum
 from .phantom import Phantom, PhantomKind, phantom
 from .placement import Placement, place_particles, place_population
-from .realism import REAL_AGAINST_REAL, Gallery, Realism, compare_realism, gallery, measure_realism
+from .realism import (
+    REAL_AGAINST_REAL,
+    Advantage,
+    Gallery,
+    Realism,
+    advantage_over,
+    compare_realism,
+    gallery,
+    measure_realism,
+)
 from .recipes import Recipe, demo_scenes, dominant_scene, session_scenes, varied_scene
 from .render import (
     Engine,
@@ -57,6 +66,7 @@ __all__ = [
     "NOISE_KINDS",
     "REAL_AGAINST_REAL",
     "TRANSLATION_MODES",
+    "Advantage",
     "Arrangement",
     "Clusters",
     "Engine",
@@ -94,6 +104,7 @@ __all__ = [
     "TranslationSettings",
     "Translator",
     "add_noise",
+    "advantage_over",
     "as_population",
     "band_shares",
     "bits_lost",

@@ -7,15 +7,11 @@
 * :func:`kernel_distance`: distance of the distributions of fixed random features of patches.
 
 Micrographs of one session differ by themselves (defocus, ice, drift), so what matters is the distance between the
-*distributions* of micrographs. The last three are therefore one estimator. Let k(i, j) be a similarity of micrographs,
-x(i)·x(j) for the spectra and the statistics, a Gaussian kernel for the features. Then
-
-    D² = mean k(r, r') + mean k(s, s') - 2 mean k(r, s),   r ≠ r' real, s ≠ s' synthetic,
-
-is unbiased (Gretton et al. 2012, J. Mach. Learn. Res. 13, 723): two sets of one origin give 0 on average, however
-noisy and however different their micrographs; it may come out negative. Intervals are 95 % by the jackknife over
-micrographs. (A bootstrap would draw a micrograph twice and call it similar to itself.) With three micrographs they are
-rough: real against real of other micrographs is always measured beside, by :func:`compare_realism`.
+*distributions* of micrographs. The last three are therefore one unbiased estimator (``_distances.py``): two sets of one
+origin give 0 on average, however noisy and however different their micrographs; it may come out negative. Intervals are
+95 %. With three micrographs they are rough: real against real of other micrographs is always measured beside, by
+:func:`compare_realism`. Which of two sets is the nearer one, :func:`advantage_over` tells much better than their
+intervals do, because both are compared with the same real micrographs.
 """
 
 from __future__ import annotations
@@ -27,19 +23,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cryoprism.core import InputError, frequency_grid, single_threaded
+from cryoprism.core import InputError, single_threaded
 
-from ._patch_features import all_patches, random_features, statistics_of
+from ._distances import Interval, features_gram, spectrum_gram, squared_advantage, squared_distance, statistics_gram
 from ._samples import Measure, MicrographSet, check_pair, corners_on_grid, normalised, patches_at
-from ._two_sample import two_sample_auc
-from .noise import power_spectrum
+from ._two_sample import TwoSampleScores, auc_advantage, two_sample_auc, two_sample_scores
 
 __all__ = [
     "REAL_AGAINST_REAL",
+    "Advantage",
     "Gallery",
     "Measure",
     "MicrographSet",
     "Realism",
+    "advantage_over",
     "compare_realism",
     "gallery",
     "kernel_distance",
@@ -50,69 +47,13 @@ __all__ = [
 ]
 
 REAL_AGAINST_REAL = "real against real"
-_TILE = 128
 _DECIBEL = 10.0 / math.log(10.0)
-_BANDWIDTHS = (1.0, 2.0, 4.0)  # of the Gaussian kernels, in median distances between real patches
 
 
-# --- the estimator ---------------------------------------------------------------------------------------
-
-
-def _squared(gram: Tensor, real: int) -> float:
-    """Unbiased D² from similarities (n, n) of micrographs, the first ``real`` of which are real."""
-    own, other, cross = gram[:real, :real], gram[real:, real:], gram[:real, real:]
-
-    def between(part: Tensor) -> Tensor:
-        n = len(part)
-        return (part.sum() - part.diagonal().sum()) / (n * (n - 1))
-
-    return float(between(own) + between(other) - 2 * cross.mean())
-
-
-def _with_interval(gram: Tensor, real: int) -> tuple[float, float, float]:
-    """D² and its 95 % interval by the jackknife over micrographs of both sets."""
-    gram = gram.double()
-    value = _squared(gram, real)
-    variance = 0.0
-    for first, last in ((0, real), (real, len(gram))):
-        n = last - first
-        if n < 3:  # with one of two left there is no pair: the spread is not known
-            return value, -math.inf, math.inf
-        without = []
-        for left_out in range(first, last):
-            kept = [i for i in range(len(gram)) if i != left_out]
-            without.append(_squared(gram[kept][:, kept], real - (first == 0)))
-        leaves = torch.tensor(without, dtype=torch.float64)
-        variance += (n - 1) / n * float((leaves - leaves.mean()).square().sum())
-    reach = 1.96 * math.sqrt(variance)
-    return value, value - reach, value + reach
-
-
-def _root(values: tuple[float, float, float], scale: float, count: int) -> Measure:
+def _root(values: Interval, scale: float, count: int) -> Measure:
     """Distance from its square: what came out below 0 is 0."""
     value, low, high = (scale * math.sqrt(v) if v > 0 else 0.0 for v in values)
     return Measure(value=value, low=low, high=high, count=count)
-
-
-# --- spectra ---------------------------------------------------------------------------------------------
-
-
-def _log_spectra(samples: MicrographSet, *, rotational: bool) -> Tensor:
-    """Logarithm of the power (micrographs, frequencies), rotational means by ring or every frequency of a tile."""
-    lines = []
-    for number, image in enumerate(normalised(samples)):
-        power = power_spectrum(image, _TILE, samples.weight(number)).double()
-        ky, kx = frequency_grid((_TILE, _TILE), 1.0)
-        ring = (torch.sqrt(ky * ky + kx * kx) * _TILE).round().long()
-        if rotational:
-            rings = _TILE // 2 + 1
-            inside = ring < rings
-            total = torch.zeros(rings, dtype=torch.float64).index_add_(0, ring[inside], power[inside])
-            power = total / torch.bincount(ring[inside], minlength=rings)
-            lines.append(power[2:].log())
-        else:
-            lines.append(power[ring >= 2].log())  # below, the tile's own window is seen
-    return torch.stack(lines)
 
 
 @single_threaded
@@ -132,12 +73,8 @@ def spectrum_distance(real: MicrographSet, synthetic: MicrographSet, *, rotation
         plane, so that directions (drift, astigmatism, lines of the detector) count.
     """
     check_pair(real, synthetic)
-    lines = torch.cat([_log_spectra(s, rotational=rotational) for s in (real, synthetic)])
-    gram = lines @ lines.T / lines.shape[1]
-    return _root(_with_interval(gram, len(real)), _DECIBEL, len(lines))
-
-
-# --- statistics of patches -------------------------------------------------------------------------------
+    gram = spectrum_gram((real, synthetic), rotational=rotational)
+    return _root(squared_distance(gram, len(real)), _DECIBEL, len(gram))
 
 
 @single_threaded
@@ -164,22 +101,10 @@ def patch_statistics(
         synthetic minus real difference of each.
     """
     check_pair(real, synthetic)
-    names, a, error = statistics_of(real)
-    _, b, _ = statistics_of(synthetic)
-    spread = a.var(0)
     if unit is not None:
         check_pair(real, unit)
-        _, c, error = statistics_of(unit)
-        spread = c.var(0)
-    scale = torch.maximum(spread, error.mean(0)).clamp_min(1e-24).sqrt()
-    lines = torch.cat([a, b]) / scale
-    difference = (b.mean(0) - a.mean(0)) / scale
-    gram = lines @ lines.T / lines.shape[1]
-    measure = _root(_with_interval(gram, len(a)), 1.0, len(lines))
-    return measure, dict(zip(names, difference.tolist(), strict=True))
-
-
-# --- kernel distance on random features ------------------------------------------------------------------
+    gram, difference = statistics_gram(real, (synthetic,), unit)
+    return _root(squared_distance(gram, len(real)), 1.0, len(gram)), difference
 
 
 @single_threaded
@@ -191,24 +116,9 @@ def kernel_distance(real: MicrographSet, synthetic: MicrographSet) -> Measure:
     Pairs of patches of one micrograph are left out, see the module.
     """
     check_pair(real, synthetic)
-    patches = [*all_patches(real), *all_patches(synthetic)]
-    features = [
-        torch.cat([random_features(some) for some in p.tensor_split(list(range(64, len(p), 64)))]).double()
-        for p in patches
-    ]
-    own = torch.cat(features[: len(real)])
-    centre, scale = own.mean(0), own.std(0).clamp_min(1e-9)
-    features = [(f - centre) / scale for f in features]
-    own = (own - centre) / scale
-    typical = float(torch.cdist(own, own).square().median().clamp_min(1e-9))
-    gram = torch.zeros(len(features), len(features), dtype=torch.float64)
-    for i, a in enumerate(features):
-        for j in range(i + 1):
-            squared = torch.cdist(a, features[j]).square()
-            similar = [(-0.5 * squared / (typical * w * w)).exp().mean() for w in _BANDWIDTHS]
-            gram[i, j] = gram[j, i] = torch.stack(similar).mean()
-    value, low, high = _with_interval(gram, len(real))
-    return Measure(value=value, low=max(low, -2.0), high=min(high, 2.0), count=sum(len(f) for f in features))
+    gram, count = features_gram(real, (synthetic,))
+    value, low, high = squared_distance(gram, len(real))
+    return Measure(value=value, low=max(low, -2.0), high=min(high, 2.0), count=count)
 
 
 # --- all of them -----------------------------------------------------------------------------------------
@@ -230,6 +140,8 @@ class Realism:
         Of :func:`kernel_distance`.
     statistics
         Difference of each statistic of patches.
+    scores
+        What the AUC comes from.
     """
 
     auc: Measure
@@ -237,7 +149,8 @@ class Realism:
     rotational_spectrum: Measure
     patch: Measure
     kernel: Measure
-    statistics: dict[str, float] = field(default_factory=dict)
+    statistics: dict[str, float]
+    scores: TwoSampleScores = field(repr=False)
 
     def to_json(self) -> dict[str, object]:
         """Plain dictionaries for realism.json; units stand in the names."""
@@ -262,13 +175,94 @@ def measure_realism(
 ) -> Realism:
     """Take all measures of one set against real micrographs; parameters as in the single functions."""
     patch, statistics = patch_statistics(real, synthetic, unit=unit)
+    scores = two_sample_scores(real, synthetic, seed=seed, trainings=trainings, steps=steps)
     return Realism(
-        auc=two_sample_auc(real, synthetic, seed=seed, trainings=trainings, steps=steps),
+        auc=scores.measure(),
         spectrum=spectrum_distance(real, synthetic),
         rotational_spectrum=spectrum_distance(real, synthetic, rotational=True),
         patch=patch,
         kernel=kernel_distance(real, synthetic),
         statistics=statistics,
+        scores=scores,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advantage:
+    """How much nearer one synthetic set is to real micrographs than a baseline: positive is better, 95 % intervals.
+
+    Parameters
+    ----------
+    auc
+        Of the AUC above 0.5.
+    spectrum, rotational_spectrum
+        Of squared distances [dB²].
+    patch
+        Of the squared distance [deviations² between real micrographs].
+    kernel
+        Of the squared distance.
+    """
+
+    auc: Measure
+    spectrum: Measure
+    rotational_spectrum: Measure
+    patch: Measure
+    kernel: Measure
+
+    def to_json(self) -> dict[str, object]:
+        """Plain dictionaries for realism.json."""
+        return {
+            "two_sample_auc_above_half": self.auc.to_json(),
+            "squared_spectrum_distance_in_square_decibels": self.spectrum.to_json(),
+            "squared_rotational_spectrum_distance_in_square_decibels": self.rotational_spectrum.to_json(),
+            "squared_patch_statistics_in_square_real_deviations": self.patch.to_json(),
+            "kernel_distance": self.kernel.to_json(),
+        }
+
+
+@single_threaded
+def advantage_over(
+    real: MicrographSet,
+    ours: MicrographSet,
+    baseline: MicrographSet,
+    scores: tuple[TwoSampleScores, TwoSampleScores],
+    *,
+    unit: MicrographSet | None = None,
+) -> Advantage:
+    """Compare two synthetic sets that were made from the same noise-free images, in pairs.
+
+    Parameters
+    ----------
+    real
+        What both are compared with.
+    ours, baseline
+        As many micrographs in each, in the same order.
+    scores
+        Of both, from :func:`measure_realism`, with the same seed.
+    unit
+        See :func:`patch_statistics`.
+
+    Raises
+    ------
+    InputError
+        Sets of different numbers or pixel sizes.
+    """
+    for some in (ours, baseline):
+        check_pair(real, some)
+    if len(ours) != len(baseline):
+        raise InputError("sets", f"{len(ours)} and {len(baseline)} micrographs", "Give pairs of one noise-free image.")
+
+    def measure(gram: Tensor, scale: float = 1.0) -> Measure:
+        value, low, high = (scale * v for v in squared_advantage(gram, len(real), len(ours)))
+        return Measure(value=value, low=low, high=high, count=len(gram))
+
+    sets = (real, ours, baseline)
+    return Advantage(
+        auc=auc_advantage(*scores),
+        spectrum=measure(spectrum_gram(sets, rotational=False), _DECIBEL**2),
+        rotational_spectrum=measure(spectrum_gram(sets, rotational=True), _DECIBEL**2),
+        patch=measure(statistics_gram(real, (ours, baseline), unit)[0]),
+        kernel=measure(features_gram(real, (ours, baseline))[0]),
     )
 
 
@@ -281,7 +275,8 @@ def compare_realism(
     trainings: int = 2,
     steps: int = 150,
     progress: Callable[[str, Realism], None] | None = None,
-) -> dict[str, Realism]:
+    ours: str | None = None,
+) -> tuple[dict[str, Realism], dict[str, Advantage]]:
     """Measure every arm against the same real micrographs, and other real ones beside them.
 
     Parameters
@@ -297,6 +292,13 @@ def compare_realism(
         See :func:`two_sample_auc`.
     progress
         Called with each row when it is there.
+    ours
+        Name of the arm whose advantage over each other one is to be told; all come from the same noise-free images.
+
+    Returns
+    -------
+    tuple
+        Measures by name, and the advantage of ``ours`` over each other arm.
     """
     rows = dict(arms)
     unit = None
@@ -312,7 +314,12 @@ def compare_realism(
         out[name] = measure_realism(real, samples, unit=unit, seed=seed, trainings=trainings, steps=steps)
         if progress is not None:
             progress(name, out[name])
-    return out
+    found = {
+        name: advantage_over(real, arms[ours], samples, (out[ours].scores, out[name].scores), unit=unit)
+        for name, samples in arms.items()
+        if ours is not None and name != ours
+    }
+    return out, found
 
 
 # --- for the eye -----------------------------------------------------------------------------------------

@@ -87,10 +87,16 @@ def measure_session_realism(
     unseen_set = _set(real, pixel, "real micrographs")
     sets = {name: MicrographSet(images, pixel, None, name) for name, images in arms.items()}
     others = _set(matched, pixel, "matched micrographs") if apart and len(matched) >= 2 else None
-    rows = compare_realism(
-        unseen_set, sets, others, seed=seed, progress=lambda name, row: log.info("%s: AUC %.2f", name, row.auc.value)
+    rows, advantages = compare_realism(
+        unseen_set,
+        sets,
+        others,
+        seed=seed,
+        ours=made,
+        progress=lambda name, row: log.info("%s: AUC %.2f", name, row.auc.value),
     )
     document["measures"] = {name: row.to_json() for name, row in rows.items()}
+    document["advantages"] = {name: row.to_json() for name, row in advantages.items()}
     write_json(folder / "realism.json", document)
     side = min(256, *(min(image.shape) for image in (*unseen_set.images, *sets[made].images)))
     shown = None

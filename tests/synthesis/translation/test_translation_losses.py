@@ -10,6 +10,7 @@ from cryoprism.synthesis.translation.losses import (
     generator_loss,
     patch_nce,
     signal_loss,
+    statistics_loss,
     without_signal,
 )
 from cryoprism.synthesis.translation.sampling import sample_positions
@@ -39,6 +40,16 @@ def test_least_squares_have_their_minimum_where_the_sides_are_told_apart_or_fool
     assert float(discriminator_loss(ones, zeros)) == 0
     assert float(generator_loss(ones)) == 0
     assert float(generator_loss(zeros)) == float(discriminator_loss(zeros, ones)) == 2
+
+
+def test_statistics_of_few_patches_are_compared_without_bias():
+    mean, scale = torch.tensor([3.0, -1.0]), torch.tensor([2.0, 0.5])
+    drawn = mean + scale * torch.randn(4000, 6, 2, generator=torch.Generator().manual_seed(0))
+    losses = torch.stack([statistics_loss(part, mean, scale) for part in drawn])
+    assert abs(float(losses.mean())) < 3 * float(losses.std()) / 4000**0.5
+    # A shift of a deviation in one of the two costs a half.
+    shifted = torch.stack([statistics_loss(part + torch.tensor([2.0, 0.0]), mean, scale) for part in drawn])
+    assert float(shifted.mean()) == pytest.approx(0.5, abs=0.05)
 
 
 def test_guided_positions_come_from_the_masks_and_their_negatives_from_the_other_class():

@@ -48,7 +48,7 @@ def test_the_residual_of_a_trained_network_keeps_the_signal(fields, trained):
         assert float(residual.std()) > 0.001 * float(field.image.std())
         share = band_shares(residual / field.gain, field.clean, bands=trained.translator.settings.bands)
         assert float(share.abs().max()) < 2e-3
-    assert set(trained.losses) == {"discriminator", "adversarial", "contrast", "signal"}
+    assert set(trained.losses) == {"discriminator", "adversarial", "contrast", "signal", "statistics"}
     assert len(trained.losses["contrast"]) == 40
 
 
@@ -68,6 +68,14 @@ def test_as_much_is_added_as_brings_patches_nearer():
     strength, distances = best_strength(other, white, more)
     assert strength == 0
     assert distances[0.0] < 0.05 < distances[1.0]
+
+
+def test_the_statistics_alone_teach_the_spectrum_and_the_deviation(fields, small):
+    settings = replace(
+        small, steps=120, rate=5e-3, memory=0.9, batch=4, adversarial_weight=0.0, contrast_weight=0.0, judged=40
+    )
+    found = train_translator(*fields, settings).losses["statistics"]
+    assert sum(found[-20:]) < 0.5 * sum(found[:20])
 
 
 def test_inputs_are_not_changed_and_the_same_seed_gives_the_same_micrograph(fields, trained):

@@ -13,6 +13,7 @@ __all__ = [
     "generator_loss",
     "patch_nce",
     "signal_loss",
+    "statistics_loss",
     "without_signal",
 ]
 
@@ -59,6 +60,24 @@ def generator_loss(synthetic: tuple[Tensor, Tensor]) -> Tensor:
 def cycle_loss(image: Tensor, there_and_back: Tensor) -> Tensor:
     """Mean absolute difference (Zhu et al. 2017, CycleGAN); also for the identity."""
     return (image - there_and_back).float().abs().mean()
+
+
+def statistics_loss(statistics: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Mean squared difference between the mean statistics of patches and those of real ones, in their deviations.
+
+    The squares are products of the differences of two halves of the patches: without bias, so that the scatter of a few
+    patches is not taken for a difference. May come out negative.
+
+    Parameters
+    ----------
+    statistics
+        (n, d) of n ≥ 2 patches.
+    mean, scale
+        (d,) mean and deviation between real patches.
+    """
+    standard = (statistics - mean) / scale
+    first, second = standard[0::2].mean(0), standard[1::2].mean(0)
+    return (first * second).mean()
 
 
 def _bands(height: int, width: int, count: int, device: torch.device) -> Tensor:

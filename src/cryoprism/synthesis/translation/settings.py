@@ -41,12 +41,12 @@ class TranslationSettings:
         Places of each class whose features are compared, per patch.
     temperature
         Of the contrastive loss.
-    adversarial_weight, contrast_weight, signal_weight, cycle_weight, identity_weight
+    adversarial_weight, contrast_weight, signal_weight, statistics_weight, cycle_weight, identity_weight
         Of the losses.
     bands
         Frequency bands in which the residual shall not correlate with the clean image.
     judged
-        Patches by which the strength of the residual is chosen.
+        Patches by which the strength of the residual is chosen, and by which statistics of real ones are known.
     mixed_precision
         bfloat16 in the networks, on CUDA only.
     seed, device
@@ -71,6 +71,7 @@ class TranslationSettings:
     adversarial_weight: float = 1.0
     contrast_weight: float = 0.2
     signal_weight: float = 10.0
+    statistics_weight: float = 3.0
     cycle_weight: float = 10.0
     identity_weight: float = 5.0
     bands: int = 16
@@ -111,6 +112,7 @@ class TranslationSettings:
             self.adversarial_weight,
             self.contrast_weight,
             self.signal_weight,
+            self.statistics_weight,
             self.cycle_weight,
             self.identity_weight,
         )
@@ -123,7 +125,7 @@ class TranslationSettings:
             ("discriminator_layers", 1 <= self.discriminator_layers <= 4, "1 to 4"),
             ("projection", self.projection >= 2, "2 or more"),
             ("steps", self.steps >= 1, "1 or more"),
-            ("batch", self.batch >= 1, "1 or more"),
+            ("batch", self.batch >= 2, "2 or more"),
             ("patch", self.patch >= smallest and self.patch % 2 == 0, f"an even number of {smallest} or more"),
             ("rate", 0 < self.rate < 1, "a number between 0 and 1"),
             ("discriminator_rate", 0 < self.discriminator_rate < 1, "a number between 0 and 1"),

@@ -7,6 +7,8 @@ learn, that factor is zero.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,13 +27,13 @@ def patch_statistics(patches: Tensor) -> Tensor:
     n, side = patches.shape[0], patches.shape[-1]
     patches = patches.double()
     mean = patches.mean((1, 2), keepdim=True)
-    line = torch.hann_window(side, periodic=False, dtype=torch.float64)
+    line = torch.hann_window(side, periodic=False, dtype=torch.float64, device=patches.device)
     power = torch.fft.rfft2((patches - mean) * (line[:, None] * line)).abs().square().flatten(1)
-    ky, kx = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
+    ky, kx = torch.fft.fftfreq(side, device=patches.device)[:, None], torch.fft.rfftfreq(side, device=patches.device)
     # Rings of equal ratio: as much attention to undulation and particles as to fine noise.
     k = torch.sqrt(ky * ky + kx * kx).clamp_min(1 / side)
-    ring = (_RINGS * torch.log(k * side) / torch.log(torch.tensor(side * 0.5**0.5))).long().clamp_max(_RINGS - 1)
-    rings = torch.zeros(n, _RINGS, dtype=torch.float64).index_add(1, ring.flatten(), power)
+    ring = (_RINGS * torch.log(k * side) / math.log(side * 0.5**0.5)).long().clamp_max(_RINGS - 1)
+    rings = torch.zeros(n, _RINGS, dtype=torch.float64, device=patches.device).index_add(1, ring.flatten(), power)
     used = rings.amax(0) > 0
     columns = [rings[:, used].clamp_min(1e-12).log()]
     coarse = torch.nn.functional.avg_pool2d(patches[:, None], 4)[:, 0]

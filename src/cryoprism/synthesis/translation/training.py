@@ -2,9 +2,10 @@
 
 The generator adds a residual to a micrograph that a classical model has drawn. Its loss is
 
-    adversarial (least squares) + contrast of features, input against output + correlation of residual and signal,
+    adversarial (least squares) + contrast of features, input against output + correlation of residual and signal
+    + distance of the statistics of patches from those of real ones,
 
-that of the baselines the published one (``cut``: without masks and without the last term; ``cyclegan``: cycle and
+that of the baselines the published one (``cut``: without masks and without the last two terms; ``cyclegan``: cycle and
 identity in place of the contrast). Of the trained residual as much is added as brings patches nearer to real ones
 (:func:`best_strength`); the baselines add it all. Every draw depends on seed, step and place, so that an interrupted
 training goes on to the same weights.
@@ -29,11 +30,11 @@ from torch import Tensor, nn
 from cryoprism.core import generator_for, resolve_device
 
 from .fields import Batch, Prepared, RealField, SyntheticField, draw_batch, prepare
-from .losses import cycle_loss, discriminator_loss, generator_loss, patch_nce, signal_loss
+from .losses import cycle_loss, discriminator_loss, generator_loss, patch_nce, signal_loss, statistics_loss
 from .networks import FOLD, Discriminator, Generator, Heads
 from .sampling import Positions, sample_positions
 from .settings import TranslationSettings
-from .strength import best_strength
+from .strength import best_strength, patch_statistics
 from .translator import Translator
 
 __all__ = ["TrainedTranslator", "train_translator"]
@@ -52,7 +53,8 @@ class TrainedTranslator:
     translator
         Ready for use, on the CPU.
     losses
-        By name (``adversarial``, ``discriminator``, ``contrast``, ``signal``, ``cycle``, ``identity``), (steps,) each.
+        By name (``adversarial``, ``discriminator``, ``contrast``, ``signal``, ``statistics``, ``cycle``, ``identity``),
+        (steps,) each.
     seconds
         Of this call.
     """
@@ -97,6 +99,7 @@ def train_translator(
     device = resolve_device(settings.device)
     fields = prepare(real, synthetic, settings.patch)
     trainer = _Trainer(settings, device)
+    trainer.know(fields)
     identity = _identity(settings, fields)
     losses: list[dict[str, float]] = [] if checkpoint is None else trainer.load(checkpoint, identity)
     started = time.perf_counter()
@@ -163,8 +166,25 @@ class _Trainer:
         judges: list[nn.Module] = [self.judge]
         if self.back_judge is not None:
             judges.append(self.back_judge)
+        self.real_statistics: tuple[Tensor, ...] = ()
         self.maker_optimiser = _adam(makers, settings.rate)
         self.judge_optimiser = _adam(judges, settings.discriminator_rate)
+
+    def know(self, fields: Prepared) -> None:
+        """Measure the statistics of real patches, where the generator is held to them."""
+        s = self.settings
+        if not s.keeps_signal:
+            return
+        # Numbers of steps below zero: the judged ones of `strength` first, these after them.
+        rounds = math.ceil(s.judged / s.batch)
+        drawn = [
+            draw_batch(fields, s.batch, s.patch, seed=s.seed, step=-1 - rounds - number).real[:, 0]
+            for number in range(rounds)
+        ]
+        statistics = patch_statistics(torch.cat(drawn))
+        self.real_statistics = tuple(
+            part.to(self.device) for part in (statistics.mean(0), statistics.std(0).clamp_min(1e-9))
+        )
 
     def _discriminator(self) -> Discriminator:
         return Discriminator(self.settings.discriminator_width, self.settings.discriminator_layers)
@@ -249,6 +269,8 @@ class _Trainer:
         terms["contrast"] = (s.contrast_weight, contrast)
         if s.keeps_signal:
             terms["signal"] = (s.signal_weight, signal_loss(residual, batch.clean, batch.image, bands=s.bands))
+            found = patch_statistics(output[:, 0])
+            terms["statistics"] = (s.statistics_weight, statistics_loss(found, *self.real_statistics).float())
         return terms
 
     def _positions(self, batch: Batch, step: int) -> list[Positions]:
