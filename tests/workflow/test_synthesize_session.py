@@ -239,3 +239,43 @@ def test_the_command(session, tmp_path, capsys):
     assert end.value.code == 2
     assert "--count" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_noise_is_learned_once_and_its_share_written_down(session, made, tmp_path, monkeypatch):
+    out = tmp_path / "learned"
+    settings = {"noise": "learned", "learning_steps": 3}
+    # As the command is: half the residual, whatever three steps are worth.
+    monkeypatch.setattr(
+        "cryoprism.synthesis.translation.training.best_strength", lambda *_: (0.5, {0.0: 1.0, 0.5: 0.9})
+    )
+    first = synthesize_session(_config(session, out, **settings))
+    weights = out / "match" / "translation.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert not (out / "match" / ".translation.pt").exists()
+    truth = json.loads((out / "truth" / "000001.json").read_text())["noise"]
+    assert truth["kind"] == "matched"
+    assert truth["share_of_learned_residual"] == 0.5
+    learned = read_image(out / "micrographs" / "000001.mrc").data
+    fitted = read_image(made.output / "micrographs" / "000001.mrc").data
+    assert 0 < float((learned - fitted).std()) < 0.5 * float(fitted.std())
+    page = first.report.read_text(encoding="utf-8")
+    assert "A translation was trained for 3 steps" in page
+    assert "between particles" in page
+    grown = synthesize_session(_config(session, out, count=3, only_do_unfinished=True, **settings))
+    assert (grown.made, grown.skipped) == (1, 2)
+    assert weights.stat().st_mtime_ns == before
+    again = synthesize_session(_config(session, tmp_path / "again", workers=2, **settings))
+    assert torch.equal(read_image(again.output / "micrographs" / "000001.mrc").data, learned)
+
+
+def test_learning_that_brings_nothing_changes_nothing(session, made, tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoprism.synthesis.translation.training.best_strength", lambda *_: (0.0, {0.0: 0.1}))
+    out = synthesize_session(_config(session, tmp_path / "none", count=1, noise="learned", learning_steps=1)).output
+    fitted = read_image(made.output / "micrographs" / "000001.mrc").data
+    assert torch.equal(read_image(out / "micrographs" / "000001.mrc").data, fitted)
+    assert "Nothing of it is added" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_steps_without_learning_are_refused(session, tmp_path):
+    with pytest.raises(InputError, match="--noise matched"):
+        _config(session, tmp_path / "set", learning_steps=5)

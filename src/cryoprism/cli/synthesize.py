@@ -11,7 +11,12 @@ from ._options import LENS, WORKERS, HelicalRise, Symmetry, fields_of, job_optio
 
 __all__ = ["FIELDS", "synthesize"]
 
-OPTIONS = (*LENS, *job_options("Synthesize", workers=WORKERS, device=None))
+OPTIONS = (
+    *LENS,
+    *job_options(
+        "Synthesize", workers=WORKERS, device="Of learned noise: cpu, cuda, cuda:N or mps; never another one."
+    ),
+)
 #: Which field of ``workflow.SynthesizeConfig`` each option sets.
 FIELDS = {
     "maps": "maps",
@@ -28,6 +33,7 @@ FIELDS = {
     "coordinates": "coordinates",
     "exemplars": "exemplars",
     "noise": "noise",
+    "learning_steps": "learning_steps",
     "particles": "particles_per_micrograph",
     "ice_thickness": "ice_thickness_in_angstroms",
     "preferred_view": "preferred_views",
@@ -95,8 +101,13 @@ def synthesize(
     ] = None,
     exemplars: Annotated[int, typer.Option(metavar="N", help="Most real micrographs that are matched.")] = 12,
     noise: Annotated[
-        str, typer.Option(metavar="NAME", help="matched, spectrum, gaussian, poisson, poisson-gaussian or none.")
+        str,
+        typer.Option(metavar="NAME", help="matched, learned, spectrum, gaussian, poisson, poisson-gaussian or none."),
     ] = "matched",
+    learning_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Of learned noise. Default: 4,000, half an hour on a core; 40,000 on a GPU."),
+    ] = None,
     particles: Annotated[
         int | None, typer.Option(metavar="N", help="Particles in a micrograph. Default: as dense as the real ones.")
     ] = None,

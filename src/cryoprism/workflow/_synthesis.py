@@ -42,6 +42,7 @@ from cryoprism.synthesis import (
 )
 
 from ._files import write_json
+from ._learned_noise import LEARNED_ON, learned_places, translated
 from ._synthesis_configs import SynthesizeConfig
 
 __all__ = ["SynthesisTask", "clean_image", "population_of", "read_truth", "scene_of_task", "synthesize_one"]
@@ -178,9 +179,13 @@ def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
     with torch.no_grad():
         clean, scene, placement = clean_image(scene, config, population, match)
         fit = noise_for(match.micrographs[source], scene)
-        kind: NoiseKind = config.noise
         pixel = scene.pixel_size_in_angstroms
+        kind: NoiseKind = LEARNED_ON if config.noise == "learned" else config.noise
         image = add_noise(kind, fit, clean, pixel_size_in_angstroms=pixel, seed=config.seed, name=task.name)
+        strength = None
+        if config.noise == "learned":
+            places = learned_places(scene, population, placement)
+            image, strength = translated(task.folder, image, clean, places, fit.gain, config, task.name)
     labels = particle_labels(scene, placement)
     truth = {
         "schema": "cryoprism-synthetic-1",
@@ -193,6 +198,7 @@ def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
             "gain_in_grey_values_per_relative_contrast": fit.gain,
             "variance_of_relative_contrast": fit.variance,
             "electrons_per_pixel": fit.electrons if math.isfinite(fit.electrons) else None,
+            "share_of_learned_residual": strength,
         },
         "species": [
             {

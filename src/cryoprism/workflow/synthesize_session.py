@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cryoprism.core import InputError
-from cryoprism.formats import Catalogue, write_star
+from cryoprism.formats import Catalogue, read_image, write_star
 from cryoprism.synthesis import (
     Exemplar,
     Population,
@@ -27,12 +27,14 @@ from cryoprism.synthesis import (
 
 from ._jobs import Job, open_job
 from ._matching import exemplars_of, require_one_session
+from ._noise_learning import STAGE, learn_noise, learned_noise_of, similar_places
 from ._parallel import close_workers, map_items
 from ._progress import progress
 from ._realism import measure_session_realism
 from ._synthesis import SynthesisTask, population_of, read_truth, synthesize_one
 from ._synthesis_configs import SynthesizeConfig
 from ._synthesis_picker import train_picker_on
+from .report._learned_section import learned_section
 from .report._synthesis_page import synthesis_report
 
 __all__ = ["SynthesizeSummary", "synthesize_session"]
@@ -105,6 +107,8 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
         with open_job("Synthesize", config) as job:
             job.record_inputs([*_files(config), *(record.path for record in catalogue)])
             found = _matched(config, job, catalogue, population, pixel)
+            if config.noise == "learned" and not _has_learned(config, job):
+                learn_noise(config, job, found.match, population, found.matched)
             tasks = [
                 SynthesisTask(index, f"{index + 1:06d}", config, job.path / "match", job.path)
                 for index in range(config.count)
@@ -116,7 +120,8 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
                 realism, shown = measure_session_realism(
                     job.path, tasks, found.match, population, found.matched, found.apart, config.seed
                 )
-            synthesis_report(job.path, [task.name for task in tasks], found.match, realism, shown)
+            learned = _learned(job, tasks[0].name, config.seed) if config.noise == "learned" else ""
+            synthesis_report(job.path, [task.name for task in tasks], found.match, realism, shown, learned)
             picker, words = None, ""
             if config.train_picker:
                 diameter = config.diameter_in_angstroms or 2 * population.radius_in_angstroms
@@ -150,7 +155,8 @@ def _matched(
     """Match the session, or read back what an earlier run of this job found."""
     folder = job.path / "match"
     known = config.only_do_unfinished and job.is_done("session", stage="match")
-    if known and not config.realism:
+    learns = config.noise == "learned" and not _has_learned(config, job)
+    if known and not config.realism and not learns:
         return _Matched(read_match(folder), [], [])
     matched, apart = exemplars_of(config, catalogue, pixel, population, job)
     if known:
@@ -170,6 +176,10 @@ def _matched(
             one.agreement,
         )
     return _Matched(match, matched, apart)
+
+
+def _has_learned(config: SynthesizeConfig, job: Job) -> bool:
+    return config.only_do_unfinished and job.is_done("session", stage=STAGE)
 
 
 def _make(config: SynthesizeConfig, job: Job, tasks: Sequence[SynthesisTask]) -> int:
@@ -203,6 +213,15 @@ def _tables(job: Job, tasks: Sequence[SynthesisTask]) -> int:
         raise InputError("--particles", "no particle lies in any micrograph", "Ask for one or more.")
     write_star(job.path / "particles.star", [optics, particles_block(names, scenes, particles)])
     return sum(len(some) for some in particles)
+
+
+def _learned(job: Job, name: str, seed: int) -> str:
+    """Section of the report on what was learned."""
+    found = learned_noise_of(job.path)
+    image = read_image(job.path / "micrographs" / f"{name}.mrc").data.float()
+    mask = (read_image(job.path / "masks" / f"{name}.mrc").data > 0).float()
+    maps, xy, on_particles = similar_places(job.path, image, mask, seed)
+    return learned_section(found.strength, found.steps, found.distances, maps, xy, on_particles)
 
 
 def _auc(realism: dict[str, Any] | None) -> float | None:

@@ -98,6 +98,8 @@ class Translator:
             Another pixel size, shapes that do not fit, an image that is flat or smaller than the network's dilations.
         """
         self._check(image, clean, mask, pixel_size_in_angstroms)
+        if self.strength == 0:
+            return image.clone()
         mean, deviation = scale_of(name, image)
         stack = [(image.float() - mean) / deviation]
         if self.settings.conditions:

@@ -47,6 +47,7 @@ def synthesis_report(
     match: SessionMatch,
     realism: Mapping[str, Any] | None,
     shown: Gallery | None,
+    learned: str = "",
 ) -> Path:
     """Write ``report.html`` of a synthetic set.
 
@@ -58,6 +59,8 @@ def synthesis_report(
         Of the synthetic micrographs.
     match
         What they were matched to.
+    learned
+        Section on learned noise, if any.
     realism, shown
         Content of ``realism.json`` and the gallery; None where they were not made.
     """
@@ -66,7 +69,7 @@ def synthesis_report(
     body = (
         f'<header><h1>Synthetic micrographs</h1><p class="verdict">{escape(verdict)}</p>'
         f"{_facts(names, match)}</header><main>"
-        f"{_gallery_section(shown, match)}{_measures_section(realism)}{_label_section(folder, names)}"
+        f"{_gallery_section(shown, match)}{_measures_section(realism)}{learned}{_label_section(folder, names)}"
         f"{_match_section(match)}</main>"
         f"<footer><p>Written by CryoPrism {escape(__version__)}. These micrographs are simulated: never deposit or "
         "refine them as data.</p></footer>"

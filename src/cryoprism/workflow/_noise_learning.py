@@ -1,0 +1,147 @@
+"""``--noise learned``: train a translation on a session's micrographs; what there is to say of it afterwards."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cryoprism.core import generator_for
+from cryoprism.synthesis import (
+    Exemplar,
+    Population,
+    RealField,
+    SessionMatch,
+    SyntheticField,
+    TranslationSettings,
+    add_noise,
+    noise_for,
+    train_translator,
+)
+from cryoprism.synthesis.translation import load_translator, query_points, save_translator, similarity_maps
+
+from ._files import atomic_path
+from ._jobs import Job
+from ._learned_noise import LEARNED_ON, learned_places, translation_file
+from ._synthesis import SynthesisTask, clean_image, scene_of_task
+from ._synthesis_configs import SynthesizeConfig
+
+__all__ = ["STAGE", "LearnedNoise", "learn_noise", "learned_noise_of", "similar_places"]
+
+STAGE = "learn noise"
+_FIELDS = 6  # synthetic micrographs to learn on; more would only repeat
+_QUERIES = 2  # on particles, and as many between them
+_MAPPED = 640  # pixels of a side of what similarities are shown of
+
+log = logging.getLogger("cryoprism")
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedNoise:
+    """What the report says of a translation.
+
+    Attributes
+    ----------
+    strength
+        Factor on what was learned; 0: nothing is added.
+    steps
+        Of its training.
+    distances
+        Energy distance of patch statistics from real ones by factor.
+    """
+
+    strength: float
+    steps: int
+    distances: dict[float, float]
+
+
+def _settings(config: SynthesizeConfig) -> TranslationSettings:
+    """Compact on a CPU, the larger network on a GPU."""
+    make = TranslationSettings.compact if config.device == "cpu" else TranslationSettings.gpu
+    settings = make(seed=config.seed, device=config.device)
+    if config.learning_steps is None:
+        return settings
+    return make(seed=config.seed, device=config.device, steps=config.learning_steps)
+
+
+def learn_noise(
+    config: SynthesizeConfig, job: Job, match: SessionMatch, population: Population, exemplars: Sequence[Exemplar]
+) -> None:
+    """Train on the matched micrographs and synthetic ones of their own; ``match/translation.safetensors``.
+
+    An interrupted training goes on from ``match/.translation.pt``.
+
+    Raises
+    ------
+    InputError
+        Micrographs smaller than the patches that are learned from.
+    """
+    pixel = match.micrographs[0].scene.pixel_size_in_angstroms
+    real = [RealField(name=e.name, image=e.image, pixel_size_in_angstroms=pixel, weight=e.weight) for e in exemplars]
+    synthetic = []
+    with torch.no_grad():
+        for index in range(min(_FIELDS, max(2, len(exemplars)))):
+            # Scenes of their own: what is learned on is not what is made.
+            task = SynthesisTask(index, f"learning-{index + 1}", config, job.path / "match", job.path)
+            scene, source = scene_of_task(task, match, population)
+            clean, scene, placement = clean_image(scene, config, population, match)
+            fit = noise_for(match.micrographs[source], scene)
+            image = add_noise(LEARNED_ON, fit, clean, pixel_size_in_angstroms=pixel, seed=config.seed, name=task.name)
+            synthetic.append(
+                SyntheticField(
+                    name=task.name,
+                    image=image,
+                    clean=clean,
+                    gain=fit.gain,
+                    mask=learned_places(scene, population, placement),
+                    pixel_size_in_angstroms=pixel,
+                )
+            )
+    checkpoint = job.path / "match" / ".translation.pt"
+    trained = train_translator(real, synthetic, _settings(config), progress=log.info, checkpoint=checkpoint)
+    with atomic_path(translation_file(job.path)) as temporary:
+        save_translator(temporary, trained.translator)
+    job.mark_done("session", stage=STAGE, outputs=[translation_file(job.path)])
+    checkpoint.unlink(missing_ok=True)
+    strength = trained.translator.strength
+    if strength == 0:
+        log.info("What was learned brings patches no nearer to real ones: nothing of it is added.")
+    else:
+        log.info("What was learned is added with a factor of %g.", strength)
+
+
+def learned_noise_of(folder: Path) -> LearnedNoise:
+    """Return what is known of a job's translation."""
+    translator = load_translator(translation_file(folder))
+    distances = json.loads(translator.notes.get("distances", "{}"))
+    return LearnedNoise(
+        translator.strength,
+        int(translator.notes.get("steps", 0)),
+        {float(factor): float(distance) for factor, distance in distances.items()},
+    )
+
+
+def similar_places(folder: Path, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor, int]:
+    """Ask the network how alike it holds some places of a micrograph to every other; of a large one, of its middle.
+
+    Returns
+    -------
+    tuple
+        Maps (n, y, x) of cosines; the places x, y (n, 2) [px], the first of them on particles of ``mask``, the others
+        between them; and how many lie on particles.
+    """
+    top, left = (max(0, (n - _MAPPED) // 2) for n in image.shape)
+    image, mask = (t[top : top + _MAPPED, left : left + _MAPPED] for t in (image, mask))
+    translator = load_translator(translation_file(folder))
+    generator = generator_for(seed, "similarity")
+    places = [
+        query_points(mask, _QUERIES, generator, particle=particle) if bool(((mask >= 0.5) == particle).any()) else None
+        for particle in (True, False)
+    ]
+    xy = torch.cat([some for some in places if some is not None])
+    return similarity_maps(translator, image, image, xy).maps, xy, 0 if places[0] is None else len(places[0])

@@ -1,0 +1,64 @@
+"""Part of a synthetic set's report: what learning added, and what the network holds to be alike."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ._map_pictures import png_source
+from ._numbers import escape
+
+__all__ = ["learned_section"]
+
+_SHOWN_SIDE = 420
+_RING = np.array([255, 140, 0], dtype=np.uint8)
+
+
+def learned_section(
+    strength: float, steps: int, distances: dict[float, float], maps: Tensor, xy_in_pixels: Tensor, on_particles: int
+) -> str:
+    """Return the HTML of the section.
+
+    Parameters
+    ----------
+    strength, steps, distances
+        Factor on what was learned, steps of training, distance from real patches by factor.
+    maps, xy_in_pixels
+        (n, y, x) similarity of every place to n chosen ones, and those.
+    on_particles
+        How many of them, the first, lie on particles.
+    """
+    listed = ", ".join(f"{factor:g}: {distance:.4f}" for factor, distance in sorted(distances.items()))
+    words = (
+        f"A translation was trained for {steps} steps. Distance of the statistics of patches from those of real ones, "
+        f"by the share of it that is added: {listed}. "
+        + (
+            "Nothing of it is added: it brings no patch nearer, fitted noise leaves nothing that it could learn."
+            if strength == 0
+            else f"The share {strength:g} is added; what it adds does not correlate with the particles."
+        )
+    )
+    figures = "".join(
+        f'<figure><img src="{_map(one, place)}" alt="similarity {i}"><figcaption>Like place {i}, '
+        f"{'on a particle' if i <= on_particles else 'between particles'}</figcaption></figure>"
+        for i, (one, place) in enumerate(zip(maps, xy_in_pixels.tolist(), strict=True), 1)
+    )
+    return (
+        f'<section id="learned"><h2>What was learned</h2><div class="box"><p>{escape(words)}</p>'
+        f'<div class="pair">{figures}</div><p class="quiet small">Cosine between the features of the ringed place and '
+        "of every other, black for opposite, white for the same: what the contrastive loss holds to be alike.</p></div>"
+        "</section>"
+    )
+
+
+def _map(similarity: Tensor, place: list[float]) -> str:
+    step = max(1, math.ceil(max(similarity.shape) / _SHOWN_SIDE))
+    grey = ((similarity[::step, ::step] * 0.5 + 0.5).clamp(0, 1) * 255).numpy().astype(np.uint8)
+    picture: NDArray[np.uint8] = np.repeat(grey[..., None], 3, axis=2)
+    y, x = np.ogrid[: grey.shape[0], : grey.shape[1]]
+    radius = max(6.0, 0.03 * max(grey.shape))
+    picture[np.abs(np.hypot(y - place[1] / step, x - place[0] / step) - radius) < 1.2] = _RING
+    return png_source(picture)
