@@ -9,8 +9,9 @@ annotated particles, noise), the other three are tested against; nothing is fitt
 by each arm, all from the same noise-free images: the 24-mer of 4OYN, low-passed to 15 Å, at random places.
 
 ``spectrum`` is Gaussian of the 2-D spectrum with varying strength; ``matched`` is what ``cryoprism synthesize`` makes;
-``cut`` and ``cyclegan`` translate the clean image with white noise; ``matched and learned`` adds a learned residual to
-``matched``, in a strength from 0 to 1 that patches kept from its training decide.
+``cut`` and ``cyclegan`` translate the clean image with white noise; ``matched and learned`` (``synthesize --noise
+learned``) adds a learned residual to ``matched``, ``spectrum and learned`` to a poorer start, in a strength from 0 to 1
+that patches kept from its training decide.
 
 * AUC: convolutional classifier on patches of 128² pixels, folds by micrograph, 0.5 is perfect;
 * spectrum: RMS difference of the mean log power, over the plane and over rings;
@@ -281,6 +282,7 @@ def arms_of(steps: int) -> dict[str, Trainer]:
     return {kind: classical(kind) for kind in NOISE_KINDS} | {
         "cyclegan": learned("cyclegan", "gaussian", steps),
         "cut": learned("cut", "gaussian", steps),
+        "spectrum and learned": learned("cryoprism", "spectrum", steps),
         "matched and learned": learned("cryoprism", "matched", steps),
     }
 

@@ -106,8 +106,8 @@ def relion(
     command = f"""mpirun --allow-run-as-root --oversubscribe -n 3 relion_refine_mpi --o {out}/run --auto_refine
         --split_random_halves --i {table} --ref {reference} --ini_high 30 --dont_combine_weights_via_disc --pool 30
         --pad 2 --ctf --particle_diameter {diameter} --flatten_solvent --zero_mask --oversampling 1 --healpix_order 2
-        --auto_local_healpix_order {local_order} --offset_range 5 --offset_step 2 --sym {symmetry} --low_resol_join_halves 40
-        --norm --scale --firstiter_cc --j 1""".split()
+        --auto_local_healpix_order {local_order} --offset_range 5 --offset_step 2 --sym {symmetry}
+        --low_resol_join_halves 40 --norm --scale --firstiter_cc --j 1""".split()
     if random:
         command += ["--random_seed", "1"]
     return timed(command, folder)[0]
