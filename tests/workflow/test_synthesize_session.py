@@ -222,8 +222,10 @@ def test_realism_is_measured_and_shown(session, tmp_path, monkeypatch):
     assert {"made (matched)", "gaussian", "poisson", "poisson-gaussian"} <= set(document["measures"])
     for row in document["measures"].values():
         assert 0 <= row["two_sample_auc"]["low"] <= row["two_sample_auc"]["value"] <= row["two_sample_auc"]["high"] <= 1
+    assert {"gaussian", "spectrum"} <= set(document["advantages"])
     page = done.report.read_text()
     assert "were matched themselves" in page
+    assert "Compared with simpler noise in pairs" in page
     assert "Which of these are real?" in page
 
 
