@@ -51,7 +51,7 @@ def require_one_session(config: SynthesizeConfig) -> tuple[Catalogue, float]:
     Raises
     ------
     InputError
-        There are none, or their pixel sizes differ.
+        There are none, their pixel sizes differ, or the table counts overfocus as positive.
     """
     source = config.match[0] if len(config.match) == 1 else list(config.match)
     catalogue = read_catalogue(
@@ -71,6 +71,14 @@ def require_one_session(config: SynthesizeConfig) -> tuple[Catalogue, float]:
             f"the micrographs have pixel sizes of {listed} Å",
             "Match one session at a time: give micrographs of one pixel size.",
         )
+    for record in catalogue:
+        if record.ctf is not None and record.ctf.defocus_u_in_angstroms + record.ctf.defocus_v_in_angstroms < 0:
+            raise InputError(
+                "--match",
+                f"{record.name} has a defocus of {record.ctf.defocus_u_in_angstroms:g} Å, which is overfocus "
+                "(underfocus is positive)",
+                "Change the sign in the table; EMAN, Bsoft and Frealign's older files count the other way.",
+            )
     return catalogue, sizes[0]
 
 
