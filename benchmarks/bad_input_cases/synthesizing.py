@@ -57,10 +57,7 @@ def session(
 def _defocus(folder: Path, value: str) -> None:
     """Write a table of the micrographs with a defocus."""
     name = star(folder / "mics.star", ["mics/m0.mrc"])
-    table = (folder / name).read_text()
-    table = table.replace(
-        "_rlnOpticsGroup #2\nmics/m0.mrc 1", f"_rlnOpticsGroup #2\n_rlnDefocusU #3\nmics/m0.mrc 1 {value}"
-    )
+    table = (folder / name).read_text().replace("#2\nmics/m0.mrc 1", f"#2\n_rlnDefocusU #3\nmics/m0.mrc 1 {value}")
     (folder / name).write_text(table)
 
 
@@ -123,7 +120,7 @@ _SYNTHESIZE = (
     Case(
         "the only micrograph cut short",
         session(more=lambda f: truncate(f / "mics" / "m0.mrc")),
-        words=("m0", "cut short", "--match"),
+        words=("m0", "cut short"),
     ),
     Case(
         "one micrograph cut short of three",
