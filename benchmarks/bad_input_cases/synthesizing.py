@@ -126,7 +126,7 @@ _SYNTHESIZE = (
         "one micrograph cut short of three",
         session(more=lambda f: truncate(f / "mics" / "m1.mrc"), count=3),
         code=0,
-        words=("m1", "cut short", "left out"),
+        words=("m1 is left out", "cut short"),
         kept=("particles.star", "micrographs/000001.mrc"),
     ),
     Case("--share for one of two species", session("--share", "0.5", given=TWO), words=("--share", "1 for 2")),

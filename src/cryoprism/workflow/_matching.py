@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cryoprism.causes import Estimate
-from cryoprism.core import InputError, generator_for
+from cryoprism.core import CryoPrismWarning, InputError, generator_for
 from cryoprism.formats import Catalogue, MicrographRecord, OpticsGroup, Volume, read_catalogue, write_map
 from cryoprism.particles import find_duplicates
 from cryoprism.restoration import LABELS, replace_defects
@@ -28,8 +28,6 @@ from ._synthesis_configs import SynthesizeConfig
 from .pick_session import pick_session
 
 __all__ = ["exemplars_of", "require_one_session"]
-
-log = logging.getLogger("cryoprism")
 
 _TWICE_IN_ANGSTROMS = 20.0
 _FEWEST_TO_DIVIDE = 6  # with fewer, all are needed for the match
@@ -102,7 +100,7 @@ def exemplars_of(
         results = map_items(_look, tasks, config.workers, names=names, keep_going=True, on_result=step)
         for record, result in zip(records, results, strict=True):
             if isinstance(result, Failure):
-                log.error("%s: left out: %s", record.name, result.error)
+                warnings.warn(CryoPrismWarning(f"{record.name} is left out: {result.error}"), stacklevel=2)
             else:
                 looked[record.name] = result
     if not looked:
