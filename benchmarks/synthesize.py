@@ -11,7 +11,7 @@ measured with 1,000 micrographs' labels. The files of one and two workers are co
 
 ``labels``: SIMULATED sessions are matched; particles are cut from synthetic micrographs without noise (the limit of a
 high dose) at their labels and reconstructed with the poses and defoci of the labels by ``cryoprism reconstruct`` and
-``relion_reconstruct``; FSC to the input map inside a soft sphere. RELION 3.1 changes signs in odd boxes; there it is
+``relion_reconstruct --skip_gridding``; FSC to the input map inside a soft sphere. RELION 3.1 changes signs in odd boxes; there it is
 given images that make up for that, and the plain ones beside.
 
 ``views``: labels of at least 20,000 particles, loose and crowded, a ball and an elongated molecule; and 5 % of
@@ -277,7 +277,7 @@ def reconstructions(proof: Proof, folder: Path, box: int) -> Iterator[tuple[str,
     yield "cryoprism", folder / f"{out}map" / "map.mrc"
     if shutil.which("relion_reconstruct") is None:
         return
-    theirs = ["relion_reconstruct", "--ctf", "--sym", proof.symmetry, "--i"]
+    theirs = ["relion_reconstruct", "--ctf", "--skip_gridding", "--sym", proof.symmetry, "--i"]
     _run([*theirs, f"{out}/particles.star", "--o", f"{out}relion.mrc"], folder)
     yield "RELION", folder / f"{out}relion.mrc"
     if box % 2:
