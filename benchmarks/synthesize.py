@@ -2,8 +2,8 @@
 
     python benchmarks/synthesize.py [--parts speed labels views] [--count 20] [--seed 0] [--work FOLDER]
 
-``speed``: 4096² pixels with 300 ferritins (24-mer of 4OYN), noise ``matched`` to three REAL micrographs of EMPIAR-10146, by
-``cryoprism synthesize`` in a process of its own. One micrograph is made first, so that the match is not counted; then
+``speed``: 4096² pixels with 300 ferritins (24-mer of 4OYN), noise ``matched`` to three REAL micrographs of
+EMPIAR-10146, by ``cryoprism synthesize`` in a process of its own. One micrograph is made first, so that the match is not counted; then
 the set grows by 20. What starting and the report take (the same command with nothing to do) is shown apart. CPU
 seconds include the workers; other work on the machine lengthens the wall time. Memory is the sum over all processes
 (pages that they share count twice). 1,000 micrographs are extrapolated, but for the memory of the tables, which is
@@ -130,7 +130,7 @@ def measured(arguments: Sequence[str]) -> Cost:
     peak, ended = [0], threading.Event()
 
     def watch() -> None:
-        while not ended.wait(0.1):
+        while not ended.wait(0.25):
             peak[0] = max(peak[0], _resident(process.pid))
 
     watcher = threading.Thread(target=watch)
