@@ -3,11 +3,11 @@
     python benchmarks/synthesize.py [--parts speed labels views] [--count 20] [--seed 0] [--work FOLDER]
 
 ``speed``: 4096² pixels with 300 ferritins (24-mer of 4OYN), noise ``matched`` to three REAL micrographs of
-EMPIAR-10146, by ``cryoprism synthesize`` in a process of its own. One micrograph is made first, so that the match is not counted; then
-the set grows by 20. What starting and the report take (the same command with nothing to do) is shown apart. CPU
-seconds include the workers; other work on the machine lengthens the wall time. Memory is the sum over all processes
-(pages that they share count twice). 1,000 micrographs are extrapolated, but for the memory of the tables, which is
-measured with 1,000 micrographs' labels. The files of one and two workers are compared by their hashes.
+EMPIAR-10146, by ``cryoprism synthesize`` in a process of its own. One micrograph is made first, so that the match is
+not counted; then the set grows by 20. What starting and the report take (the same command with nothing to do) is shown
+apart. CPU seconds include the workers; other work on the machine lengthens the wall time. Memory is the sum over all
+processes (pages that they share count twice). 1,000 micrographs are extrapolated, but for the memory of the tables,
+which is measured with 1,000 micrographs' labels. The files of one and two workers are compared by their hashes.
 
 ``labels``: SIMULATED sessions are matched; particles are cut from synthetic micrographs without noise (the limit of a
 high dose) at their labels and reconstructed with the poses and defoci of the labels by ``cryoprism reconstruct`` and
@@ -102,7 +102,8 @@ class Cost:
 
 def _resident(root: int) -> int:
     """Resident bytes of a process and all below it."""
-    parents, pages = {}, {}
+    parents: dict[int, int] = {}
+    pages: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
