@@ -148,22 +148,27 @@ def comparisons(box: int, pixel: float, settings: list[str]) -> list[Comparison]
     return rows + [Comparison(default, (options, options)) for options in settings]
 
 
-def undo_sign(folder: Path, pixel: float) -> None:
-    """Write undone.mrcs and undone.star: images that come out right when RELION has centred them.
+def with_sign_undone(images: Tensor) -> Tensor:
+    """Images (n, box, box) of an odd box that come out right when RELION has centred them.
 
     RELION moves the centre of an image to the origin by (-1)^(row + column) in its half transform. In an odd box that
     is no shift at all: rows of negative frequency, counted from the end, get the opposite sign. The images are given
     the shift by box // 2 pixels and that sign beforehand. (The column kx = 0 is then not Hermitian, and half of it is
     lost.)
     """
-    particles = read_particles(folder / "particles.star")
-    images = read_particle_images(particles, torch.arange(len(particles)))
     box = int(images.shape[-1])
     ky, kx = frequency_grid((box, box), 1.0)
     row, column = torch.arange(box)[:, None], torch.arange(box // 2 + 1)
     sign = 1.0 - 2.0 * ((row + column) % 2)
     spectra = rfft2(images) * torch.polar(sign.abs(), 2 * math.pi * (box // 2) * (ky + kx)) * sign
-    write_stack(folder / "undone.mrcs", irfft2(spectra, (box, box)), pixel)
+    return irfft2(spectra, (box, box))
+
+
+def undo_sign(folder: Path, pixel: float) -> None:
+    """Write undone.mrcs and undone.star: the images that come out right when RELION has centred them."""
+    particles = read_particles(folder / "particles.star")
+    images = read_particle_images(particles, torch.arange(len(particles)))
+    write_stack(folder / "undone.mrcs", with_sign_undone(images), pixel)
     text = (folder / "particles.star").read_text()
     (folder / "undone.star").write_text(text.replace("particles.mrcs", "undone.mrcs"))
 

@@ -5,7 +5,8 @@ from .maps import CASES as MAPS
 from .particles import CASES as PARTICLES
 from .picking import CASES as PICKING
 from .restoring import CASES as RESTORING
+from .synthesizing import CASES as SYNTHESIZING
 
 __all__ = ["CASES", "LENS", "Case", "folder_of"]
 
-CASES = (*RESTORING, *PICKING, *PARTICLES, *MAPS)
+CASES = (*RESTORING, *PICKING, *PARTICLES, *MAPS, *SYNTHESIZING)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from cryoprism.core import generator_for
 from cryoprism.formats import write_mrc
 from cryoprism.synthesis.phantom import phantom
-from cryoprism.synthesis.render import render_micrograph
+from cryoprism.synthesis.render import Rendered, render_micrograph
 from cryoprism.synthesis.scene import Scene
 from cryoprism.synthesis.specimen import specimen_from_phantom
 
@@ -53,18 +54,23 @@ class Case:
         return self.title if self.command == "restore" else f"{self.command}: {self.title}"
 
 
-_good: list[np.ndarray] = []
+@lru_cache(maxsize=1)
+def _rendered() -> Rendered:
+    specimen = specimen_from_phantom(phantom("shell"))
+    scene = Scene(name="bad-input", height_in_pixels=512, width_in_pixels=512, particle_count=15)
+    return render_micrograph(scene, specimen)
 
 
 def good(index: int = 0) -> np.ndarray:
     """Return a simulated micrograph (512, 512) with particles; another index gives another one."""
-    if not _good:
-        specimen = specimen_from_phantom(phantom("shell"))
-        scene = Scene(name="bad-input", height_in_pixels=512, width_in_pixels=512, particle_count=15)
-        _good.append(render_micrograph(scene, specimen).expected.numpy())
     shape = (137 * index, 59 * index)
-    mean = torch.from_numpy(np.roll(_good[0], shape, (0, 1)).copy())
+    mean = torch.from_numpy(np.roll(_rendered().expected.numpy(), shape, (0, 1)).copy())
     return torch.poisson(mean, generator=generator_for(0, "bad-input", index)).numpy()
+
+
+def places(index: int = 0) -> list[tuple[float, float]]:
+    """Centres (x, y) [px] of the particles of :func:`good`."""
+    return [((p.x_in_pixels + 59 * index) % 512, (p.y_in_pixels + 137 * index) % 512) for p in _rendered().particles]
 
 
 def mrc(path: Path, data: np.ndarray | None = None, pixel: float = 1.5) -> str:

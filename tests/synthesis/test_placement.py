@@ -16,6 +16,7 @@ from cryoprism.synthesis import (
     Population,
     PreferredViews,
     Scene,
+    least_height_in_angstroms,
     place_population,
     render_micrograph,
 )
@@ -50,6 +51,11 @@ def closest_approach(clouds):
     distance, neighbour = cKDTree(points).query(points, k=12)
     foreign = owner[neighbour] != owner[:, None]
     return distance[foreign].min() if foreign.any() else math.inf
+
+
+def test_the_flattest_view_of_a_rod_is_across_it():
+    assert least_height_in_angstroms(ROD) == pytest.approx(32.0, abs=12.0)
+    assert least_height_in_angstroms(BALL) == pytest.approx(80.0, abs=12.0)
 
 
 def test_rods_share_no_place_and_pack_closer_than_their_spheres():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cryoprism.cli import main
-from cryoprism.core import InputError
-from cryoprism.formats import Volume, read_image, read_map, read_star, write_map
+from cryoprism.core import CryoPrismWarning, InputError
+from cryoprism.formats import Volume, read_image, read_map, read_star, write_map, write_star
 from cryoprism.particles.network import load_picker
 from cryoprism.structure.fsc import fourier_shell_correlation
 from cryoprism.synthesis import Scene, SessionConfig, phantom, simulate_session, specimen_from_phantom, specimen_volume
@@ -186,9 +186,10 @@ def test_relion_gets_the_map_back_too(session, quiet_particles, tmp_path):
         ({"maps": ("nowhere.mrc",)}, "nowhere.mrc"),
         ({"match": ("nowhere/*.mrc",)}, "nowhere"),
         ({"shares": (0.5, 0.5)}, "--share"),
+        ({"maps": ("nowhere.mrc", "nowhere.mrc"), "shares": (1.5, -0.5)}, "--share"),
         ({"filaments": 2}, "--helical-rise"),
         ({"morph": 3}, "--morph"),
-        ({"ice_thickness_in_angstroms": 60.0}, "60"),
+        ({"ice_thickness_in_angstroms": 60.0}, "--ice-thickness: 60 Å"),
         ({"noise": "pink"}, "--noise"),
     ],
 )
@@ -197,6 +198,29 @@ def test_bad_input_is_named(session, tmp_path, changes, words):
         synthesize_session(_config(session, tmp_path / "out", **changes))
     assert words in str(error.value)
     assert not (tmp_path / "out" / "particles.star").exists()
+
+
+def test_a_table_that_counts_overfocus_as_positive_is_refused(session, tmp_path):
+    optics, table = read_star(session / "real" / "truth.star")
+    columns = {
+        "rlnMicrographName": [str(session / "real" / name) for name in table.column("rlnMicrographName")],
+        "rlnDefocusU": [-float(value) for value in table.column("rlnDefocusU")],
+        "rlnDefocusV": [-float(value) for value in table.column("rlnDefocusV")],
+    }
+    write_star(tmp_path / "other_hand.star", [optics, table.with_columns(columns)])
+    with pytest.raises(InputError, match=r"--match: 00001 has a defocus of -\d.*overfocus.*Change the sign"):
+        synthesize_session(_config(session, tmp_path / "out", match=(str(tmp_path / "other_hand.star"),)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_real_micrograph_that_cannot_be_read_is_named_and_left_out(session, tmp_path):
+    shutil.copytree(session / "real", tmp_path / "real")
+    cut = sorted((tmp_path / "real" / "micrographs").glob("*.mrc"))[1]
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    changes = {"match": (str(tmp_path / "real" / "micrographs.star"),), "count": 1}
+    with pytest.warns(CryoPrismWarning, match=r"00002 is left out: .*cut short"):
+        made = synthesize_session(_config(session, tmp_path / "out", **changes))
+    assert made.micrographs == 1
 
 
 def test_a_picker_is_trained_on_the_set(session, made, tmp_path):

@@ -1,5 +1,6 @@
 """Virtual specimens and scenes, rendered to micrographs and movies with every hidden quantity kept."""
 
+from ._envelope import least_height_in_angstroms
 from ._samples import Measure, MicrographSet
 from .arrangement import Arrangement, Clusters, Filaments, PreferredViews
 from .exposure import RadialCorrection, particle_contrast, particle_envelope
@@ -120,6 +121,7 @@ __all__ = [
     "information_in_bits",
     "information_of",
     "intervene",
+    "least_height_in_angstroms",
     "load_specimen",
     "load_translator",
     "match_session",

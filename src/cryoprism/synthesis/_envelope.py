@@ -16,7 +16,7 @@ from cryoprism.microscope.potential import PROTEIN_POTENTIAL_IN_VOLTS, VITREOUS_
 
 from .specimen import Specimen, resample
 
-__all__ = ["Envelope", "Footprint", "envelope_of", "footprint", "sphere"]
+__all__ = ["Envelope", "Footprint", "envelope_of", "footprint", "least_height_in_angstroms", "sphere"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -106,6 +106,18 @@ def _corners(mask: NDArray[np.bool_], voxel: float) -> Floats:
     except QhullError:  # flat or tiny
         corners = points.astype(float)
     return corners
+
+
+def least_height_in_angstroms(specimen: Specimen) -> float:
+    """Height [Å] of the view that lies flattest in the film, to a few per cent."""
+    count = 500
+    # A spiral of directions over half a sphere: half a turn about any axis leaves a height as it is.
+    cosine = (np.arange(count) + 0.5) / count
+    azimuth = np.arange(count) * math.pi * (3 - math.sqrt(5))
+    sine = np.sqrt(1 - cosine**2)
+    directions = np.stack([sine * np.cos(azimuth), sine * np.sin(azimuth), cosine])
+    along = envelope_of(specimen, max(2.0, specimen.radius_in_angstroms / 20)).corners @ directions
+    return float(np.ptp(along, axis=0).min())
 
 
 def footprint(envelope: Envelope, rotation: Floats, cell: float, fraction: Floats, slope: Floats) -> Footprint:

@@ -144,7 +144,7 @@ def too_thin(ground: Ground, name: str, height: float) -> InputError:
     return InputError(
         "scene.ice_thickness_in_angstroms",
         f"is {ground.scene.ice_thickness_in_angstroms:g} Å, but '{name}' is about {height:.0f} Å high in its view",
-        "Give thicker ice, views that lie flat (PreferredViews), or Arrangement(may_protrude=True).",
+        "Give thicker ice (--ice-thickness), views that lie flat (PreferredViews), or Arrangement(may_protrude=True).",
     )
 
 

@@ -272,9 +272,13 @@ def _map_radius(density: Tensor, voxel: float) -> float:
     return float(radius[order][int(torch.searchsorted(share, 0.995 * share[-1]))])
 
 
-@lru_cache(maxsize=8)
 def _volume(specimen: Specimen, voxel: float, resolution: float, b_factor: float) -> Tensor:
     """Potential [V] in an even cube, without anything finer than ``resolution`` [Å]."""
+    return _made_volume(specimen, voxel, resolution, b_factor if specimen.takes_scene_b_factor else 0.0)
+
+
+@lru_cache(maxsize=8)
+def _made_volume(specimen: Specimen, voxel: float, resolution: float, b_factor: float) -> Tensor:
     side = 2 * int(scipy.fft.next_fast_len(math.ceil(specimen.reach_in_angstroms / voxel)))
     if specimen.model is not None:
         model = specimen.model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cryoprism.causes import Estimate
-from cryoprism.core import InputError, generator_for
+from cryoprism.core import CryoPrismWarning, InputError, generator_for
 from cryoprism.formats import Catalogue, MicrographRecord, OpticsGroup, Volume, read_catalogue, write_map
 from cryoprism.particles import find_duplicates
 from cryoprism.restoration import LABELS, replace_defects
@@ -28,8 +28,6 @@ from ._synthesis_configs import SynthesizeConfig
 from .pick_session import pick_session
 
 __all__ = ["exemplars_of", "require_one_session"]
-
-log = logging.getLogger("cryoprism")
 
 _TWICE_IN_ANGSTROMS = 20.0
 _FEWEST_TO_DIVIDE = 6  # with fewer, all are needed for the match
@@ -51,7 +49,7 @@ def require_one_session(config: SynthesizeConfig) -> tuple[Catalogue, float]:
     Raises
     ------
     InputError
-        There are none, or their pixel sizes differ.
+        There are none, their pixel sizes differ, or the table counts overfocus as positive.
     """
     source = config.match[0] if len(config.match) == 1 else list(config.match)
     catalogue = read_catalogue(
@@ -71,6 +69,14 @@ def require_one_session(config: SynthesizeConfig) -> tuple[Catalogue, float]:
             f"the micrographs have pixel sizes of {listed} Å",
             "Match one session at a time: give micrographs of one pixel size.",
         )
+    for record in catalogue:
+        if record.ctf is not None and record.ctf.defocus_u_in_angstroms + record.ctf.defocus_v_in_angstroms < 0:
+            raise InputError(
+                "--match",
+                f"{record.name} has a defocus of {record.ctf.defocus_u_in_angstroms:g} Å, which is overfocus "
+                "(underfocus is positive)",
+                "Change the sign in the table; EMAN, Bsoft and Frealign's older files count the other way.",
+            )
     return catalogue, sizes[0]
 
 
@@ -94,7 +100,7 @@ def exemplars_of(
         results = map_items(_look, tasks, config.workers, names=names, keep_going=True, on_result=step)
         for record, result in zip(records, results, strict=True):
             if isinstance(result, Failure):
-                log.error("%s: left out: %s", record.name, result.error)
+                warnings.warn(CryoPrismWarning(f"{record.name} is left out: {result.error}"), stacklevel=2)
             else:
                 looked[record.name] = result
     if not looked:

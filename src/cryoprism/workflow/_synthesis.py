@@ -30,6 +30,7 @@ from cryoprism.synthesis import (
     add_noise,
     conformations_from_files,
     draw_exposure,
+    least_height_in_angstroms,
     morph,
     noise_for,
     particle_contrast,
@@ -45,7 +46,15 @@ from ._files import write_json
 from ._learned_noise import LEARNED_ON, learned_places, translated
 from ._synthesis_configs import SynthesizeConfig
 
-__all__ = ["SynthesisTask", "clean_image", "population_of", "read_truth", "scene_of_task", "synthesize_one"]
+__all__ = [
+    "SynthesisTask",
+    "clean_image",
+    "population_of",
+    "read_truth",
+    "require_ice",
+    "scene_of_task",
+    "synthesize_one",
+]
 
 _ICE_OVER_PARTICLE = 1.25  # ice where nothing says how thick it is: thin films are a little thicker than the particle
 _THICKER = (1.25, 1.6, 2.2, 3.0)
@@ -110,6 +119,22 @@ def population_of(config: SynthesizeConfig) -> Population:
             filaments=filaments,
         ),
     )
+
+
+def require_ice(config: SynthesizeConfig, population: Population) -> None:
+    """Raise an error, before anything is matched, where no view of a particle fits into the ice that was asked for."""
+    thickness = config.ice_thickness_in_angstroms
+    if thickness is None:
+        return
+    for species in population.species:
+        for conformation in species.conformations:
+            least = least_height_in_angstroms(conformation)
+            if species.helix is None and thickness < 0.95 * least:
+                raise InputError(
+                    "--ice-thickness",
+                    f"{thickness:g} Å, but '{conformation.name}' is {least:.0f} Å high however it is turned",
+                    "Give thicker ice.",
+                )
 
 
 @lru_cache(maxsize=2)

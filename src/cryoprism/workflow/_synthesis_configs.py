@@ -108,6 +108,9 @@ class SynthesizeConfig(JobConfig):
     def _parts_fit(self) -> Self:
         if self.shares and len(self.shares) != len(self.maps):
             raise InputError("--share", f"{len(self.shares)} for {len(self.maps)} species", "Give one for each --map.")
+        if self.shares and (min(self.shares) < 0 or not sum(self.shares) > 0):
+            listed = ", ".join(f"{share:g}" for share in self.shares)
+            raise InputError("--share", f"are {listed}", "Give shares of 0 or more, not all of them 0.")
         if (self.filaments > 0) != (self.helical_rise is not None):
             raise InputError(
                 "--filaments and --helical-rise", "only one of them was given", "Filaments need both, others neither."

@@ -31,7 +31,7 @@ from ._noise_learning import STAGE, learn_noise, learned_noise_of, similar_place
 from ._parallel import close_workers, map_items
 from ._progress import progress
 from ._realism import measure_session_realism
-from ._synthesis import SynthesisTask, population_of, read_truth, synthesize_one
+from ._synthesis import SynthesisTask, population_of, read_truth, require_ice, synthesize_one
 from ._synthesis_configs import SynthesizeConfig
 from ._synthesis_picker import train_picker_on
 from .report._learned_section import learned_section
@@ -100,6 +100,7 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
     """
     started = time.monotonic()
     population = population_of(config)
+    require_ice(config, population)
     catalogue, pixel = require_one_session(config)
     if config.lowpass_in_angstroms and config.lowpass_in_angstroms < 2 * pixel:
         log.info("--lowpass %g Å is finer than the pixels can carry (%g Å)", config.lowpass_in_angstroms, 2 * pixel)

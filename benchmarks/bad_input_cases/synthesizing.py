@@ -1,0 +1,159 @@
+"""Specimens, real micrographs and wishes that are wrong: cases of ``cryoprism synthesize``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from cryoprism.formats import Volume, write_map
+from cryoprism.synthesis.phantom import phantom
+from cryoprism.synthesis.specimen import specimen_from_phantom, specimen_volume
+
+from .making import LENS, SMALL_DISK, Case, Prepare, can_mount, folder_of, good, mrc, places, star, text, truncate
+from .making_particles import no_voxel_size, put_data
+
+PIXEL = 1.5
+MAP = ("--map", "shell.mrc", "--mass", "480", "--symmetry", "O")
+MATCH = ("--match", "mics", "--coordinates", "picks", *LENS)
+LITTLE = ("--count", "1", "--no-realism")
+
+
+@lru_cache(maxsize=1)
+def _shell() -> Tensor:
+    return specimen_volume(specimen_from_phantom(phantom("shell")), 3.0, 30.0)
+
+
+def _session(folder: Path, count: int = 1) -> None:
+    """Write mics/, picks/ and the map of their particle."""
+    folder_of(count, folder)
+    (folder / "picks").mkdir()
+    for index in range(count):
+        rows = "".join(f"{x:.1f} {y:.1f}\n" for x, y in places(index))
+        (folder / "picks" / f"m{index}.star").write_text(f"data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n{rows}")
+    write_map(folder / "shell.mrc", Volume(_shell(), 3.0))
+
+
+def session(
+    *options: str,
+    more: Callable[[Path], object] = lambda folder: None,
+    given: Sequence[str] = MAP,
+    match: Sequence[str] = MATCH,
+    count: int = 1,
+) -> Prepare:
+    """Real micrographs, coordinates and a map, with one thing wrong."""
+
+    def prepare(folder: Path) -> Sequence[str]:
+        _session(folder, count)
+        more(folder)
+        return [*given, *match, *LITTLE, *options]
+
+    return prepare
+
+
+def _defocus(folder: Path, value: str) -> None:
+    """Write a table of the micrographs with a defocus."""
+    name = star(folder / "mics.star", ["mics/m0.mrc"])
+    table = (folder / name).read_text().replace("#2\nmics/m0.mrc 1", f"#2\n_rlnDefocusU #3\nmics/m0.mrc 1 {value}")
+    (folder / name).write_text(table)
+
+
+def _nan(folder: Path) -> None:
+    data = _shell().numpy().copy()
+    data[1, 2, 3] = np.nan
+    put_data(folder / "shell.mrc", data)
+
+
+def _empty(folder: Path) -> None:
+    (folder / "none").mkdir()
+
+
+def _one_pick(folder: Path) -> None:
+    (folder / "picks" / "m0.star").write_text("data_\n\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n200 200\n")
+
+
+TABLE = ("--match", "mics.star", "--coordinates", "picks")
+NOWHERE = ("--match", "none", "--coordinates", "picks", *LENS)
+TWO = ("--map", "shell.mrc", "--map", "shell.mrc", "--mass", "480")
+
+_SYNTHESIZE = (
+    Case(
+        "map without voxel size",
+        session(more=lambda f: no_voxel_size(f / "shell.mrc")),
+        words=("shell.mrc", "voxel size"),
+    ),
+    Case("map that does not exist", session(given=("--map", "m.mrc", "--mass", "480")), words=("m.mrc", "not exist")),
+    Case("map that is text", session(more=lambda f: text(f / "shell.mrc")), words=("shell.mrc",)),
+    Case("map cut short", session(more=lambda f: truncate(f / "shell.mrc")), words=("shell.mrc", "cut short")),
+    Case("NaN in the map", session(more=_nan), words=("shell.mrc", "NaN")),
+    Case(
+        "map without mass or contour",
+        session(given=("--map", "shell.mrc")),
+        words=("shell.mrc", "--mass", "--contour"),
+    ),
+    Case(
+        "mass larger than the box",
+        session(given=("--map", "shell.mrc", "--mass", "480000")),
+        words=("shell.mrc", "480000 kDa", "voxel size"),
+    ),
+    Case(
+        "defocus of the wrong hand",
+        session(more=lambda f: _defocus(f, "-15000"), match=TABLE),
+        words=("--match", "m0", "-15000", "overfocus", "sign"),
+    ),
+    Case(
+        "particles larger than the slab",
+        session("--ice-thickness", "60"),
+        words=("--ice-thickness", "60 Å", "shell", "thicker"),
+    ),
+    Case("no micrographs to match", session(more=_empty, match=NOWHERE), words=("none",)),
+    Case("micrographs to match that do not exist", session(match=NOWHERE), words=("none",)),
+    Case(
+        "mixed pixel sizes",
+        session(more=lambda f: mrc(f / "mics" / "m1.mrc", good(1), 1.8)),
+        words=("--match", "1.5, 1.8", "one pixel size"),
+    ),
+    Case("one pick on all micrographs", session(more=_one_pick), words=("--match", "1 particles", "--coordinates")),
+    Case(
+        "the only micrograph cut short",
+        session(more=lambda f: truncate(f / "mics" / "m0.mrc")),
+        words=("m0", "cut short"),
+    ),
+    Case(
+        "one micrograph cut short of three",
+        session(more=lambda f: truncate(f / "mics" / "m1.mrc"), count=3),
+        code=0,
+        words=("m1 is left out", "cut short"),
+        kept=("particles.star", "micrographs/000001.mrc"),
+    ),
+    Case("--share for one of two species", session("--share", "0.5", given=TWO), words=("--share", "1 for 2")),
+    Case(
+        "negative --share",
+        session("--share", "1.5", "--share", "-0.5", given=TWO),
+        words=("--share", "-0.5"),
+    ),
+    Case("--noise with an unknown name", session("--noise", "pink"), words=("--noise", "pink", "matched")),
+    Case("--count 0", session("--count", "0"), words=("--count", "0")),
+    Case("--particles 0", session("--particles", "0"), words=("--particles",)),
+    Case(
+        "more particles than fit",
+        session("--particles", "900", "--ice-thickness", "160"),
+        words=("900 particles", "do not fit"),
+    ),
+    Case("--filaments without --helical-rise", session("--filaments", "2"), words=("--helical-rise",)),
+    Case("--morph with one conformation", session("--morph", "3"), words=("--morph", "two conformations")),
+    Case("unknown point group", session("--symmetry", "Q"), words=("--symmetry", "'Q'", "Dn")),
+    Case(
+        "disk full",
+        session("--out", "disk/run", more=lambda f: (f / "disk").mkdir()),
+        words=("disk/run", "pace", "--only-do-unfinished"),
+        wrapper=SMALL_DISK,
+        possible=can_mount,
+        small_disk="700k",
+    ),
+)
+
+CASES = tuple(case.of("synthesize") for case in _SYNTHESIZE)
