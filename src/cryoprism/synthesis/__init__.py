@@ -1,12 +1,24 @@
 """Virtual specimens and scenes, rendered to micrographs and movies with every hidden quantity kept."""
 
 from ._samples import Measure, MicrographSet
+from ._seen_artefacts import ArtefactMasks, SeenArtefacts, Spot
 from .arrangement import Arrangement, Clusters, Filaments, PreferredViews
+from .artefacts import (
+    ArtefactField,
+    Artefacts,
+    CarbonEdge,
+    Crystal,
+    artefact_contrast,
+    artefact_field,
+    canvas_of,
+    draw_artefacts,
+)
 from .exposure import RadialCorrection, particle_contrast, particle_envelope
 from .labels import micrograph_ctf, optics_block, particle_record, particles_block, star_block, write_mtf
 from .match_files import read_match, write_match
 from .matching import Exemplar, MatchedMicrograph, SessionMatch, draw_exposure, match_session, noise_for
-from .noise import NOISE_KINDS, NoiseFit, NoiseKind, add_noise, fit_noise, power_spectrum
+from .movie_frames import Still, frame_tracks, movie_frames, shared_power, still_contrast
+from .noise import NOISE_KINDS, DrawnNoise, NoiseFit, NoiseKind, add_noise, draw_noise, fit_noise, power_spectrum
 from .phantom import Phantom, PhantomKind, phantom
 from .placement import Placement, place_particles, place_population
 from .realism import REAL_AGAINST_REAL, Gallery, Realism, compare_realism, gallery, measure_realism
@@ -58,7 +70,13 @@ __all__ = [
     "REAL_AGAINST_REAL",
     "TRANSLATION_MODES",
     "Arrangement",
+    "ArtefactField",
+    "ArtefactMasks",
+    "Artefacts",
+    "CarbonEdge",
     "Clusters",
+    "Crystal",
+    "DrawnNoise",
     "Engine",
     "Exemplar",
     "Filaments",
@@ -82,29 +100,38 @@ __all__ = [
     "Recipe",
     "Rendered",
     "Scene",
+    "SeenArtefacts",
     "Session",
     "SessionConfig",
     "SessionMatch",
     "SimilarityMaps",
     "Species",
     "Specimen",
+    "Spot",
+    "Still",
     "SyntheticField",
     "TrainedTranslator",
     "TranslationMode",
     "TranslationSettings",
     "Translator",
     "add_noise",
+    "artefact_contrast",
+    "artefact_field",
     "as_population",
     "band_shares",
     "bits_lost",
+    "canvas_of",
     "compare_realism",
     "conformations_from_files",
     "demo_scenes",
     "detector_of",
     "dominant_scene",
+    "draw_artefacts",
     "draw_exposure",
+    "draw_noise",
     "enclosed_mass_in_kilodaltons",
     "fit_noise",
+    "frame_tracks",
     "gallery",
     "information_in_bits",
     "information_of",
@@ -116,6 +143,7 @@ __all__ = [
     "micrograph_ctf",
     "morph",
     "motion_track",
+    "movie_frames",
     "noise_for",
     "optics_block",
     "particle_contrast",
@@ -138,6 +166,7 @@ __all__ = [
     "scene_from_dict",
     "scene_to_dict",
     "session_scenes",
+    "shared_power",
     "similarity_maps",
     "simulate_session",
     "specimen_from_file",
@@ -145,6 +174,7 @@ __all__ = [
     "specimen_volume",
     "specimens_from_file",
     "star_block",
+    "still_contrast",
     "train_translator",
     "varied_scene",
     "write_match",
