@@ -5,64 +5,21 @@ import subprocess
 
 import pytest
 import torch
+from synthetic_sets import config_for
 
 from cryoprism.cli import main
 from cryoprism.core import InputError
-from cryoprism.formats import Volume, read_image, read_map, read_star, write_map
+from cryoprism.formats import read_image, read_map, read_star
 from cryoprism.particles.network import load_picker
 from cryoprism.structure.fsc import fourier_shell_correlation
-from cryoprism.synthesis import Scene, SessionConfig, phantom, simulate_session, specimen_from_phantom, specimen_volume
 from cryoprism.workflow import (
     ExtractConfig,
     ReconstructConfig,
-    SynthesizeConfig,
     _realism,
     extract_session,
     reconstruct_session,
     synthesize_session,
 )
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory):
-    """Two simulated micrographs that stand for real ones, and the map of their particle."""
-    folder = tmp_path_factory.mktemp("session")
-    base = Scene(height_in_pixels=448, width_in_pixels=480, pixel_size_in_angstroms=2.5)
-    simulate_session(
-        SessionConfig(
-            output=folder / "real",
-            micrographs=2,
-            seed=4,
-            recipe="clean",
-            base=base,
-            particles=30,
-            ice_thickness_in_angstroms=160.0,
-            engine="projection",
-        )
-    )
-    volume = specimen_volume(specimen_from_phantom(phantom("shell")), 2.5, 30.0)
-    write_map(folder / "shell.mrc", Volume(volume, 2.5))
-    return folder
-
-
-def _config(session, out, **changes):
-    values = {
-        "maps": (str(session / "shell.mrc"),),
-        "mass_in_kilodaltons": 480.0,
-        "symmetry": "O",
-        "match": (str(session / "real" / "micrographs.star"),),
-        "coordinates": session / "real" / "particles.star",
-        "count": 2,
-        "output": out,
-        "realism": False,
-    }
-    return SynthesizeConfig(**(values | changes))
-
-
-@pytest.fixture(scope="module")
-def made(session, tmp_path_factory):
-    out = tmp_path_factory.mktemp("made") / "set"
-    return synthesize_session(_config(session, out))
 
 
 def test_contract(made):
@@ -105,7 +62,7 @@ def test_masks_lie_on_the_particles_that_they_number(made):
 
 
 def test_workers_change_no_pixel(session, made, tmp_path):
-    two = synthesize_session(_config(session, tmp_path / "two", workers=2))
+    two = synthesize_session(config_for(session, tmp_path / "two", workers=2))
     for name in ("000001", "000002"):
         one_image = read_image(made.output / "micrographs" / f"{name}.mrc").data
         assert torch.equal(one_image, read_image(two.output / "micrographs" / f"{name}.mrc").data)
@@ -115,7 +72,7 @@ def test_a_set_grows(session, made, tmp_path):
     out = tmp_path / "grown"
     shutil.copytree(made.output, out)
     before = (out / "micrographs" / "000001.mrc").stat().st_mtime_ns
-    grown = synthesize_session(_config(session, out, count=3, only_do_unfinished=True))
+    grown = synthesize_session(config_for(session, out, count=3, only_do_unfinished=True))
     assert (grown.made, grown.skipped, grown.micrographs) == (1, 2, 3)
     assert (out / "micrographs" / "000001.mrc").stat().st_mtime_ns == before
     assert len(read_star(out / "micrographs.star")[1].rows) == 3
@@ -125,7 +82,7 @@ def test_a_set_grows(session, made, tmp_path):
 def quiet_particles(session, tmp_path_factory):
     """Particles cut at the labels of four micrographs without noise: what a map lacks is the labels' fault."""
     out = tmp_path_factory.mktemp("quiet")
-    made = synthesize_session(_config(session, out / "set", count=4, noise="none"))
+    made = synthesize_session(config_for(session, out / "set", count=4, noise="none"))
     extracted = extract_session(
         ExtractConfig(
             inputs=(str(made.output / "micrographs.star"),),
@@ -194,7 +151,7 @@ def test_relion_gets_the_map_back_too(session, quiet_particles, tmp_path):
 )
 def test_bad_input_is_named(session, tmp_path, changes, words):
     with pytest.raises(InputError) as error:
-        synthesize_session(_config(session, tmp_path / "out", **changes))
+        synthesize_session(config_for(session, tmp_path / "out", **changes))
     assert words in str(error.value)
     assert not (tmp_path / "out" / "particles.star").exists()
 
@@ -203,7 +160,7 @@ def test_a_picker_is_trained_on_the_set(session, made, tmp_path):
     out = tmp_path / "set"
     shutil.copytree(made.output, out)
     done = synthesize_session(
-        _config(session, out, count=5, only_do_unfinished=True, train_picker=True, picker_steps=12)
+        config_for(session, out, count=5, only_do_unfinished=True, train_picker=True, picker_steps=12)
     )
     assert done.picker is not None
     picker = load_picker(done.picker)
@@ -216,7 +173,7 @@ def test_realism_is_measured_and_shown(session, tmp_path, monkeypatch):
     """With two real micrographs none can be kept apart, and the page says so; classifiers are hardly trained here."""
     quick = functools.partial(_realism.compare_realism, trainings=1, steps=6)
     monkeypatch.setattr(_realism, "compare_realism", quick)
-    done = synthesize_session(_config(session, tmp_path / "set", realism=True))
+    done = synthesize_session(config_for(session, tmp_path / "set", realism=True))
     document = json.loads((done.output / "realism.json").read_text())
     assert document["kept_apart"] is False
     assert {"made (matched)", "gaussian", "poisson", "poisson-gaussian"} <= set(document["measures"])

@@ -222,9 +222,9 @@ def draw_exposure(match: SessionMatch, seed: int, index: int, name: str) -> tupl
     chosen = match.micrographs[order[place]]
     generator = generator_for(seed, index, "posterior")
     moved: dict[str, float] = {}
-    for field, deviation in chosen.deviations.items():
+    for quantity, deviation in chosen.deviations.items():
         step = deviation * float(torch.randn((), generator=generator))
-        moved[field] = getattr(chosen.scene, field) + (step if math.isfinite(step) else 0.0)
+        moved[quantity] = getattr(chosen.scene, quantity) + (step if math.isfinite(step) else 0.0)
     moved["defocus_in_angstroms"] += match.defocus_kernel_in_angstroms * float(torch.randn((), generator=generator))
     moved["envelope_b_factor_in_square_angstroms"] = max(0.0, moved["envelope_b_factor_in_square_angstroms"])
     area = chosen.scene.height_in_pixels * chosen.scene.width_in_pixels * chosen.scene.pixel_size_in_angstroms**2 * 1e-8

@@ -138,18 +138,20 @@ def movie_frames(
     pixel, shape = scene.pixel_size_in_angstroms, scene.shape
     rest, amplitude, ice = _apart(noise, clean, scene, shared, frames, seed, name)
     changes = _Changes(scene, still, ice, tracks)
+    del still, ice  # as large as a frame each, and now within the changes
     if noise.counts is None:
         base = (image if rest is None else image - fit.gain * rest) / frames
     else:
         base = torch.full(shape, (fit.mean - fit.gain) / frames)
-    waiting, expected = noise.counts, (1 + clean).clamp_min(0)
+    waiting = noise.counts
+    expected = None if waiting is None else (1 + clean).clamp_min(0)
     for t in range(frames):
         left, frame = frames - t, torch.zeros(shape)
         change = changes(t)
         if noise.background is not None:
             down, right = (tracks[t].mean(0) / pixel).tolist()
             change += waves_moved(noise.background, shape, down, right)
-        if waiting is None:
+        if waiting is None or expected is None:
             frame += change / frames
         else:
             theirs = ((1 + clean + change) / frames).clamp_min(0)

@@ -247,17 +247,15 @@ def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
         image = (noise.total + clean.contrast) * fit.gain + fit.mean
         movie: dict[str, Any] = {}
         if frames := config.frames_of_a_movie:
-            still = still_contrast(scene, population, clean.placement, match.correction, clean.field)
-            shared = shared_power(kind, fit, match.micrographs[source].ice_power, scene)
             made = movie_frames(
                 image,
                 clean.contrast,
                 noise,
                 fit,
                 scene,
-                still,
+                still_contrast(scene, population, clean.placement, match.correction, clean.field),
                 frames,
-                shared=shared,
+                shared=shared_power(kind, fit, match.micrographs[source].ice_power, scene),
                 seed=config.seed,
                 name=task.name,
             )
