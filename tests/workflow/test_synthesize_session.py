@@ -5,64 +5,21 @@ import subprocess
 
 import pytest
 import torch
+from synthetic_sets import config_for
 
 from cryoprism.cli import main
 from cryoprism.core import CryoPrismWarning, InputError
-from cryoprism.formats import Volume, read_image, read_map, read_star, write_map, write_star
+from cryoprism.formats import read_image, read_map, read_star, write_star
 from cryoprism.particles.network import load_picker
 from cryoprism.structure.fsc import fourier_shell_correlation
-from cryoprism.synthesis import Scene, SessionConfig, phantom, simulate_session, specimen_from_phantom, specimen_volume
 from cryoprism.workflow import (
     ExtractConfig,
     ReconstructConfig,
-    SynthesizeConfig,
     _realism,
     extract_session,
     reconstruct_session,
     synthesize_session,
 )
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory):
-    """Two simulated micrographs that stand for real ones, and the map of their particle."""
-    folder = tmp_path_factory.mktemp("session")
-    base = Scene(height_in_pixels=448, width_in_pixels=480, pixel_size_in_angstroms=2.5)
-    simulate_session(
-        SessionConfig(
-            output=folder / "real",
-            micrographs=2,
-            seed=4,
-            recipe="clean",
-            base=base,
-            particles=30,
-            ice_thickness_in_angstroms=160.0,
-            engine="projection",
-        )
-    )
-    volume = specimen_volume(specimen_from_phantom(phantom("shell")), 2.5, 30.0)
-    write_map(folder / "shell.mrc", Volume(volume, 2.5))
-    return folder
-
-
-def _config(session, out, **changes):
-    values = {
-        "maps": (str(session / "shell.mrc"),),
-        "mass_in_kilodaltons": 480.0,
-        "symmetry": "O",
-        "match": (str(session / "real" / "micrographs.star"),),
-        "coordinates": session / "real" / "particles.star",
-        "count": 2,
-        "output": out,
-        "realism": False,
-    }
-    return SynthesizeConfig(**(values | changes))
-
-
-@pytest.fixture(scope="module")
-def made(session, tmp_path_factory):
-    out = tmp_path_factory.mktemp("made") / "set"
-    return synthesize_session(_config(session, out))
 
 
 def test_contract(made):
@@ -105,7 +62,7 @@ def test_masks_lie_on_the_particles_that_they_number(made):
 
 
 def test_workers_change_no_pixel(session, made, tmp_path):
-    two = synthesize_session(_config(session, tmp_path / "two", workers=2))
+    two = synthesize_session(config_for(session, tmp_path / "two", workers=2))
     for name in ("000001", "000002"):
         one_image = read_image(made.output / "micrographs" / f"{name}.mrc").data
         assert torch.equal(one_image, read_image(two.output / "micrographs" / f"{name}.mrc").data)
@@ -115,7 +72,7 @@ def test_a_set_grows(session, made, tmp_path):
     out = tmp_path / "grown"
     shutil.copytree(made.output, out)
     before = (out / "micrographs" / "000001.mrc").stat().st_mtime_ns
-    grown = synthesize_session(_config(session, out, count=3, only_do_unfinished=True))
+    grown = synthesize_session(config_for(session, out, count=3, only_do_unfinished=True))
     assert (grown.made, grown.skipped, grown.micrographs) == (1, 2, 3)
     assert (out / "micrographs" / "000001.mrc").stat().st_mtime_ns == before
     assert len(read_star(out / "micrographs.star")[1].rows) == 3
@@ -125,7 +82,7 @@ def test_a_set_grows(session, made, tmp_path):
 def quiet_particles(session, tmp_path_factory):
     """Particles cut at the labels of four micrographs without noise: what a map lacks is the labels' fault."""
     out = tmp_path_factory.mktemp("quiet")
-    made = synthesize_session(_config(session, out / "set", count=4, noise="none"))
+    made = synthesize_session(config_for(session, out / "set", count=4, noise="none"))
     extracted = extract_session(
         ExtractConfig(
             inputs=(str(made.output / "micrographs.star"),),
@@ -195,7 +152,7 @@ def test_relion_gets_the_map_back_too(session, quiet_particles, tmp_path):
 )
 def test_bad_input_is_named(session, tmp_path, changes, words):
     with pytest.raises(InputError) as error:
-        synthesize_session(_config(session, tmp_path / "out", **changes))
+        synthesize_session(config_for(session, tmp_path / "out", **changes))
     assert words in str(error.value)
     assert not (tmp_path / "out" / "particles.star").exists()
 
@@ -209,7 +166,7 @@ def test_a_table_that_counts_overfocus_as_positive_is_refused(session, tmp_path)
     }
     write_star(tmp_path / "other_hand.star", [optics, table.with_columns(columns)])
     with pytest.raises(InputError, match=r"--match: 00001 has a defocus of -\d.*overfocus.*Change the sign"):
-        synthesize_session(_config(session, tmp_path / "out", match=(str(tmp_path / "other_hand.star"),)))
+        synthesize_session(config_for(session, tmp_path / "out", match=(str(tmp_path / "other_hand.star"),)))
     assert not (tmp_path / "out").exists()
 
 
@@ -219,7 +176,7 @@ def test_a_real_micrograph_that_cannot_be_read_is_named_and_left_out(session, tm
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     changes = {"match": (str(tmp_path / "real" / "micrographs.star"),), "count": 1}
     with pytest.warns(CryoPrismWarning, match=r"00002 is left out: .*cut short"):
-        made = synthesize_session(_config(session, tmp_path / "out", **changes))
+        made = synthesize_session(config_for(session, tmp_path / "out", **changes))
     assert made.micrographs == 1
 
 
@@ -227,7 +184,7 @@ def test_a_picker_is_trained_on_the_set(session, made, tmp_path):
     out = tmp_path / "set"
     shutil.copytree(made.output, out)
     done = synthesize_session(
-        _config(session, out, count=5, only_do_unfinished=True, train_picker=True, picker_steps=12)
+        config_for(session, out, count=5, only_do_unfinished=True, train_picker=True, picker_steps=12)
     )
     assert done.picker is not None
     picker = load_picker(done.picker)
@@ -240,7 +197,7 @@ def test_realism_is_measured_and_shown(session, tmp_path, monkeypatch):
     """With two real micrographs none can be kept apart, and the page says so; classifiers are hardly trained here."""
     quick = functools.partial(_realism.compare_realism, trainings=1, steps=6)
     monkeypatch.setattr(_realism, "compare_realism", quick)
-    done = synthesize_session(_config(session, tmp_path / "set", realism=True))
+    done = synthesize_session(config_for(session, tmp_path / "set", realism=True))
     document = json.loads((done.output / "realism.json").read_text())
     assert document["kept_apart"] is False
     assert {"made (matched)", "gaussian", "poisson", "poisson-gaussian"} <= set(document["measures"])
@@ -274,7 +231,7 @@ def test_noise_is_learned_once_and_its_share_written_down(session, made, tmp_pat
     monkeypatch.setattr(
         "cryoprism.synthesis.translation.training.best_strength", lambda *_: (0.5, {0.0: 1.0, 0.5: 0.9})
     )
-    first = synthesize_session(_config(session, out, **settings))
+    first = synthesize_session(config_for(session, out, **settings))
     weights = out / "match" / "translation.safetensors"
     before = weights.stat().st_mtime_ns
     assert not (out / "match" / ".translation.pt").exists()
@@ -287,16 +244,16 @@ def test_noise_is_learned_once_and_its_share_written_down(session, made, tmp_pat
     page = first.report.read_text(encoding="utf-8")
     assert "A translation was trained for 3 steps" in page
     assert "between particles" in page
-    grown = synthesize_session(_config(session, out, count=3, only_do_unfinished=True, **settings))
+    grown = synthesize_session(config_for(session, out, count=3, only_do_unfinished=True, **settings))
     assert (grown.made, grown.skipped) == (1, 2)
     assert weights.stat().st_mtime_ns == before
-    again = synthesize_session(_config(session, tmp_path / "again", workers=2, **settings))
+    again = synthesize_session(config_for(session, tmp_path / "again", workers=2, **settings))
     assert torch.equal(read_image(again.output / "micrographs" / "000001.mrc").data, learned)
 
 
 def test_learning_that_brings_nothing_changes_nothing(session, made, tmp_path, monkeypatch):
     monkeypatch.setattr("cryoprism.synthesis.translation.training.best_strength", lambda *_: (0.0, {0.0: 0.1}))
-    out = synthesize_session(_config(session, tmp_path / "none", count=1, noise="learned", learning_steps=1)).output
+    out = synthesize_session(config_for(session, tmp_path / "none", count=1, noise="learned", learning_steps=1)).output
     fitted = read_image(made.output / "micrographs" / "000001.mrc").data
     assert torch.equal(read_image(out / "micrographs" / "000001.mrc").data, fitted)
     assert "Nothing of it is added" in (out / "report.html").read_text(encoding="utf-8")
@@ -304,4 +261,4 @@ def test_learning_that_brings_nothing_changes_nothing(session, made, tmp_path, m
 
 def test_steps_without_learning_are_refused(session, tmp_path):
     with pytest.raises(InputError, match="--noise matched"):
-        _config(session, tmp_path / "set", learning_steps=5)
+        config_for(session, tmp_path / "set", learning_steps=5)

@@ -46,6 +46,10 @@ FIELDS = {
     "filament_length": "filament_length_in_angstroms",
     "helical_rise": "helical_rise",
     "helical_twist": "helical_twist",
+    "contamination": "contamination",
+    "carbon": "carbon",
+    "movies": "movies",
+    "frames": "frames",
     "width": "width_in_pixels",
     "height": "height_in_pixels",
     "realism": "realism",
@@ -136,6 +140,19 @@ def synthesize(
         float,
         typer.Option("--helical-twist", "--helical_twist_initial", metavar="DEGREES", help="From unit to unit."),
     ] = 0.0,
+    contamination: Annotated[
+        int | None, typer.Option(metavar="N", help="Ice crystals in a micrograph. Default: as in the real ones.")
+    ] = None,
+    carbon: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of micrographs with an edge of carbon film. Default: as the real ones."),
+    ] = None,
+    movies: Annotated[
+        bool, typer.Option("--movies", help="Write movies too; 40 frames unless --frames says more.")
+    ] = False,
+    frames: Annotated[
+        int | None, typer.Option(metavar="N", help="Frames per movie; given alone it asks for them.")
+    ] = None,
     width: Annotated[int | None, typer.Option(metavar="PIXELS", help="Default: that of the real ones.")] = None,
     height: Annotated[int | None, typer.Option(metavar="PIXELS", help="Default: that of the real ones.")] = None,
     realism: Annotated[
@@ -156,7 +173,8 @@ def synthesize(
     micrographs; with --only-do-unfinished and a higher --count a set grows.
 
     Writes micrographs/, micrographs.star with the true CTF, particles.star with all labels (RELION 3.1), masks/ (pixels
-    numbered by particle), truth/ (every hidden quantity as JSON), realism.json, report.html, job.json and run.log.
+    numbered by particle), truth/ (every hidden quantity as JSON), realism.json, report.html, job.json and run.log. With
+    --movies also movies/ and movies.star: the frames of a movie add up to its micrograph.
 
     \b
     Example:
@@ -180,6 +198,8 @@ def synthesize(
     if summary.picker is not None:
         typer.echo(f"Picker: {summary.picker} ({summary.picker_words})")
     typer.echo(f"Micrographs: {summary.output / 'micrographs.star'}")
+    if settings.frames_of_a_movie:
+        typer.echo(f"Movies: {summary.output / 'movies.star'}")
     typer.echo(f"Labels: {summary.star}")
     typer.echo(f"Report: {summary.report}")
     return 0

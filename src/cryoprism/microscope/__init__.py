@@ -15,6 +15,7 @@ from .contamination import (
     Obstacle,
     carbon_film,
     carbon_structure_power,
+    contamination_object,
 )
 from .crystalline import (
     CUBIC_SPACINGS_IN_ANGSTROMS,
@@ -150,6 +151,7 @@ __all__ = [
     "carbon_structure_power",
     "coincidence_dip",
     "coloured_noise",
+    "contamination_object",
     "contrast_transfer",
     "count_electrons",
     "critical_exposure",

@@ -42,6 +42,7 @@ __all__ = [
     "carbon_film",
     "carbon_structure_power",
     "contamination",
+    "contamination_object",
 ]
 
 CARBON_DENSITY_IN_GRAMS_PER_CUBIC_CENTIMETER = 1.75
@@ -107,28 +108,91 @@ def contamination(
     if kind not in ("ice", "ethane"):
         raise InputError("kind", f"'{kind}'", "Use ice or ethane.")
     device = generator.device
-    y, x = pixel_coordinates(shape, pixel_size_in_angstroms, device)
     height, mask = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
     for _ in range(count):
         draw = torch.rand(3, generator=generator, device=device).tolist()
-        cx = (draw[0] - 0.5) * shape[1] * pixel_size_in_angstroms
-        cy = (draw[1] - 0.5) * shape[0] * pixel_size_in_angstroms
+        centre = (
+            (draw[0] - 0.5) * shape[1] * pixel_size_in_angstroms,
+            (draw[1] - 0.5) * shape[0] * pixel_size_in_angstroms,
+        )
         size = 0.5 + draw[2]
-        blob = soft_blob(
+        profile, blob = _profile(
             shape,
             pixel_size_in_angstroms,
-            (cx, cy),
+            generator,
+            centre,
             size * radius_in_angstroms,
-            generator=generator,
-            roughness=roughness if kind == "ice" else 0.3 * roughness,
+            kind=kind,
+            roughness=roughness,
             edge_in_angstroms=edge_in_angstroms,
         )
-        profile = blob
-        if kind == "ethane":
-            away = ((x - cx) ** 2 + (y - cy) ** 2) / (size * radius_in_angstroms) ** 2
-            profile = blob * (1.2 - away).clamp_min(0.0).sqrt()
         height = height + size * thickness_in_angstroms * profile
         mask = torch.maximum(mask, blob)
+    return _in_the_beam(height, mask, kind, voltage_in_kilovolts)
+
+
+def contamination_object(
+    shape: tuple[int, int],
+    pixel_size_in_angstroms: float,
+    *,
+    generator: Generator,
+    center_in_angstroms: tuple[float, float] = (0.0, 0.0),
+    radius_in_angstroms: float,
+    thickness_in_angstroms: float,
+    kind: Literal["ice", "ethane"] = "ice",
+    voltage_in_kilovolts: float = 300.0,
+    roughness: float = 0.15,
+    edge_in_angstroms: float = 30.0,
+) -> Obstacle:
+    """One object of :func:`contamination` of a given size at a given place; only its outline is drawn.
+
+    Parameters
+    ----------
+    center_in_angstroms
+        (x, y) from pixel n // 2.
+    """
+    profile, blob = _profile(
+        shape,
+        pixel_size_in_angstroms,
+        generator,
+        center_in_angstroms,
+        radius_in_angstroms,
+        kind=kind,
+        roughness=roughness,
+        edge_in_angstroms=edge_in_angstroms,
+    )
+    return _in_the_beam(thickness_in_angstroms * profile, blob, kind, voltage_in_kilovolts)
+
+
+def _profile(
+    shape: tuple[int, int],
+    pixel_size_in_angstroms: float,
+    generator: Generator,
+    center_in_angstroms: tuple[float, float],
+    radius_in_angstroms: float,
+    *,
+    kind: Literal["ice", "ethane"],
+    roughness: float,
+    edge_in_angstroms: float,
+) -> tuple[Tensor, Tensor]:
+    """Height (y, x) of one object relative to its thickness, and its mask."""
+    blob = soft_blob(
+        shape,
+        pixel_size_in_angstroms,
+        center_in_angstroms,
+        radius_in_angstroms,
+        generator=generator,
+        roughness=roughness if kind == "ice" else 0.3 * roughness,
+        edge_in_angstroms=edge_in_angstroms,
+    )
+    if kind == "ice":
+        return blob, blob
+    y, x = pixel_coordinates(shape, pixel_size_in_angstroms, generator.device)
+    away = ((x - center_in_angstroms[0]) ** 2 + (y - center_in_angstroms[1]) ** 2) / radius_in_angstroms**2
+    return blob * (1.2 - away).clamp_min(0.0).sqrt(), blob
+
+
+def _in_the_beam(height: Tensor, mask: Tensor, kind: Literal["ice", "ethane"], voltage_in_kilovolts: float) -> Obstacle:
     potential = VITREOUS_ICE_POTENTIAL_IN_VOLTS if kind == "ice" else _ETHANE_POTENTIAL
     path = inelastic_mean_free_path_in_angstroms(voltage_in_kilovolts)
     return Obstacle(potential * height, inelastic_transmission(height, path), mask)

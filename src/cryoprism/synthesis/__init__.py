@@ -2,12 +2,24 @@
 
 from ._envelope import least_height_in_angstroms
 from ._samples import Measure, MicrographSet
+from ._seen_artefacts import ArtefactMasks, SeenArtefacts, Spot
 from .arrangement import Arrangement, Clusters, Filaments, PreferredViews
+from .artefacts import (
+    ArtefactField,
+    Artefacts,
+    CarbonEdge,
+    Crystal,
+    artefact_contrast,
+    artefact_field,
+    canvas_of,
+    draw_artefacts,
+)
 from .exposure import RadialCorrection, particle_contrast, particle_envelope
 from .labels import micrograph_ctf, optics_block, particle_record, particles_block, star_block, write_mtf
 from .match_files import read_match, write_match
 from .matching import Exemplar, MatchedMicrograph, SessionMatch, draw_exposure, match_session, noise_for
-from .noise import NOISE_KINDS, NoiseFit, NoiseKind, add_noise, fit_noise, power_spectrum
+from .movie_frames import Still, frame_tracks, movie_frames, shared_power, still_contrast
+from .noise import NOISE_KINDS, DrawnNoise, NoiseFit, NoiseKind, add_noise, draw_noise, fit_noise, power_spectrum
 from .phantom import Phantom, PhantomKind, phantom
 from .placement import Placement, place_particles, place_population
 from .realism import (
@@ -69,7 +81,13 @@ __all__ = [
     "TRANSLATION_MODES",
     "Advantage",
     "Arrangement",
+    "ArtefactField",
+    "ArtefactMasks",
+    "Artefacts",
+    "CarbonEdge",
     "Clusters",
+    "Crystal",
+    "DrawnNoise",
     "Engine",
     "Exemplar",
     "Filaments",
@@ -93,12 +111,15 @@ __all__ = [
     "Recipe",
     "Rendered",
     "Scene",
+    "SeenArtefacts",
     "Session",
     "SessionConfig",
     "SessionMatch",
     "SimilarityMaps",
     "Species",
     "Specimen",
+    "Spot",
+    "Still",
     "SyntheticField",
     "TrainedTranslator",
     "TranslationMode",
@@ -106,17 +127,23 @@ __all__ = [
     "Translator",
     "add_noise",
     "advantage_over",
+    "artefact_contrast",
+    "artefact_field",
     "as_population",
     "band_shares",
     "bits_lost",
+    "canvas_of",
     "compare_realism",
     "conformations_from_files",
     "demo_scenes",
     "detector_of",
     "dominant_scene",
+    "draw_artefacts",
     "draw_exposure",
+    "draw_noise",
     "enclosed_mass_in_kilodaltons",
     "fit_noise",
+    "frame_tracks",
     "gallery",
     "information_in_bits",
     "information_of",
@@ -129,6 +156,7 @@ __all__ = [
     "micrograph_ctf",
     "morph",
     "motion_track",
+    "movie_frames",
     "noise_for",
     "optics_block",
     "particle_contrast",
@@ -151,6 +179,7 @@ __all__ = [
     "scene_from_dict",
     "scene_to_dict",
     "session_scenes",
+    "shared_power",
     "similarity_maps",
     "simulate_session",
     "specimen_from_file",
@@ -158,6 +187,7 @@ __all__ = [
     "specimen_volume",
     "specimens_from_file",
     "star_block",
+    "still_contrast",
     "train_translator",
     "varied_scene",
     "write_match",

@@ -40,11 +40,23 @@ from .scene import Scene
 from .species import Population, as_population
 from .specimen import Specimen, project_specimen, slab_projections
 
-__all__ = ["LAYER_IN_ANGSTROMS", "Canvas", "Engine", "NoiseFree", "coherence_envelope", "noise_free_image"]
+__all__ = [
+    "HOLE_RADIUS_IN_ANGSTROMS",
+    "LAYER_IN_ANGSTROMS",
+    "Canvas",
+    "Engine",
+    "NoiseFree",
+    "coherence_envelope",
+    "hole_center",
+    "noise_free_image",
+    "with_border",
+]
 
 Engine = Literal["projection", "multislice", "rytov"]
 
 LAYER_IN_ANGSTROMS = 80.0
+HOLE_RADIUS_IN_ANGSTROMS = 6000.0
+"""Of the holes in a support film."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,13 @@ class Canvas:
 
     def crop(self, image: Tensor, shape: tuple[int, int]) -> Tensor:
         return image[..., self.top : self.top + shape[0], self.left : self.left + shape[1]].contiguous()
+
+
+def with_border(scene: Scene, border_in_pixels: int) -> Canvas:
+    """Canvas with a border at least so wide, of a size that transforms fast, the field's middle pixel at its own."""
+    height, width = (int(scipy.fft.next_fast_len(n + 2 * border_in_pixels, real=True)) for n in scene.shape)
+    top, left = height // 2 - scene.shape[0] // 2, width // 2 - scene.shape[1] // 2
+    return Canvas((height, width), top, left, scene.pixel_size_in_angstroms)
 
 
 @dataclass(frozen=True)
@@ -94,9 +113,8 @@ def noise_free_image(
     largest = population.radius_in_angstroms
     pixel = scene.pixel_size_in_angstroms
     border = math.ceil((largest + 20.0) / pixel)
-    height, width = (int(scipy.fft.next_fast_len(n + 2 * border, real=True)) for n in scene.shape)
-    # The canvas keeps the field's middle pixel n // 2 at its own.
-    canvas = Canvas((height, width), height // 2 - scene.shape[0] // 2, width // 2 - scene.shape[1] // 2, pixel)
+    canvas = with_border(scene, border)
+    height, width = canvas.shape
     extra, transmission, obstacles = _obstacles(scene, canvas)
     placement = place_population(scene, population, border * pixel, obstacles.get("carbon"))
     thickness = thickness_field(
@@ -158,23 +176,28 @@ def _obstacles(scene: Scene, canvas: Canvas) -> tuple[Tensor, Tensor, dict[str, 
     if scene.carbon_fraction > 0:
         generator = scene.generator("carbon")
         angle = 2 * math.pi * float(torch.rand((), generator=generator))
-        y = torch.arange(scene.shape[0])[:, None] - scene.shape[0] // 2
-        x = torch.arange(scene.shape[1])[None, :] - scene.shape[1] // 2
-        along = ((math.cos(angle) * x + math.sin(angle) * y) * canvas.pixel).flatten().sort().values
-        edge = float(along[min(along.numel() - 1, int((1 - scene.carbon_fraction) * along.numel()))])
-        radius = 6000.0
         film = carbon_film(
             canvas.shape,
             canvas.pixel,
             generator=generator,
             thickness_in_angstroms=scene.carbon_thickness_in_angstroms,
-            hole_radius_in_angstroms=radius,
-            hole_center_in_angstroms=((edge - radius) * math.cos(angle), (edge - radius) * math.sin(angle)),
+            hole_radius_in_angstroms=HOLE_RADIUS_IN_ANGSTROMS,
+            hole_center_in_angstroms=hole_center(scene.shape, canvas.pixel, scene.carbon_fraction, angle),
             voltage_in_kilovolts=scene.voltage_in_kilovolts,
         )
         potential, transmission = potential + film.projected_potential, transmission * film.transmission
         masks["carbon"] = film.mask
     return potential, transmission, masks
+
+
+def hole_center(shape: tuple[int, int], pixel: float, fraction: float, angle: float) -> tuple[float, float]:
+    """Centre (x, y) [Å] of a hole whose film covers a fraction of the field on the side of an angle [rad]."""
+    y = torch.arange(shape[0])[:, None] - shape[0] // 2
+    x = torch.arange(shape[1])[None, :] - shape[1] // 2
+    along = ((math.cos(angle) * x + math.sin(angle) * y) * pixel).flatten().sort().values
+    edge = float(along[min(along.numel() - 1, int((1 - fraction) * along.numel()))])
+    away = edge - HOLE_RADIUS_IN_ANGSTROMS
+    return away * math.cos(angle), away * math.sin(angle)
 
 
 def _layers(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from cryoprism.core import InputError
 
+from ._seen_artefacts import seen_from_dict
 from .exposure import RadialCorrection
 from .labels import write_json
 from .matching import MatchedMicrograph, SessionMatch
@@ -44,6 +45,7 @@ def write_match(folder: Path, match: SessionMatch) -> None:
                 "density_in_inverse_square_micrometers": one.density_in_inverse_square_micrometers,
                 "noise": {key: None if value == float("inf") else value for key, value in noise.items()},
                 "agreement": one.agreement,
+                "artefacts": asdict(one.artefacts),
             }
         )
     partial = folder / f".{_SPECTRA}.partial"
@@ -85,6 +87,7 @@ def read_match(folder: Path) -> SessionMatch:
                     ),
                     ice_power=tensors[f"ice{number}"],
                     agreement=entry["agreement"],
+                    artefacts=seen_from_dict(entry.get("artefacts", {})),
                 )
             )
         correction = RadialCorrection(tensors["frequency"], tensors["factor"])

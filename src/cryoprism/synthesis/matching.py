@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from cryoprism.microscope.optics import contrast_transfer
 
 from ._centring import FINEST_OF_MEAN, Centring, share_of
 from ._local_power import excess_power, noise_excess, places_beside, ring_means
+from ._seen_artefacts import ArtefactMasks, SeenArtefacts, look_at_artefacts
 from .exposure import RadialCorrection, particle_contrast
 from .noise import NoiseFit, add_noise, brightness_rise, fit_noise, power_spectrum
 from .placement import Placement
@@ -57,6 +58,8 @@ class Exemplar:
         (n, 2) picks.
     weight
         (y, x) share of each pixel that is ordinary field; None for all.
+    artefacts
+        Where contamination and support film lie; None where nobody looked.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Exemplar:
     estimate: Estimate
     xy_in_pixels: Tensor
     weight: Tensor | None = None
+    artefacts: ArtefactMasks | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,6 +90,8 @@ class MatchedMicrograph:
         (n, n // 2 + 1) [relative contrast²] of the part of the noise that went through the lens, before CTF².
     agreement
         Correlation of the mean real and mean synthetic particle.
+    artefacts
+        Contamination and support film.
     """
 
     name: str
@@ -95,6 +101,7 @@ class MatchedMicrograph:
     noise: NoiseFit
     ice_power: Tensor
     agreement: float
+    artefacts: SeenArtefacts = field(default_factory=SeenArtefacts)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -215,9 +222,9 @@ def draw_exposure(match: SessionMatch, seed: int, index: int, name: str) -> tupl
     chosen = match.micrographs[order[place]]
     generator = generator_for(seed, index, "posterior")
     moved: dict[str, float] = {}
-    for field, deviation in chosen.deviations.items():
+    for quantity, deviation in chosen.deviations.items():
         step = deviation * float(torch.randn((), generator=generator))
-        moved[field] = getattr(chosen.scene, field) + (step if math.isfinite(step) else 0.0)
+        moved[quantity] = getattr(chosen.scene, quantity) + (step if math.isfinite(step) else 0.0)
     moved["defocus_in_angstroms"] += match.defocus_kernel_in_angstroms * float(torch.randn((), generator=generator))
     moved["envelope_b_factor_in_square_angstroms"] = max(0.0, moved["envelope_b_factor_in_square_angstroms"])
     area = chosen.scene.height_in_pixels * chosen.scene.width_in_pixels * chosen.scene.pixel_size_in_angstroms**2 * 1e-8
@@ -384,7 +391,10 @@ class _Twin:
 
     def matched(self) -> MatchedMicrograph:
         """Return what is left to say once gain and correction are known."""
-        noise = self.noise()
+        noise, seen = self.noise(), SeenArtefacts()
+        if (masks := self.exemplar.artefacts) is not None:
+            radius = self.specimen.radius_in_angstroms
+            seen = look_at_artefacts(self.exemplar.image, masks, self.pixel, noise.gain, radius)
         return MatchedMicrograph(
             name=self.exemplar.name,
             scene=self.scene,
@@ -393,6 +403,7 @@ class _Twin:
             noise=noise,
             ice_power=_ice_power(noise.power, self.scene),
             agreement=share_of(self.real_mean, self.ideal_mean, self.pixel, *self.band)[1],
+            artefacts=seen,
         )
 
 

@@ -28,19 +28,25 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate
+from torch.nn.functional import grid_sample, interpolate
 
 from cryoprism.core import InputError, generator_for, irfft2, rfft2
 
+from ._noise_statistics import FIELD_IN_ANGSTROMS, counted_share, cumulants, field_deviation
+
 __all__ = [
     "NOISE_KINDS",
+    "DrawnNoise",
     "NoiseFit",
     "NoiseKind",
     "add_noise",
     "brightness_rise",
+    "draw_noise",
     "fit_noise",
     "power_spectrum",
+    "slow_waves",
     "spectrum_on",
+    "waves_moved",
 ]
 
 NoiseKind = Literal["none", "gaussian", "poisson", "poisson-gaussian", "spectrum", "matched"]
@@ -51,8 +57,6 @@ _TILE = 512
 _LEAST_SHARE = 0.05  # of the real power: what is left as noise at least, where particles explain too much
 _LEAST_SKEWNESS = 0.01  # below, sampling explains it
 _MOST_COUNTS = 0.95  # share of the variance that counts of one size may have
-_FIELD_IN_ANGSTROMS = 300.0  # scale of the local variance
-_FINE_CORRELATION = 2 * (1 + 2 * ((2 / 3) ** 2 + (1 / 6) ** 2)) ** 2  # 2 Σρ² of the second differences of white noise
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -172,18 +176,18 @@ def fit_noise(
     mean = float((real * share).sum() / share.sum())
     background = _background(torch.where(share > 0.5, real - mean, 0.0), _TILE)
     uneven = power_spectrum(real, weight=weight) / gain**2
-    real = real - _waves(background, (int(real.shape[0]), int(real.shape[1])))
+    real = real - slow_waves(background, (int(real.shape[0]), int(real.shape[1])))
     whole = power_spectrum(real, weight=weight) / gain**2
     if not float(whole.mean()) > 0:
         raise InputError("micrograph", "all pixels are alike", "Leave it out.")
     power = torch.maximum(whole - power_spectrum(clean), _LEAST_SHARE * whole)
     power[0, 0] = power[0, 1]  # each tile's mean was taken away
     relative = (real - mean) / gain
-    counted = _counted_share(relative, share)
+    counted = counted_share(relative, share)
     variance = float(power_mean(power))
-    third, fourth = (a - b for a, b in zip(_cumulants(relative, share), _cumulants(clean, share), strict=True))
+    third, fourth = (a - b for a, b in zip(cumulants(relative, share), cumulants(clean, share), strict=True))
     # Noise of uneven strength has third and fourth cumulants by itself, 3 cov(contrast, variance) and 3 var(variance).
-    spread, field = float(clean.var()), _field_deviation(relative, share, pixel_size_in_angstroms)
+    spread, field = float(clean.var()), field_deviation(relative, share, pixel_size_in_angstroms)
     third -= 3 * spread * counted * variance
     fourth -= 3 * (counted * counted * spread + field * field) * variance**2
     return NoiseFit(
@@ -215,8 +219,22 @@ def _background(image: Tensor, tile: int) -> Tensor:
     return flat
 
 
-def _waves(background: Tensor, shape: tuple[int, int]) -> Tensor:
+def slow_waves(background: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Background (y, x) of :class:`NoiseFit` coefficients."""
     return _cosines(background.shape[0], shape[0]).T @ background @ _cosines(background.shape[1], shape[1])
+
+
+def waves_moved(background: Tensor, shape: tuple[int, int], down: float, right: float) -> Tensor:
+    """Change (y, x) of a background that moves by a few pixels, to first order: they are no part of its waves."""
+    along_y, along_x = (_cosines(n, length) for n, length in zip(background.shape, shape, strict=True))
+    slope_y, slope_x = (_slopes(n, length) for n, length in zip(background.shape, shape, strict=True))
+    return -(down * (slope_y.T @ background @ along_x) + right * (along_y.T @ background @ slope_x))
+
+
+def _slopes(count: int, length: int) -> Tensor:
+    """Slopes per pixel of :func:`_cosines`."""
+    order, place = torch.arange(count)[:, None], (torch.arange(length) + 0.5) / length
+    return -torch.sin(math.pi * order * place) * (order * (math.pi * math.sqrt(2.0) / length))
 
 
 def _new_background(background: Tensor, generator: torch.Generator) -> Tensor:
@@ -231,23 +249,6 @@ def _new_background(background: Tensor, generator: torch.Generator) -> Tensor:
     return drawn.T if turn else drawn
 
 
-def _cumulants(image: Tensor, share: Tensor, edge: int = 64) -> tuple[float, float]:
-    """Third and fourth cumulant of a pixel about the mean of its block; those of independent parts add up.
-
-    Pixels beyond six deviations (a hot pixel, a scratch) would be all that is seen of either; they are left out.
-    """
-    edge = min(edge, *image.shape)
-    blocks, counted = _blocks(image, edge), _blocks(share, edge) > 0.99
-    mean = (blocks * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp_min(1)
-    values = (blocks - mean)[counted].double()
-    if len(values) < 1000:
-        return 0.0, 0.0
-    values = values[values.abs() <= 6 * values.std()]
-    values = values - values.mean()
-    second = values.square().mean()
-    return float(values.pow(3).mean()), float(values.pow(4).mean() - 3 * second.square())
-
-
 def power_mean(power: Tensor) -> Tensor:
     """Mean of a half-plane power (n, n // 2 + 1) over the whole plane: the variance of a pixel."""
     doubled = power.clone()
@@ -255,60 +256,53 @@ def power_mean(power: Tensor) -> Tensor:
     return doubled.sum() / (power.shape[0] * 2 * (power.shape[1] - 1))
 
 
-def _blocks(image: Tensor, edge: int) -> Tensor:
-    h, w = image.shape[0] // edge * edge, image.shape[1] // edge * edge
-    return image[:h, :w].reshape(h // edge, edge, w // edge, edge).permute(0, 2, 1, 3).reshape(-1, edge * edge)
-
-
-def _fine(image: Tensor) -> Tensor:
-    """Second differences along x and y, of unit gain for white noise: detail without particles."""
-    d = image[1:-1, 1:-1] - 0.5 * (image[1:-1, :-2] + image[1:-1, 2:])
-    d = d[1:-1] - 0.5 * (d[:-2] + d[2:])
-    return d / 1.5
-
-
 def brightness_rise(fit: NoiseFit) -> float:
     """Relative rise of the variance of the noise per unit of contrast, 0 where it does not rise."""
     return 1.0 / (fit.electrons * fit.variance)
 
 
-def _counted_share(relative: Tensor, share: Tensor, edge: int = 16) -> float:
-    """Share of the noise's variance that counts make up: it rises in proportion to the local mean, the rest does not.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DrawnNoise:
+    """Noise as it was drawn for one micrograph, and what it is made of, so that frames can be told apart in it.
 
-    The rise of the variance of fine detail with the local contrast, relative to that variance: 1 for pure counts.
+    Parameters
+    ----------
+    total
+        (y, x) all of it [relative contrast].
+    counts, electrons
+        (y, x) electrons that were counted beside it, and how many make a contrast of 1; None where none were counted.
+    power
+        (n, n // 2 + 1) power of what is neither counted nor background, normalised as in :class:`NoiseFit`; None where
+        there is nothing else.
+    strength
+        (y, x) amplitude by which that is stronger or weaker than its power says; None for even noise.
+    background
+        Coefficients of the slow waves in it, as in :class:`NoiseFit`.
     """
-    fine = _blocks(_fine(relative), edge)
-    mean = _blocks(relative[2:-2, 2:-2], edge).mean(1)
-    good = _blocks(share[2:-2, 2:-2], edge).mean(1) > 0.99
-    mean, variance = mean[good], fine[good].square().mean(1)
-    if len(mean) < 20:
-        return 0.0
-    centred = mean - mean.mean()
-    slope = float((centred * variance).sum() / centred.square().sum().clamp_min(1e-12))
-    return min(max(slope / float(variance.mean().clamp_min(1e-12)), 0.0), 1.0)
 
-
-def _local_log_variance(relative: Tensor, pixel: float) -> tuple[Tensor, int]:
-    edge = max(8, round(_FIELD_IN_ANGSTROMS / pixel / 2))
-    fine = _fine(relative).square()[None, None]
-    return avg_pool2d(fine, min(edge, *fine.shape[-2:]))[0, 0].clamp_min(1e-12).log(), edge
-
-
-def _field_deviation(relative: Tensor, share: Tensor, pixel: float) -> float:
-    logs, edge = _local_log_variance(relative, pixel)
-    good = avg_pool2d(share[2:-2, 2:-2][None, None], min(edge, *share.shape))[0, 0] > 0.99
-    if int(good.sum()) < 9:
-        return 0.0
-    values = logs[good]
-    values = values[(values - values.median()).abs() < 4 * values.std()]
-    # Squared fine detail of white noise: of n neighbours that correlate, the log of the mean varies by this / n.
-    return math.sqrt(max(0.0, float(values.var()) - _FINE_CORRELATION / edge**2))
+    total: Tensor
+    counts: Tensor | None = None
+    electrons: float = math.inf
+    power: Tensor | None = None
+    strength: Tensor | None = None
+    background: Tensor | None = None
 
 
 def add_noise(
     kind: NoiseKind, fit: NoiseFit, clean: Tensor, *, pixel_size_in_angstroms: float, seed: int, name: str
 ) -> Tensor:
     """Micrograph (y, x) in grey values: the clean image (y, x) with noise of a kind, as fitted.
+
+    Parameters and errors as for :func:`draw_noise`.
+    """
+    noise = draw_noise(kind, fit, clean, pixel_size_in_angstroms=pixel_size_in_angstroms, seed=seed, name=name)
+    return (noise.total + clean) * fit.gain + fit.mean
+
+
+def draw_noise(
+    kind: NoiseKind, fit: NoiseFit, clean: Tensor, *, pixel_size_in_angstroms: float, seed: int, name: str
+) -> DrawnNoise:
+    """Draw noise of a kind, as fitted.
 
     Parameters
     ----------
@@ -330,43 +324,57 @@ def add_noise(
     """
     generator = generator_for(seed, name, "noise", kind)
     shape = (int(clean.shape[0]), int(clean.shape[1]))
-    noise: Tensor | float
     if kind == "none":
-        noise = 0.0
-    elif kind == "gaussian":
+        return DrawnNoise(total=torch.zeros(shape))
+    if kind == "gaussian":
         noise = torch.randn(shape, generator=generator) * math.sqrt(fit.variance)
-    elif kind == "poisson":
-        noise = _counted(clean, 1.0 / fit.variance, generator) - clean
-    elif kind == "poisson-gaussian":
-        rest = fit.variance
-        noise = torch.zeros(shape)
+        return DrawnNoise(total=noise, power=_white(fit.variance))
+    if kind == "poisson":
+        electrons = 1.0 / fit.variance
+        counts = _counts(clean, electrons, generator)
+        return DrawnNoise(total=counts / electrons - 1 - clean, counts=counts, electrons=electrons)
+    if kind == "poisson-gaussian":
+        rest, noise, found = fit.variance, torch.zeros(shape), None
         if math.isfinite(fit.electrons):
-            noise = _counted(clean, fit.electrons, generator) - clean
+            found = _counts(clean, fit.electrons, generator)
+            noise = found / fit.electrons - 1 - clean
             rest = max(0.0, fit.variance - 1.0 / fit.electrons)
         noise = noise + torch.randn(shape, generator=generator) * math.sqrt(rest)
-    elif kind == "spectrum":
+        return DrawnNoise(total=noise, counts=found, electrons=fit.electrons, power=_white(rest))
+    strength = None
+    if kind == "spectrum":
         power = fit.power if fit.background_power is None else fit.power + fit.background_power
         white = torch.randn(shape, generator=generator)
         if fit.field_deviation > 0:
-            white *= _variance_field(shape, fit.field_deviation, pixel_size_in_angstroms, generator)
+            strength = _variance_field(shape, fit.field_deviation, pixel_size_in_angstroms, generator)
+            white *= strength
         noise = irfft2(rfft2(white).mul_(spectrum_on(power, shape).sqrt_()), shape)
-    elif kind == "matched":
+        return DrawnNoise(total=noise, power=power, strength=strength)
+    if kind == "matched":
         amplitude = spectrum_on(fit.power, shape).sqrt_()
         white = _shot_noise(shape, fit, amplitude, generator)
         if fit.field_deviation > 0:
-            white *= _variance_field(shape, fit.field_deviation, pixel_size_in_angstroms, generator)
+            strength = _variance_field(shape, fit.field_deviation, pixel_size_in_angstroms, generator)
+            white *= strength
         if math.isfinite(fit.electrons):  # fewer electrons where a particle is, less shot noise
-            white *= (1 + brightness_rise(fit) * clean).clamp_min(0.1).sqrt()
+            fewer = (1 + brightness_rise(fit) * clean).clamp_min(0.1).sqrt()
+            white *= fewer
+            strength = fewer if strength is None else strength * fewer
         noise = irfft2(rfft2(white).mul_(amplitude), shape)
+        background = None
         if fit.background is not None:
-            noise += _waves(_new_background(fit.background, generator), shape)
-    else:
-        raise InputError("noise", f"'{kind}' is not known", f"Use one of {', '.join(get_args(NoiseKind))}.")
-    return (noise + clean) * fit.gain + fit.mean
+            background = _new_background(fit.background, generator)
+            noise += slow_waves(background, shape)
+        return DrawnNoise(total=noise, power=fit.power, strength=strength, background=background)
+    raise InputError("noise", f"'{kind}' is not known", f"Use one of {', '.join(get_args(NoiseKind))}.")
 
 
-def _counted(clean: Tensor, electrons: float, generator: torch.Generator) -> Tensor:
-    return torch.poisson((electrons * (1 + clean)).clamp_min(0), generator=generator) / electrons - 1
+def _white(variance: float) -> Tensor:
+    return torch.full((2, 2), variance)
+
+
+def _counts(clean: Tensor, electrons: float, generator: torch.Generator) -> Tensor:
+    return torch.poisson((electrons * (1 + clean)).clamp_min(0), generator=generator)
 
 
 def _shot_noise(shape: tuple[int, int], fit: NoiseFit, amplitude: Tensor, generator: torch.Generator) -> Tensor:
@@ -391,7 +399,7 @@ def _shot_noise(shape: tuple[int, int], fit: NoiseFit, amplitude: Tensor, genera
 
 def _variance_field(shape: tuple[int, int], deviation: float, pixel: float, generator: torch.Generator) -> Tensor:
     """Amplitudes (y, x) that vary smoothly over some 300 Å, of mean square 1."""
-    step = _FIELD_IN_ANGSTROMS / pixel
+    step = FIELD_IN_ANGSTROMS / pixel
     rows, columns = (max(2, math.ceil(n / step) + 1) for n in shape)
     coarse = torch.randn(1, 1, rows, columns, generator=generator) * deviation
     field = interpolate(coarse, size=shape, mode="bicubic", align_corners=True)[0, 0]

@@ -154,7 +154,7 @@ class Job:
     def write_relion_output_nodes(self, nodes: Mapping[str, int]) -> None:
         """Tell RELION's pipeline what came out of an external job: file inside the folder to RELION 3.1 node type.
 
-        Type 1 is a STAR file of micrographs, 2 coordinates of particles, 3 a STAR file of particles.
+        Type 0 is a STAR file of movies, 1 one of micrographs, 2 coordinates of particles, 3 a STAR file of particles.
         """
         rows = "".join(f"{self.path.as_posix()}/{name} {kind}\n" for name, kind in nodes.items())
         header = "\ndata_output_nodes\n\nloop_\n_rlnPipeLineNodeName #1\n_rlnPipeLineNodeType #2\n"

@@ -15,7 +15,7 @@ from cryoprism.core import CryoPrismWarning, InputError, generator_for
 from cryoprism.formats import Catalogue, MicrographRecord, OpticsGroup, Volume, read_catalogue, write_map
 from cryoprism.particles import find_duplicates
 from cryoprism.restoration import LABELS, replace_defects
-from cryoprism.synthesis import Exemplar, Population, specimen_volume
+from cryoprism.synthesis import ArtefactMasks, Exemplar, Population, specimen_volume
 
 from ._analysis import Task, analyse, load_micrograph
 from ._config import RestoreConfig
@@ -41,6 +41,7 @@ class _Looked:
     image: Tensor
     estimate: Estimate
     ordinary: Tensor
+    artefacts: ArtefactMasks
 
 
 def require_one_session(config: SynthesizeConfig) -> tuple[Catalogue, float]:
@@ -114,7 +115,12 @@ def exemplars_of(
     def exemplar(record: MicrographRecord, xy: Tensor) -> Exemplar:
         seen = looked[record.name]
         return Exemplar(
-            name=record.name, image=seen.image, estimate=seen.estimate, xy_in_pixels=xy, weight=seen.ordinary
+            name=record.name,
+            image=seen.image,
+            estimate=seen.estimate,
+            xy_in_pixels=xy,
+            weight=seen.ordinary,
+            artefacts=seen.artefacts,
         )
 
     judges = [exemplar(record, none) for record in apart if record.name in looked]
@@ -145,7 +151,9 @@ def _look(task: Task) -> _Looked:
         image = replace_defects(image, defects, generator_for(task.config.seed, "defects", task.record.name))
     labels = found.artefacts.full_labels()
     foreign = (labels == LABELS["contamination"]) | (labels == LABELS["carbon"])
-    return _Looked(image, found.estimate, 1.0 - foreign.float())
+    coarse = found.artefacts.labels
+    seen = ArtefactMasks(coarse == LABELS["contamination"], coarse == LABELS["carbon"])
+    return _Looked(image, found.estimate, 1.0 - foreign.float(), seen)
 
 
 def _picks(

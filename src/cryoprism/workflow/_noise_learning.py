@@ -89,7 +89,8 @@ def learn_noise(
             # Scenes of their own: what is learned on is not what is made.
             task = SynthesisTask(index, f"learning-{index + 1}", config, job.path / "match", job.path)
             scene, source = scene_of_task(task, match, population)
-            clean, scene, placement = clean_image(scene, config, population, match)
+            made = clean_image(scene, source, config, population, match)
+            clean, scene = made.contrast, made.scene
             fit = noise_for(match.micrographs[source], scene)
             image = add_noise(LEARNED_ON, fit, clean, pixel_size_in_angstroms=pixel, seed=config.seed, name=task.name)
             synthetic.append(
@@ -98,7 +99,7 @@ def learn_noise(
                     image=image,
                     clean=clean,
                     gain=fit.gain,
-                    mask=learned_places(scene, population, placement),
+                    mask=learned_places(scene, population, made.placement),
                     pixel_size_in_angstroms=pixel,
                 )
             )

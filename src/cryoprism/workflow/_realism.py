@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cryoprism.core import generator_for
 from cryoprism.formats import read_image
+from cryoprism.restoration import LABELS
 from cryoprism.synthesis import (
     NOISE_KINDS,
     Exemplar,
@@ -25,7 +27,7 @@ from cryoprism.synthesis import (
 )
 
 from ._files import write_json
-from ._synthesis import SynthesisTask, clean_image, scene_of_task
+from ._synthesis import CleanImage, SynthesisTask, clean_image, scene_of_task
 
 __all__ = ["measure_session_realism"]
 
@@ -76,16 +78,18 @@ def measure_session_realism(
     pixel = match.micrographs[0].scene.pixel_size_in_angstroms
     made = f"made ({some[0].config.noise})"
     arms = {made: [read_image(folder / "micrographs" / f"{task.name}.mrc").data for task in some]}
+    weights: list[Tensor] = []
     for task in some:
         scene, source = scene_of_task(task, match, population)
-        clean, scene, _ = clean_image(scene, task.config, population, match)
-        fit = noise_for(match.micrographs[source], scene)
+        clean = clean_image(scene, source, task.config, population, match)
+        weights.append(_ordinary(clean))
+        fit = noise_for(match.micrographs[source], clean.scene)
         for kind in NOISE_KINDS:
             if kind != task.config.noise:
-                image = add_noise(kind, fit, clean, pixel_size_in_angstroms=pixel, seed=seed, name=task.name)
+                image = add_noise(kind, fit, clean.contrast, pixel_size_in_angstroms=pixel, seed=seed, name=task.name)
                 arms.setdefault(kind, []).append(image)
     unseen_set = _set(real, pixel, "real micrographs")
-    sets = {name: MicrographSet(images, pixel, None, name) for name, images in arms.items()}
+    sets = {name: MicrographSet(images, pixel, weights, name) for name, images in arms.items()}
     others = _set(matched, pixel, "matched micrographs") if apart and len(matched) >= 2 else None
     rows, advantages = compare_realism(
         unseen_set,
@@ -103,6 +107,12 @@ def measure_session_realism(
     if side >= _SHORTEST_SIDE:
         shown = gallery(unseen_set, sets[made], generator_for(seed, "gallery"), side_in_pixels=side)
     return document, shown
+
+
+def _ordinary(clean: CleanImage) -> Tensor:
+    """Share (y, x) of each pixel that is ordinary field, as real micrographs have it."""
+    labels = clean.labels()
+    return torch.ones(clean.scene.shape) if labels is None else (labels == LABELS["good"]).float()
 
 
 def _set(exemplars: Sequence[Exemplar], pixel: float, name: str) -> MicrographSet:

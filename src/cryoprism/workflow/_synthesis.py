@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from cryoprism.core import InputError
-from cryoprism.formats import write_mrc
+from cryoprism.formats import write_mrc, write_stack
+from cryoprism.restoration import LABELS
 from cryoprism.synthesis import (
     Arrangement,
+    ArtefactField,
+    Artefacts,
     Clusters,
     Filaments,
     Helix,
@@ -27,11 +30,16 @@ from cryoprism.synthesis import (
     Scene,
     SessionMatch,
     Species,
-    add_noise,
+    artefact_contrast,
+    artefact_field,
     conformations_from_files,
+    draw_artefacts,
     draw_exposure,
+    draw_noise,
+    frame_tracks,
     least_height_in_angstroms,
     morph,
+    movie_frames,
     noise_for,
     particle_contrast,
     particle_labels,
@@ -40,6 +48,8 @@ from cryoprism.synthesis import (
     project_specimen,
     read_match,
     scene_to_dict,
+    shared_power,
+    still_contrast,
 )
 
 from ._files import write_json
@@ -47,8 +57,10 @@ from ._learned_noise import LEARNED_ON, learned_places, translated
 from ._synthesis_configs import SynthesizeConfig
 
 __all__ = [
+    "CleanImage",
     "SynthesisTask",
     "clean_image",
+    "outputs_of",
     "population_of",
     "read_truth",
     "require_ice",
@@ -70,6 +82,41 @@ class SynthesisTask:
     config: SynthesizeConfig
     match: Path
     folder: Path
+
+    @property
+    def artefact_mask(self) -> Path:
+        """Labels of ``restoration.LABELS``; only where there are artefacts."""
+        return self.folder / "masks" / f"{self.name}_artefacts.mrc"
+
+
+@dataclass(frozen=True, eq=False)
+class CleanImage:
+    """A micrograph without noise.
+
+    Attributes
+    ----------
+    contrast
+        (y, x) of particles and artefacts through the lens.
+    scene, placement
+        With the ice that the particles need, and where they are.
+    artefacts, field
+        What was drawn of them; ``field`` is None where there are none.
+    """
+
+    contrast: Tensor
+    scene: Scene
+    placement: Placement
+    artefacts: Artefacts
+    field: ArtefactField | None
+
+    def labels(self) -> Tensor | None:
+        """Artefacts as (y, x) uint8 of ``restoration.LABELS``; None where there are none."""
+        if self.field is None:
+            return None
+        labels = torch.zeros(self.scene.shape, dtype=torch.uint8)
+        labels[self.field.carbon] = LABELS["carbon"]
+        labels[self.field.contamination] = LABELS["contamination"]
+        return labels
 
 
 def population_of(config: SynthesizeConfig) -> Population:
@@ -171,9 +218,9 @@ def scene_of_task(task: SynthesisTask, match: SessionMatch, population: Populati
 
 
 def clean_image(
-    scene: Scene, config: SynthesizeConfig, population: Population, match: SessionMatch
-) -> tuple[Tensor, Scene, Placement]:
-    """Contrast (y, x) of a scene's particles through its lens, the scene, and where they are.
+    scene: Scene, source: int, config: SynthesizeConfig, population: Population, match: SessionMatch
+) -> CleanImage:
+    """Particles and artefacts of a scene through its lens; ``source`` is the number of the real micrograph.
 
     Where nobody said how thick the ice is, and as many particles as were counted do not fit into it side by side, it
     is made thicker until they do: in the real film they then lie over each other too.
@@ -191,27 +238,54 @@ def clean_image(
             if thickness == thicknesses[-1]:
                 raise
     assert placement is not None
-    return particle_contrast(scene, population, placement, correction=match.correction), scene, placement
+    contrast = particle_contrast(scene, population, placement, correction=match.correction)
+    artefacts = draw_artefacts(
+        match, match.micrographs[source], scene, contamination=config.contamination, carbon=config.carbon
+    )
+    field = None
+    if artefacts:
+        field = artefact_field(scene, artefacts)
+        contrast = contrast + field.canvas.crop(artefact_contrast(scene, field), scene.shape)
+    return CleanImage(contrast, scene, placement, artefacts, field)
 
 
 def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
-    """Make one micrograph, its mask and its truth file, whose content is returned."""
+    """Make one micrograph, its movie if asked for, its masks and its truth file, whose content is returned."""
     config = task.config
     # The number of micrographs is not in the key: all tasks of a session share one population.
     population = _population(config.model_copy(update={"count": 1}).model_dump_json())
     match = _match(task.match, (task.match / "match.json").stat().st_mtime_ns)
     scene, source = scene_of_task(task, match, population)
     with torch.no_grad():
-        clean, scene, placement = clean_image(scene, config, population, match)
+        clean = clean_image(scene, source, config, population, match)
+        scene = clean.scene
         fit = noise_for(match.micrographs[source], scene)
         pixel = scene.pixel_size_in_angstroms
         kind: NoiseKind = LEARNED_ON if config.noise == "learned" else config.noise
-        image = add_noise(kind, fit, clean, pixel_size_in_angstroms=pixel, seed=config.seed, name=task.name)
+        noise = draw_noise(kind, fit, clean.contrast, pixel_size_in_angstroms=pixel, seed=config.seed, name=task.name)
+        image = (noise.total + clean.contrast) * fit.gain + fit.mean
         strength = None
         if config.noise == "learned":
-            places = learned_places(scene, population, placement)
-            image, strength = translated(task.folder, image, clean, places, fit.gain, config, task.name)
-    labels = particle_labels(scene, placement)
+            places = learned_places(scene, population, clean.placement)
+            image, strength = translated(task.folder, image, clean.contrast, places, fit.gain, config, task.name)
+        movie: dict[str, Any] = {}
+        if frames := config.frames_of_a_movie:
+            made = movie_frames(
+                image,
+                clean.contrast,
+                noise,
+                fit,
+                scene,
+                still_contrast(scene, population, clean.placement, match.correction, clean.field),
+                frames,
+                shared=shared_power(kind, fit, match.micrographs[source].ice_power, scene),
+                seed=config.seed,
+                name=task.name,
+            )
+            write_stack(task.folder / "movies" / f"{task.name}.mrcs", made, pixel)
+            movie = {"track_in_angstroms": frame_tracks(scene, frames).mean(1).tolist()}
+            scene = replace(scene, frames=frames)
+    labels = particle_labels(scene, clean.placement)
     truth = {
         "schema": "cryoprism-synthetic-1",
         "simulated": True,
@@ -225,6 +299,8 @@ def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
             "electrons_per_pixel": fit.electrons if math.isfinite(fit.electrons) else None,
             "share_of_learned_residual": strength,
         },
+        **movie,
+        "artefacts": {"seed": scene.seed, **clean.artefacts.to_dict()},
         "species": [
             {
                 "name": one.name,
@@ -237,7 +313,7 @@ def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
         ],
         "particles": [particle_record(label, population) for label in labels],
     }
-    _write(task, image, _instances(scene, population, placement), truth, pixel)
+    _write(task, image, _instances(scene, population, clean.placement), clean.labels(), truth, pixel)
     return truth
 
 
@@ -275,9 +351,26 @@ def _instances(scene: Scene, population: Population, placement: Placement) -> Te
     return image
 
 
-def _write(task: SynthesisTask, image: Tensor, mask: Tensor, truth: Mapping[str, Any], pixel: float) -> None:
+def outputs_of(task: SynthesisTask) -> list[Path]:
+    """Files that :func:`synthesize_one` has written for a task."""
+    found = [
+        task.folder / "micrographs" / f"{task.name}.mrc",
+        task.folder / "masks" / f"{task.name}.mrc",
+        task.folder / "truth" / f"{task.name}.json",
+    ]
+    if task.config.frames_of_a_movie:
+        found.append(task.folder / "movies" / f"{task.name}.mrcs")
+    return [*found, task.artefact_mask] if task.artefact_mask.is_file() else found
+
+
+def _write(
+    task: SynthesisTask, image: Tensor, mask: Tensor, artefacts: Tensor | None, truth: Mapping[str, Any], pixel: float
+) -> None:
     write_mrc(task.folder / "micrographs" / f"{task.name}.mrc", image, pixel)
     write_mrc(task.folder / "masks" / f"{task.name}.mrc", mask, pixel, mode=1)
+    task.artefact_mask.unlink(missing_ok=True)
+    if artefacts is not None:
+        write_mrc(task.artefact_mask, artefacts, pixel, mode=0)
     # Written last: its presence means that the others are whole.
     write_json(task.folder / "truth" / f"{task.name}.json", truth)
 

@@ -48,6 +48,7 @@ class SynthesizeConfig(JobConfig):
         "view_concentration": "--preferred-concentration",
         "filament_length_in_angstroms": "--filament-length",
     }
+    FRAMES: ClassVar[int] = 40
 
     maps: Inputs = Field(
         min_length=1, description="Map, PDB or mmCIF file of each species; conformations of one joined by commas."
@@ -92,6 +93,16 @@ class SynthesizeConfig(JobConfig):
     filament_length_in_angstroms: float = Field(2000.0, gt=0, le=1e6, description="Length of filaments [Å].")
     helical_rise: float | None = Field(None, gt=0, le=1000, description="Rise between subunits of a filament [Å].")
     helical_twist: float = Field(0.0, ge=-360, le=360, description="Twist between subunits [degrees].")
+    contamination: int | None = Field(
+        None, ge=0, le=1000, description="Ice crystals in a micrograph; as many as in the real ones if absent."
+    )
+    carbon: float | None = Field(
+        None, ge=0, le=1, description="Share of micrographs with an edge of carbon film; as the real ones if absent."
+    )
+    movies: bool = Field(
+        False, description="Write movies beside the micrographs: 40 frames, or as many as frames says."
+    )
+    frames: int | None = Field(None, ge=2, le=1000, description="Frames of a movie; movies are written if it is given.")
     width_in_pixels: int | None = Field(None, ge=128, le=16_384, description="Width; that of the real ones if absent.")
     height_in_pixels: int | None = Field(None, ge=128, le=16_384, description="Height; as the real ones if absent.")
     pixel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Pixel size [Å].")
@@ -103,6 +114,11 @@ class SynthesizeConfig(JobConfig):
     train_picker: bool = Field(False, description="Train a picker for this specimen on the result.")
     picker_steps: int = Field(1500, ge=1, le=1_000_000, description="Steps of that training.")
     realism: bool = Field(True, description="Measure how far the result can be told from the real micrographs.")
+
+    @property
+    def frames_of_a_movie(self) -> int:
+        """Frames to write, 0 for none."""
+        return self.frames or (self.FRAMES if self.movies else 0)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

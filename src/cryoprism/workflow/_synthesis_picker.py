@@ -91,13 +91,22 @@ def _field(folder: Path, name: str, diameter: float) -> TrainingField:
     else:
         new = old
     xy = torch.tensor([[p["x_in_pixels"], p["y_in_pixels"]] for p in truth["particles"]]).reshape(-1, 2)
+    labels = torch.zeros(image.shape, dtype=torch.uint8)
+    artefacts = folder / "masks" / f"{name}_artefacts.mrc"
+    if artefacts.is_file():
+        full = read_image(artefacts).data
+        # A particle under a crystal or on the film is not to be found.
+        x, y = xy.round().long().unbind(1)
+        xy = xy[full[y.clamp(0, full.shape[0] - 1), x.clamp(0, full.shape[1] - 1)] == 0]
+        row, column = (torch.arange(n) * m // n for n, m in zip(image.shape, full.shape, strict=True))
+        labels = full[row][:, column].to(torch.uint8)
     return TrainingField(
         name=name,
         image=image,
         pixel_size_in_angstroms=new,
         diameter_in_angstroms=diameter,
         xy_in_pixels=xy * (old / new),
-        labels=torch.zeros(image.shape, dtype=torch.uint8),
+        labels=labels,
         transfer=Transfer(
             lens=scene.lens,
             defocus_u_in_angstroms=scene.defocus_u_in_angstroms,

@@ -31,7 +31,7 @@ from ._noise_learning import STAGE, learn_noise, learned_noise_of, similar_place
 from ._parallel import close_workers, map_items
 from ._progress import progress
 from ._realism import measure_session_realism
-from ._synthesis import SynthesisTask, population_of, read_truth, require_ice, synthesize_one
+from ._synthesis import SynthesisTask, outputs_of, population_of, read_truth, require_ice, synthesize_one
 from ._synthesis_configs import SynthesizeConfig
 from ._synthesis_picker import train_picker_on
 from .report._learned_section import learned_section
@@ -140,7 +140,8 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
                 seconds=time.monotonic() - started,
             )
             job.note("particles", particles)
-            job.write_relion_output_nodes({"micrographs.star": 1, "particles.star": 3})
+            nodes = {"micrographs.star": 1, "particles.star": 3}
+            job.write_relion_output_nodes({"movies.star": 0} | nodes if config.frames_of_a_movie else nodes)
             return summary
     finally:
         close_workers()
@@ -176,6 +177,7 @@ def _matched(
             one.density_in_inverse_square_micrometers,
             one.agreement,
         )
+    _log_artefacts(match)
     return _Matched(match, matched, apart)
 
 
@@ -183,24 +185,34 @@ def _has_learned(config: SynthesizeConfig, job: Job) -> bool:
     return config.only_do_unfinished and job.is_done("session", stage=STAGE)
 
 
+def _log_artefacts(match: SessionMatch) -> None:
+    seen = [one.artefacts for one in match.micrographs]
+    told = sum(len(one.contaminations) for one in seen)
+    spots = sum(len(one.spots) for one in seen)
+    if spots:
+        log.info(
+            "Real micrographs: %d dark spots; %d of them are larger than a few particles and are drawn as contamination"
+            " (--contamination N draws as many as you say)",
+            spots,
+            told,
+        )
+    if films := sum(one.carbon_share > 0 for one in seen):
+        log.info("Real micrographs: %d of %d have an edge of carbon film", films, len(seen))
+
+
 def _make(config: SynthesizeConfig, job: Job, tasks: Sequence[SynthesisTask]) -> int:
-    for name in ("micrographs", "masks", "truth"):
+    for name in ("micrographs", "masks", "truth", *(["movies"] if config.frames_of_a_movie else [])):
         job.folder(name)
     todo = [task for task in tasks if not (config.only_do_unfinished and job.is_done(task.name, stage="synthesize"))]
     with progress("Synthesizing", len(todo)) as step:
         results = map_items(synthesize_one, todo, config.workers, names=[t.name for t in todo], on_result=step)
         for task, _ in zip(todo, results, strict=True):
-            outputs = [
-                job.path / "micrographs" / f"{task.name}.mrc",
-                job.path / "masks" / f"{task.name}.mrc",
-                job.path / "truth" / f"{task.name}.json",
-            ]
-            job.mark_done(task.name, stage="synthesize", outputs=outputs)
+            job.mark_done(task.name, stage="synthesize", outputs=outputs_of(task))
     return len(todo)
 
 
 def _tables(job: Job, tasks: Sequence[SynthesisTask]) -> int:
-    """Write micrographs.star and particles.star; returns the number of particles."""
+    """Write micrographs.star, particles.star and, for movies, movies.star; returns the number of particles."""
     names, scenes, particles = [], [], []
     for task in tasks:
         truth = read_truth(job.path, task.name)
@@ -210,6 +222,13 @@ def _tables(job: Job, tasks: Sequence[SynthesisTask]) -> int:
     optics = optics_block(scenes[0], mtf=False)
     columns: dict[str, Any] = {"rlnMicrographName": names, "rlnOpticsGroup": ["1"] * len(names)}
     write_star(job.path / "micrographs.star", [optics, star_block("micrographs", columns | micrograph_ctf(scenes))])
+    if tasks[0].config.frames_of_a_movie:
+        movies = {
+            "rlnMicrographMovieName": [f"movies/{task.name}.mrcs" for task in tasks],
+            "rlnOpticsGroup": columns["rlnOpticsGroup"],
+        }
+        movie_optics = optics_block(scenes[0], movies=True, mtf=False)
+        write_star(job.path / "movies.star", [movie_optics, star_block("movies", movies)])
     if not any(particles):
         raise InputError("--particles", "no particle lies in any micrograph", "Ask for one or more.")
     write_star(job.path / "particles.star", [optics, particles_block(names, scenes, particles)])

@@ -230,8 +230,18 @@ def _label_section(folder: Path, names: Sequence[str]) -> str:
         f'<figure><img src="{mask_source}" alt="mask {escape(name)}">'
         "<figcaption>Its mask: each particle has its number</figcaption></figure></div>"
         '<p class="quiet small">particles.star has coordinates, Euler angles, own defocus and conformation of every '
-        "particle; truth/ has everything else that was drawn.</p></div></section>"
+        f"particle; truth/ has everything else that was drawn.{_extras(folder, names)}</p></div></section>"
     )
+
+
+def _extras(folder: Path, names: Sequence[str]) -> str:
+    """Sentences about artefacts and movies, where there are any."""
+    words = ""
+    if dirty := sum((folder / "masks" / f"{name}_artefacts.mrc").is_file() for name in names):
+        words += f" {dirty} of {len(names)} have contamination or carbon film: masks/NAME_artefacts.mrc."
+    if (folder / "movies.star").is_file():
+        words += " movies.star names the frames; those of a movie add up to its micrograph."
+    return words
 
 
 def _match_section(match: SessionMatch) -> str:
