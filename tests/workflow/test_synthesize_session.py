@@ -259,6 +259,10 @@ def test_learning_that_brings_nothing_changes_nothing(session, made, tmp_path, m
     assert "Nothing of it is added" in (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_steps_without_learning_are_refused(session, tmp_path):
-    with pytest.raises(InputError, match="--noise matched"):
-        config_for(session, tmp_path / "set", learning_steps=5)
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"learning_steps": 5}, "--noise matched"), ({"particles_per_micrograph": 0}, "nothing to label")],
+)
+def test_settings_that_ask_for_nothing_are_refused(session, tmp_path, changes, words):
+    with pytest.raises(InputError, match=words):
+        config_for(session, tmp_path / "set", **changes)

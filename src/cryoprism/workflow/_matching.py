@@ -165,7 +165,7 @@ def _picks(
     job: Job,
 ) -> dict[str, Tensor]:
     if config.coordinates is not None:
-        return _read(config.coordinates, records, pixel)
+        return _read(config.coordinates, records, list(catalogue.micrographs), pixel)
     folder = job.folder("match")
     reference = folder / "reference.mrc"
     largest = max(
@@ -186,12 +186,14 @@ def _picks(
         **_lens(catalogue.optics_of(records[0])),
     )
     pick_session(settings)
-    return _read(folder / "picks" / "coordinates", records, pixel)
+    return _read(folder / "picks" / "coordinates", records, records, pixel)
 
 
-def _read(source: Path, records: Sequence[MicrographRecord], pixel: float) -> dict[str, Tensor]:
+def _read(
+    source: Path, records: Sequence[MicrographRecord], session: Sequence[MicrographRecord], pixel: float
+) -> dict[str, Tensor]:
     """Coordinates (n, 2) [px] of each micrograph, without those that mark a particle twice."""
-    found = session_coordinates(source, records)
+    found = session_coordinates(source, session)  # those that are kept apart or left out may have some too
     picks = {}
     for record in records:
         xy = found[record.name].xy_in_pixels if record.name in found else torch.zeros(0, 2, dtype=torch.float64)

@@ -131,6 +131,10 @@ class SynthesizeConfig(JobConfig):
             raise InputError(
                 "--filaments and --helical-rise", "only one of them was given", "Filaments need both, others neither."
             )
+        if self.particles_per_micrograph == 0 and not self.filaments:
+            raise InputError(
+                "--particles", "0: there would be nothing to label", "Ask for one or more; 'simulate' makes empty ice."
+            )
         if self.learning_steps is not None and self.noise != "learned":
             raise InputError("--learning-steps", f"with --noise {self.noise}", "Give it with --noise learned.")
         if self.morph and any(len(entry.split(",")) != 2 for entry in self.maps):
