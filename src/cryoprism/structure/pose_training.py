@@ -83,11 +83,11 @@ class PoseAccuracy:
     Attributes
     ----------
     median_in_degrees, nearest_in_degrees
-        Median angle of the best candidate, and of the nearest of four.
+        Median angle of the best candidate, and of the nearest.
     chance_in_degrees
         Median angle of random orientations.
     share_within_15_degrees
-        Of best candidates.
+        Share of best candidates.
     particles
         How many there were.
     """
@@ -99,19 +99,17 @@ class PoseAccuracy:
     particles: int
 
 
-def pose_accuracy(network: PoseNetwork, known: PosedImages) -> PoseAccuracy:
-    """Ask a network about images whose poses are known, as they lie: shifts are not taken off."""
-    found = network.candidates(known.images, known.transfer, 4).rotations.cpu()
-    symmetry = network.config.symmetry
-    errors = torch.stack([angular_distance(found[:, i], known.rotations, symmetry) for i in range(4)])
-    random = random_rotations(max(2000, len(known)), generator_for(0, "pose-chance"))
-    chance = angular_distance(random[: len(random) // 2], random[len(random) // 2 :][: len(random) // 2], symmetry)
+def pose_accuracy(candidates: Tensor, rotations: Tensor, symmetry: str = "C1") -> PoseAccuracy:
+    """Compare candidates (n, k, 3, 3), best first, with true rotations (n, 3, 3) under a point group."""
+    errors = torch.stack([angular_distance(found, rotations, symmetry) for found in candidates.unbind(1)])
+    one, two = random_rotations(4000, generator_for(0, "pose-chance")).view(2, 2000, 3, 3)
+    chance = angular_distance(one, two, symmetry)
     return PoseAccuracy(
         median_in_degrees=float(errors[0].median()),
         nearest_in_degrees=float(errors.amin(0).median()),
         chance_in_degrees=float(chance.median()),
         share_within_15_degrees=float((errors[0] < 15).float().mean()),
-        particles=len(known),
+        particles=len(rotations),
     )
 
 

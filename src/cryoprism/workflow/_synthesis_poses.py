@@ -40,6 +40,7 @@ log = logging.getLogger("cryoprism")
 _SIDE = 64  # pixels of a box: enough for the finest shell
 _FINEST_SHELL = 24
 _SHIFT_IN_ANGSTROMS = 4.0  # picks are off by about as much
+_CANDIDATES = 4  # that a refinement asks for
 _MOST = 40_000  # particles; about 0.5 GB of coefficients
 
 
@@ -67,7 +68,9 @@ def train_poses_on(
     checkpoint = folder / ".poses.pt"
     network, losses = train_on_posed_images(known, config, log.info, checkpoint)
     unseen, _ = _cut(folder, validation, diameter_in_angstroms)
-    found = pose_accuracy(network, unseen)
+    found = pose_accuracy(
+        network.candidates(unseen.images, unseen.transfer, _CANDIDATES).rotations, unseen.rotations, symmetry
+    )
     words = (
         f"median error {found.median_in_degrees:.1f}° on {found.particles} particles of synthetic micrographs it has "
         f"not seen, {found.chance_in_degrees:.0f}° by chance"
