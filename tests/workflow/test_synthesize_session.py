@@ -230,12 +230,12 @@ def test_a_pose_network_is_trained_on_the_set(session, made, tmp_path, capsys):
     arguments += [str(session / "real" / "micrographs.star"), "--coordinates", str(session / "real" / "particles.star")]
     arguments += ["--count", "4", "--no-realism", "--only-do-unfinished", "--out", str(out)]
     with pytest.raises(SystemExit) as end:
-        main([*arguments, "--train-poses", "--pose-steps", "3", "--diameter", "150"])
+        main([*arguments, "--train-poses", "--pose-steps", "3"])
     assert end.value.code == 0
     assert "by chance" in capsys.readouterr().out
     found = load_pose_network(out / "poses.safetensors")
     assert found.network.config.symmetry == "O"
-    assert found.diameter_in_angstroms == pytest.approx(150)
+    assert 120 < found.diameter_in_angstroms < 220
     assert "median_error_in_degrees" in found.notes
     assert "synthetic micrographs" in (out / "poses.md").read_text()
     assert not (out / ".poses.pt").exists()

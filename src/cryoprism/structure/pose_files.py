@@ -85,7 +85,7 @@ class StoredPoseNetwork:
 def in_another_box(images: Tensor, box: int, side: int, radius: int) -> Tensor:
     """Packed transforms (n, N') at a radius of images (n, N) of ``box`` pixels, cut or padded to ``side`` pixels.
 
-    The pixel size stays; what is padded is zero.
+    The pixel size stays; what is padded is as grey as the border.
     """
     if side == box:
         return images[:, : pack(torch.zeros(box, box // 2 + 1, dtype=torch.complex64), radius).shape[-1]]
@@ -93,6 +93,9 @@ def in_another_box(images: Tensor, box: int, side: int, radius: int) -> Tensor:
     found = []
     for part in torch.split(images, _BATCH):
         seen = irfft2(unpack(part, box), (box, box))
+        # Packed coefficients have no mean; what is padded goes on from the border.
+        border = torch.cat([seen[:, 0], seen[:, -1], seen[:, :, 0], seen[:, :, -1]], 1)
+        seen = seen - border.mean(1)[:, None, None]
         out = torch.zeros(len(part), side, side, dtype=seen.dtype, device=seen.device)
         # The centre is pixel n // 2 in both.
         a, b = box // 2 - common // 2, side // 2 - common // 2

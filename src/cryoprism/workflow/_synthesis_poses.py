@@ -63,11 +63,10 @@ def train_poses_on(
         No particle lies far enough from the edges.
     """
     training, validation = held_out(names)
-    known, pixel = _cut(folder, training, diameter_in_angstroms)
+    (known, pixel), (unseen, _) = (_cut(folder, some, diameter_in_angstroms) for some in (training, validation))
     config = pose_network_settings(known.box, pixel, diameter_in_angstroms, symmetry, steps, seed)
     checkpoint = folder / ".poses.pt"
     network, losses = train_on_posed_images(known, config, log.info, checkpoint)
-    unseen, _ = _cut(folder, validation, diameter_in_angstroms)
     found = pose_accuracy(
         network.candidates(unseen.images, unseen.transfer, _CANDIDATES).rotations, unseen.rotations, symmetry
     )
