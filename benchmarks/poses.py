@@ -43,10 +43,11 @@ from cryoprism.structure import (
     refine,
     soft_sphere,
     start_state,
+    train_pose_network,
 )
 from cryoprism.structure.likelihood import AlignmentData
 from cryoprism.structure.orientations import angular_distance, shift_disc
-from cryoprism.structure.pose_network import PoseNetworkConfig, train_pose_network
+from cryoprism.structure.pose_network import PoseNetworkConfig
 from cryoprism.structure.pose_search import SearchPlan, search, search_around
 from cryoprism.synthesis.phantom import phantom
 

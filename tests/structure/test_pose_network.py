@@ -19,7 +19,7 @@ from cryoprism.structure import (
     train_pose_network,
 )
 from cryoprism.structure.orientations import angular_distance
-from cryoprism.structure.pose_network import _targets, _to_cells
+from cryoprism.structure.pose_network import _to_cells
 
 BOX = 32
 CONFIG = PoseNetworkConfig(
@@ -103,9 +103,9 @@ def test_targets_do_not_tell_symmetric_copies_apart(symmetry: str) -> None:
     network = PoseNetwork(replace(CONFIG, symmetry=symmetry), BOX, NOISE)
     group = point_group_matrices(symmetry)
     truth = random_rotations(6, generator_for(1, symmetry))
-    target = _targets(truth, network)
+    target = network.targets(truth)
     for element in group[:: max(1, len(group) // 5)]:
-        torch.testing.assert_close(_targets(truth @ element, network), target, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(network.targets(truth @ element), target, atol=1e-4, rtol=1e-3)
     assert target.sum(1) == pytest.approx(torch.ones(6), abs=1e-5)
     angle, _ = _to_cells(truth, network.cells, group)
     nearest = network.cells[angle.argmin(1)]

@@ -11,7 +11,9 @@ from cryoprism.cli import main
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import read_image, read_map, read_star, write_star
 from cryoprism.particles.network import load_picker
+from cryoprism.structure import FourierVolume, load_pose_network
 from cryoprism.structure.fsc import fourier_shell_correlation
+from cryoprism.synthesis import scene_from_dict
 from cryoprism.workflow import (
     ExtractConfig,
     ReconstructConfig,
@@ -20,6 +22,8 @@ from cryoprism.workflow import (
     reconstruct_session,
     synthesize_session,
 )
+from cryoprism.workflow._boxes import box_for
+from cryoprism.workflow._synthesis_poses import posed_particles_of
 
 
 def test_contract(made):
@@ -191,6 +195,60 @@ def test_a_picker_is_trained_on_the_set(session, made, tmp_path):
     assert "one specimen" in picker.notes["trained_on"]
     assert "synthetic micrographs" in (out / "picker.md").read_text()
     assert not (out / ".picker.pt").exists()
+
+
+def test_a_pose_network_is_trained_on_the_set(session, made, tmp_path, capsys):
+    out = tmp_path / "set"
+    shutil.copytree(made.output, out)
+    arguments = ["synthesize", "--map", str(session / "shell.mrc"), "--mass", "480", "--symmetry", "O", "--match"]
+    arguments += [str(session / "real" / "micrographs.star"), "--coordinates", str(session / "real" / "particles.star")]
+    arguments += ["--count", "4", "--no-realism", "--only-do-unfinished", "--out", str(out)]
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--train-poses", "--pose-steps", "3"])
+    assert end.value.code == 0
+    assert "by chance" in capsys.readouterr().out
+    found = load_pose_network(out / "poses.safetensors")
+    assert found.network.config.symmetry == "O"
+    assert 120 < found.diameter_in_angstroms < 220
+    assert "median_error_in_degrees" in found.notes
+    assert "synthetic micrographs" in (out / "poses.md").read_text()
+    assert not (out / ".poses.pt").exists()
+
+
+def test_particles_are_cut_where_the_labels_say(session, tmp_path):
+    """Without noise, what is cut out is the map's own view at the labelled pose and defocus."""
+    quiet = synthesize_session(config_for(session, tmp_path / "set", count=1, noise="none", particles_per_micrograph=6))
+    truth = json.loads((quiet.output / "truth" / "000001.json").read_text())
+    image = read_image(quiet.output / "micrographs" / "000001.mrc").data
+    known, pixel = posed_particles_of(image, scene_from_dict(truth["scene"]), truth["particles"], 150.0)
+    assert pixel * known.box == pytest.approx(2.5 * box_for(150.0, 2.5))
+    volume = read_map(session / "shell.mrc").data
+    # The volume stands in the box of the images, at its own voxels.
+    box, side = box_for(150.0, 2.5), len(volume)
+    assert side < box
+    cube = torch.zeros(box, box, box)
+    inner = slice(box // 2 - side // 2, box // 2 - side // 2 + side)
+    cube[inner, inner, inner] = volume
+    radius = 16
+    seen = known.moved(torch.arange(len(known)), radius, torch.zeros(len(known), 2))
+    views = FourierVolume.from_map(cube).slices(known.rotations, radius) * known.transfer[:, : seen.shape[1]]
+    agreement = (seen * views.conj()).real.sum(1) / (seen.norm(dim=1) * views.norm(dim=1))
+    assert float(agreement.median()) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"train_poses": True, "count": 3}, "--train-poses: 3 micrographs"),
+        ({"train_picker": True, "count": 3}, "--train-picker: 3 micrographs"),
+        ({"train_poses": True, "count": 4, "maps": ("a.mrc", "b.mrc")}, "2 species"),
+        ({"train_poses": True, "count": 4, "filaments": 1, "helical_rise": 5.0}, "filaments"),
+    ],
+)
+def test_sets_that_cannot_be_trained_on_are_named(session, tmp_path, changes, words):
+    with pytest.raises(InputError) as error:
+        config_for(session, tmp_path / "out", **changes)
+    assert words in str(error.value)
 
 
 def test_realism_is_measured_and_shown(session, tmp_path, monkeypatch):

@@ -56,6 +56,7 @@ FIELDS = {
     "helical_search": "helical_search",
     "pose_network": "pose_network",
     "pose_network_steps": "pose_network_steps",
+    "pose_network_file": "pose_network_file",
     **fields_of(*OPTIONS),
 }
 
@@ -152,6 +153,10 @@ def refine(
         ),
     ] = False,
     pose_network_steps: Annotated[int, typer.Option(metavar="N", help="Steps of the network's training.")] = 1500,
+    pose_network_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="'poses.safetensors' of synthesize --train-poses, in place of a training."),
+    ] = None,
 ) -> int:
     """Refine poses and make a map with an honest resolution.
 

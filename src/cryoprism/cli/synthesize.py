@@ -55,6 +55,8 @@ FIELDS = {
     "realism": "realism",
     "train_picker": "train_picker",
     "picker_steps": "picker_steps",
+    "train_poses": "train_poses",
+    "pose_steps": "pose_steps",
     **fields_of(*OPTIONS),
 }
 
@@ -165,6 +167,10 @@ def synthesize(
         bool, typer.Option("--train-picker", help="Train a picker for this specimen on the result.")
     ] = False,
     picker_steps: Annotated[int, typer.Option(metavar="N", help="Steps of that training, about 0.2 s each.")] = 1500,
+    train_poses: Annotated[
+        bool, typer.Option("--train-poses", help="Train a pose network for this specimen on the result.")
+    ] = False,
+    pose_steps: Annotated[int, typer.Option(metavar="N", help="Steps of that training, about 0.1 s each.")] = 1500,
 ) -> int:
     """Make labelled micrographs that look like those of a session, from a map and a handful of real micrographs.
 
@@ -197,6 +203,8 @@ def synthesize(
         typer.echo(f"A classifier tells them from real micrographs with an AUC of {summary.auc:.2f} (0.5: not at all).")
     if summary.picker is not None:
         typer.echo(f"Picker: {summary.picker} ({summary.picker_words})")
+    if summary.poses is not None:
+        typer.echo(f"Pose network: {summary.poses} ({summary.poses_words})")
     typer.echo(f"Micrographs: {summary.output / 'micrographs.star'}")
     if settings.frames_of_a_movie:
         typer.echo(f"Movies: {summary.output / 'movies.star'}")

@@ -16,6 +16,7 @@ from .relion import portable_name, write_micrographs_star
 from .stacks import read_particle_images, write_stack
 from .star import StarBlock, read_star, write_star
 from .structures import Atoms, read_structure
+from .weights import read_checkpoint, read_weights, write_checkpoint, write_weights
 
 __all__ = [
     "Acquisition",
@@ -40,6 +41,7 @@ __all__ = [
     "portable_name",
     "pose_to_euler",
     "read_catalogue",
+    "read_checkpoint",
     "read_coordinates",
     "read_cs",
     "read_epu_xml",
@@ -57,7 +59,9 @@ __all__ = [
     "read_particles",
     "read_star",
     "read_structure",
+    "read_weights",
     "sum_movie",
+    "write_checkpoint",
     "write_coordinates",
     "write_locations",
     "write_map",
@@ -66,4 +70,5 @@ __all__ = [
     "write_particles",
     "write_stack",
     "write_star",
+    "write_weights",
 ]

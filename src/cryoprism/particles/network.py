@@ -6,7 +6,6 @@ weights ship with the package; the card beside them says how they were made.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,11 +14,10 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from cryoprism.core import InputError, resolve_device
+from cryoprism.formats import read_weights, write_weights
 from cryoprism.restoration.masks import ArtefactMask
 
 from ._inputs import (
@@ -49,7 +47,6 @@ LOWEST_LOG_ODDS = -9.0
 
 CHANNELS = 3
 _FORMAT = "cryoprism-picker-1"
-_ENTRY = "cryoprism"
 _STRIDE = 8  # pixels of the working image per pixel of the coarsest layer
 _VIEWS = ((0, False), (1, True))  # quarter turns and whether mirrored after: the network's answers are averaged
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -284,20 +281,13 @@ def shipped_weights() -> Path:
 
 def save_picker(path: str | Path, picker: LearnedPicker) -> str:
     """Write the weights as safetensors, with all that is needed to load them; returns the file's SHA-256."""
-    state = {name: value.detach().cpu().contiguous() for name, value in picker.network.state_dict().items()}
     notes = dict(picker.notes) | {
         "format": _FORMAT,
         "widths": json.dumps(list(picker.network.widths)),
         "pixels_per_diameter": str(PIXELS_PER_DIAMETER),
         "offset": repr(picker.offset),
     }
-    # One entry, because the order of several is not kept, and equal weights are to be equal files.
-    content = save(state, metadata={_ENTRY: json.dumps(notes, sort_keys=True)})
-    file = Path(path)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)
-    return hashlib.sha256(content).hexdigest()
+    return write_weights(path, picker.network.state_dict(), notes)
 
 
 def load_picker(path: str | Path | None = None, *, device: str = "cpu") -> LearnedPicker:
@@ -319,16 +309,9 @@ def load_picker(path: str | Path | None = None, *, device: str = "cpu") -> Learn
     file = shipped_weights() if path is None else Path(path)
     if not file.is_file():
         raise InputError(file, "no such file", "Give weights that 'cryoprism train-picker' wrote, or none.")
-    notes: dict[str, str] = {}
-    state: dict[str, Tensor] = {}
-    try:
-        with safe_open(file, framework="pt") as stored:
-            notes = dict(json.loads((stored.metadata() or {}).get(_ENTRY, "{}")))
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(file, f"is no safetensors file ({error})"[:200], _REMEDY) from error
-    if notes.get("format") != _FORMAT or notes.get("pixels_per_diameter") != str(PIXELS_PER_DIAMETER):
-        raise InputError(file, f"holds '{notes.get('format', 'no format')}', not {_FORMAT}", _REMEDY)
+    state, notes = read_weights(file, _FORMAT, _REMEDY)
+    if notes.get("pixels_per_diameter") != str(PIXELS_PER_DIAMETER):
+        raise InputError(file, f"works at {notes.get('pixels_per_diameter')} pixels across a particle", _REMEDY)
     network = PickerNetwork(_widths(notes["widths"]))
     try:
         network.load_state_dict(state)

@@ -10,9 +10,7 @@ Every draw depends on the seed, the number of the step and the place in the batc
 
 from __future__ import annotations
 
-import logging
 import math
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cryoprism.core import InputError, generator_for, resolve_device
+from cryoprism.formats import read_checkpoint, write_checkpoint
 
 from ._adaptation import ClickedMicrograph, adapt
 from ._inputs import PIXELS_PER_DIAMETER
@@ -50,8 +49,6 @@ POSITIVE_WEIGHT = 6.0
 _AVERAGED = 0.995  # of the weights' running mean
 _NEAREST = 0.5  # diameters between two picks
 _MATCHED = 0.5  # diameters between a pick and its particle
-
-log = logging.getLogger("cryoprism")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,29 +237,18 @@ class _State:
     optimiser: torch.optim.Optimizer
 
     def save(self, file: Path, config: TrainingConfig, losses: Sequence[float]) -> None:
-        partial = file.with_name(f".{file.name}.partial")
-        torch.save(
-            {
-                "identity": _identity(config),
-                "losses": list(losses),
-                "network": self.network.state_dict(),
-                "average": self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-            },
-            partial,
-        )
-        partial.replace(file)
+        state = {
+            "losses": list(losses),
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        write_checkpoint(file, _identity(config), state)
 
     def load(self, file: Path, config: TrainingConfig) -> list[float]:
         """Losses of the steps that are done; none where the file is absent or of another training."""
-        if not file.is_file():
-            return []
-        try:
-            kept = torch.load(file, map_location=resolve_device(config.device), weights_only=True)
-        except (RuntimeError, OSError, pickle.UnpicklingError):
-            log.info("%s cannot be read: training starts anew", file)
-            return []
-        if kept["identity"] != _identity(config):
+        kept = read_checkpoint(file, _identity(config), resolve_device(config.device))
+        if kept is None:
             return []
         self.network.load_state_dict(kept["network"])
         self.average.load_state_dict(kept["average"])

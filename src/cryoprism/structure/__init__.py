@@ -73,9 +73,11 @@ from .maximisation import insert_posterior, micrograph_scales, noise_from_power,
 from .micrograph_signal import MicrographSignal, micrograph_signal
 from .model_fit import RigidFit, even_rotations, fit_model_rigidly, map_to_model_fsc, model_map, q_scores
 from .orientations import OrientationCells, angular_distance, common_frame, shift_disc
-from .pose_network import PoseCandidates, PoseNetwork, PoseNetworkConfig, train_pose_network
+from .pose_files import StoredPoseNetwork, in_another_box, load_pose_network, save_pose_network
+from .pose_network import PoseCandidates, PoseNetwork, PoseNetworkConfig
 from .pose_search import SearchPlan, search, search_around
 from .pose_start import PoseStart, pose_network_start
+from .pose_training import PoseAccuracy, PosedImages, pose_accuracy, train_on_posed_images, train_pose_network
 from .reconstruction import (
     ParticleBatch,
     Reconstruction,
@@ -147,10 +149,12 @@ __all__ = [
     "OrientationCells",
     "ParticleBatch",
     "ParticleWeights",
+    "PoseAccuracy",
     "PoseCandidates",
     "PoseNetwork",
     "PoseNetworkConfig",
     "PoseStart",
+    "PosedImages",
     "Posterior",
     "Reconstruction",
     "RefinementSettings",
@@ -159,6 +163,7 @@ __all__ = [
     "SearchPlan",
     "Sharpening",
     "SliceAccumulator",
+    "StoredPoseNetwork",
     "ViewingDirections",
     "ab_initio",
     "angular_distance",
@@ -191,10 +196,12 @@ __all__ = [
     "helical_views",
     "impose_helical_symmetry",
     "improve_about_sphere",
+    "in_another_box",
     "insert_particles",
     "insert_posterior",
     "irfft3",
     "is_round_group",
+    "load_pose_network",
     "local_resolution",
     "low_pass",
     "map_to_model_fsc",
@@ -217,6 +224,7 @@ __all__ = [
     "packed_frequencies",
     "packed_shells",
     "particle_batches",
+    "pose_accuracy",
     "pose_network_start",
     "q_scores",
     "radial_filter",
@@ -231,6 +239,7 @@ __all__ = [
     "refine_micrograph_defocus",
     "require_half_maps",
     "rfft3",
+    "save_pose_network",
     "search",
     "search_around",
     "select_classes",
@@ -247,6 +256,7 @@ __all__ = [
     "spread_directions",
     "start_state",
     "three_shell_mean",
+    "train_on_posed_images",
     "train_pose_network",
     "unpack",
     "viewing_directions",

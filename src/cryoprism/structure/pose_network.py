@@ -1,6 +1,6 @@
 """Amortised poses: a small network that looks at a particle once and names a few likely orientations.
 
-It is trained for one map on synthetic projections of it, with the contrast transfers and the noise of the session, and
+It is trained for one map, on synthetic projections of it or on images with known poses (:mod:`.pose_training`), and
 gives candidates from which a search can start; it is never the last word on a pose.
 
 Input is the particle filtered by CTF / σ², inside a limited radius, on polar coordinates: radii are channels, the angle
@@ -18,19 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cryoprism.core import (
-    InputError,
-    generator_for,
-    in_plane_step_in_degrees,
-    orientation_grid,
-    point_group_matrices,
-    random_rotations,
-)
+from cryoprism.core import InputError, in_plane_step_in_degrees, orientation_grid, point_group_matrices
 
 from ._packing import packed_frequencies, packed_shells
-from .slices import FourierVolume
 
-__all__ = ["PoseCandidates", "PoseNetwork", "PoseNetworkConfig", "train_pose_network"]
+__all__ = ["PoseCandidates", "PoseNetwork", "PoseNetworkConfig", "per_coefficient", "per_shell"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +105,7 @@ class _Block(nn.Module):
 
 
 class PoseNetwork(nn.Module):
-    """Probabilities of orientation cells from packed transforms; made by :func:`train_pose_network`.
+    """Probabilities of orientation cells from packed transforms; made by :mod:`.pose_training`.
 
     Attributes
     ----------
@@ -137,7 +129,7 @@ class PoseNetwork(nn.Module):
         self.register_buffer("cells", orientation_grid(config.order, config.symmetry), persistent=False)
         self.directions = self.cells.shape[0] // self.angles
         self.register_buffer("polar", _polar_basis(config, box, 2 * self.angles), persistent=False)
-        self.register_buffer("precision", 1.0 / _per_coefficient(noise_variance, config.radius))
+        self.register_buffer("precision", 1.0 / per_coefficient(noise_variance, config.radius))
         self.register_buffer("group", point_group_matrices(config.symmetry), persistent=False)
         rings = self.polar.shape[0] // (2 * self.angles)
         width = config.channels
@@ -145,6 +137,12 @@ class PoseNetwork(nn.Module):
         self.blocks = nn.ModuleList([_Block(width, d) for d in (1, 2, 4, 8)])
         self.head = nn.Sequential(nn.GELU(), nn.Conv1d(width, 2 * width, 1), nn.GELU())
         self.name = nn.Conv1d(2 * width, self.directions, 1)
+
+    def targets(self, rotations: Tensor) -> Tensor:
+        """Probabilities (n, cells) about rotations (n, 3, 3) and all their symmetric copies."""
+        width = 0.5 * in_plane_step_in_degrees(self.config.order)
+        angle, _ = _to_cells(rotations, self.cells, self.group)
+        return torch.softmax(-0.5 * (angle / width) ** 2, -1)
 
     def forward(self, filtered: Tensor) -> Tensor:
         """Logits (n, directions · angles) of filtered packed transforms (n, N) complex."""
@@ -203,11 +201,27 @@ class PoseNetwork(nn.Module):
         return PoseCandidates(arranged(rotations), arranged(shares))
 
 
-def _per_coefficient(noise_variance: Tensor, radius: int) -> Tensor:
+def per_coefficient(noise_variance: Tensor, radius: int) -> Tensor:
+    """Packed values (N,) of values (shells,) per shell from 0.
+
+    Raises
+    ------
+    InputError
+        Too few shells.
+    """
     shell = packed_shells(radius)
     if noise_variance.numel() <= radius:
         raise InputError("noise variance", f"{noise_variance.numel()} shells", f"Give {radius + 1}, one per shell.")
     return noise_variance.float()[shell]
+
+
+def per_shell(values: Tensor, radius: int) -> Tensor:
+    """Mean (radius + 1,) of packed values (N,) over each shell; shell 0 repeats shell 1."""
+    shell = packed_shells(radius, values.device)
+    mean = torch.zeros(radius + 1, device=values.device).index_add_(0, shell, values[: len(shell)])
+    mean = mean / torch.bincount(shell, minlength=radius + 1).clamp_min(1)
+    mean[0] = mean[1]
+    return mean
 
 
 def _polar_basis(config: PoseNetworkConfig, box: int, angles: int) -> Tensor:
@@ -248,73 +262,3 @@ def _mean_rotation(weight: Tensor, cells: Tensor, group: Tensor, copies: Tensor)
     u = torch.cat([u[..., :2], u[..., 2:] * sign[:, None, None]], -1)
     nearest: Tensor = u @ vh
     return nearest
-
-
-def _targets(rotations: Tensor, network: PoseNetwork) -> Tensor:
-    width = 0.5 * in_plane_step_in_degrees(network.config.order)
-    angle, _ = _to_cells(rotations, network.cells, network.group)
-    return torch.softmax(-0.5 * (angle / width) ** 2, -1)
-
-
-def train_pose_network(
-    volume: FourierVolume,
-    transfers: Tensor,
-    noise_variance: Tensor,
-    config: PoseNetworkConfig,
-    *,
-    amplitude: float = 1.0,
-) -> PoseNetwork:
-    """Train a network on synthetic projections of a map, on the map's device.
-
-    Every image is new: a random view, a contrast transfer of the session, a shift, a scale within about 15 %, noise.
-
-    Parameters
-    ----------
-    volume
-        The map; slices in its units.
-    transfers
-        (m, N) packed contrast transfers of particles of the session, at a radius not below the network's.
-    noise_variance
-        (shells,) variance of a coefficient of the unnormalised transform, per shell from 0.
-    config
-        What decides the result.
-    amplitude
-        Images over map.
-
-    Raises
-    ------
-    InputError
-        Too few shells of noise, or transfers of a smaller radius.
-    """
-    box, device = volume.grid.box, volume.table.device
-    k = packed_frequencies(config.radius).float() / box
-    if transfers.shape[-1] < len(k):
-        raise InputError("transfers", f"{transfers.shape[-1]} coefficients", f"Pack them at radius {config.radius}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = PoseNetwork(config, box, noise_variance.cpu()).to(device)
-    deviation = (0.5 * _per_coefficient(noise_variance.cpu(), config.radius)).sqrt()
-    generator = generator_for(config.seed, "pose-network")
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=config.rate, total_steps=config.steps, pct_start=0.1
-    )
-    network.train()
-    for _ in range(config.steps):
-        rotations = random_rotations(config.batch, generator)
-        drawn = torch.randint(len(transfers), (config.batch,), generator=generator)
-        transfer = transfers[drawn.to(transfers.device), : len(k)].to(device)
-        shift = config.shift_in_pixels * torch.randn(config.batch, 2, generator=generator)
-        turns = (-2 * math.pi * shift @ k.T).to(device)
-        scale = amplitude * torch.exp(0.15 * torch.randn(config.batch, 1, generator=generator)).to(device)
-        views = volume.slices(rotations, config.radius) * torch.polar(torch.ones_like(turns), turns)
-        noise = torch.randn(config.batch, len(k), 2, generator=generator) * deviation[:, None]
-        observed = scale * transfer * views + torch.view_as_complex(noise).to(device)
-        logits = network(network.filtered(observed, transfer))
-        loss = -(_targets(rotations.to(device), network) * torch.log_softmax(logits, -1)).sum(-1).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    return network.eval()

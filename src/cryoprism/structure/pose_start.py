@@ -1,9 +1,10 @@
 """The pose network as the start of a refinement: a few candidates per particle instead of all orientations.
 
 The network is trained on projections of the starting map, low-passed as the first pass sees it, and knows nothing of
-the images. Near its candidates the first pass searches locally, over all shifts; later passes search everywhere, so
-that a candidate that was wrong does not stay wrong. On a sample of the particles the search over all orientations is
-run too: what the network saved or cost, in seconds and in log evidence, is measured and not assumed.
+the images; or it was trained before, on images with known poses. Near its candidates the first pass searches locally,
+over all shifts; later passes search everywhere, so that a candidate that was wrong does not stay wrong. On a sample of
+the particles the search over all orientations is run too: what the network saved or cost, in seconds and in log
+evidence, is measured and not assumed.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from cryoprism.core import InputError, generator_for
 
-from ._packing import packed_shells
+from ._packing import packed_frequencies
 from .candidates import near_candidates
 from .likelihood import AlignmentData, Posterior
 from .orientations import angular_distance
-from .pose_network import PoseNetworkConfig, train_pose_network
+from .pose_network import PoseNetworkConfig, per_shell
 from .pose_search import search
+from .pose_training import train_pose_network
 from .refinement_state import RefinementState
 from .schedule import RefinementSettings, next_settings, plan_for
 from .slices import FourierVolume
@@ -45,7 +47,7 @@ class PoseStart:
     candidates
         (n, k, 3, 3) likely orientations of every particle, best first.
     training_seconds, looking_seconds
-        CPU time of the training, and of the network's look at all particles.
+        CPU time of the training (0 where it was trained before), and of the network's look at all particles.
     near_seconds, search_seconds
         CPU time per particle of the local search about the candidates and of the search over all orientations.
     evidence_lost
@@ -73,11 +75,12 @@ class PoseStart:
         count = len(self.candidates)
         gain = self.search_seconds - self.near_seconds - self.looking_seconds / max(count, 1)
         pays = f"pays from {math.ceil(self.training_seconds / gain - 1e-6)} particles on" if gain > 0 else "never pays"
+        made = f"{self.training_seconds:.0f} CPU s of training" if self.training_seconds else "trained before"
         saved = self.saved_seconds
         verdict = f"{'saves' if saved > 0 else 'costs'} {abs(saved):.0f} s for {count} particles and {pays}"
         near, search = 1000 * self.near_seconds, 1000 * self.search_seconds
         return (
-            f"Pose network: {self.training_seconds:.0f} CPU s of training; {near:.1f} ms a particle about its "
+            f"Pose network: {made}; {near:.1f} ms a particle about its "
             f"candidates, {search:.1f} ms by the search over all orientations: it {verdict}. Within 15° of that "
             f"search: {self.agreement:.0%}; log evidence lost: {self.evidence_lost:.2f} a particle"
         )
@@ -92,8 +95,9 @@ def pose_network_start(
     *,
     steps: int = 1500,
     on_trained: Callable[[float], None] = lambda seconds: None,
+    propose: Callable[[int], Tensor] | None = None,
 ) -> PoseStart:
-    """Train a network on the starting map and ask it about every particle.
+    """Ask a network about every particle; train it on the starting map first, unless there is one.
 
     Parameters
     ----------
@@ -105,6 +109,8 @@ def pose_network_start(
         Of the training.
     on_trained
         Called with the CPU seconds of the training.
+    propose
+        Names that many orientations (n, k, 3, 3) of every particle, best first, in place of a network trained here.
 
     Raises
     ------
@@ -118,25 +124,25 @@ def pose_network_start(
     box, pixel = int(state.references[0].shape[-1]), settings.pixel_size_in_angstroms
     radius = max(_LEAST_RADIUS, min(state.radius, _LARGEST_RADIUS))
     volume = FourierVolume.from_map(state.references[0], max_radius=max(radius, state.radius))
-    shell = packed_shells(radius, images.device)
-    noise = torch.zeros(radius + 1, device=images.device)
-    noise = noise.index_add_(0, shell, state.noise_variance[:, : len(shell)].mean(0))
-    noise = noise / torch.bincount(shell, minlength=radius + 1).clamp_min(1)
-    noise[0] = noise[1]
-    config = PoseNetworkConfig(
-        radius=radius,
-        diameter_in_pixels=settings.diameter_in_angstroms / pixel,
-        symmetry=settings.symmetry,
-        steps=steps,
-        shift_in_pixels=0.5 * settings.shift_range_in_angstroms / pixel,
-        seed=settings.seed,
-    )
+    training = 0.0
+    if propose is None:
+        count = len(packed_frequencies(radius))
+        config = PoseNetworkConfig(
+            radius=radius,
+            diameter_in_pixels=settings.diameter_in_angstroms / pixel,
+            symmetry=settings.symmetry,
+            steps=steps,
+            shift_in_pixels=0.5 * settings.shift_range_in_angstroms / pixel,
+            seed=settings.seed,
+        )
+        noise = per_shell(state.noise_variance.mean(0)[:count], radius)
+        started = time.process_time()
+        network = train_pose_network(volume, transfer[:, :count], noise, config)
+        training = time.process_time() - started
+        on_trained(training)
+        propose = lambda many: network.candidates(images, transfer, many).rotations  # noqa: E731
     started = time.process_time()
-    network = train_pose_network(volume, transfer[:, : len(shell)], noise, config)
-    training = time.process_time() - started
-    on_trained(training)
-    started = time.process_time()
-    candidates = network.candidates(images, transfer, _CANDIDATES).rotations.to(images.device)
+    candidates = propose(_CANDIDATES).to(images.device)
     looking = time.process_time() - started
     drawn = torch.randperm(len(images), generator=generator_for(settings.seed, "pose-start"))[:_SAMPLE]
     few = drawn[: max(1, len(drawn) // 4)]

@@ -6,14 +6,22 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cryoprism.core import InputError
 
-__all__ = ["TEMPORARY_PREFIX", "atomic_path", "fingerprint", "output_stems", "write_json", "write_text"]
+__all__ = [
+    "TEMPORARY_PREFIX",
+    "atomic_path",
+    "fingerprint",
+    "output_stems",
+    "weights_card",
+    "write_json",
+    "write_text",
+]
 
 TEMPORARY_PREFIX = ".cryoprism-tmp-"
 _END_BYTES = 1 << 20
@@ -48,6 +56,12 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON atomically; NaN and infinity are refused because no JSON reader has to understand them."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def weights_card(title: str, facts: Mapping[str, str]) -> str:
+    """Return the text of the card that goes with trained weights."""
+    rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
+    return f"# {title}\n\n| what | value |\n| --- | --- |\n{rows}"
 
 
 def fingerprint(path: str | Path) -> dict[str, str | int]:

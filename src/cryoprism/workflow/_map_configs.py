@@ -76,6 +76,7 @@ class RefineConfig(JobConfig):
     helical_search: bool = Field(False, description="Refine rise and twist after each pass.")
     pose_network: bool = Field(False, description="Start from poses of a network trained on the reference.")
     pose_network_steps: int = Field(1500, ge=1, le=1_000_000, description="Steps of the network's training.")
+    pose_network_file: Path | None = Field(None, description="Network that was trained before, to start from.")
 
     @model_validator(mode="after")
     def _helix_is_whole(self) -> Self:
@@ -83,8 +84,9 @@ class RefineConfig(JobConfig):
             raise InputError("--helical-rise and --helical-twist", "one came without the other", "Give both.")
         if self.helical_rise_in_angstroms is not None and self.symmetry.strip().upper()[0] not in "CD":
             raise InputError("--symmetry", f"'{self.symmetry}' of a helix", "Filaments have Cn or Dn about their axis.")
-        if self.helical_rise_in_angstroms is not None and self.pose_network:
-            raise InputError("--pose-network", "was asked for a helix", "Filaments are searched without it.")
+        asked = "--pose-network" if self.pose_network_file is None else "--pose-network-file"
+        if self.helical_rise_in_angstroms is not None and (self.pose_network or self.pose_network_file is not None):
+            raise InputError(asked, "was asked for a helix", "Filaments are searched without it.")
         return self
 
 

@@ -252,8 +252,9 @@ def clean_image(
 def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
     """Make one micrograph, its movie if asked for, its masks and its truth file, whose content is returned."""
     config = task.config
-    # The number of micrographs is not in the key: all tasks of a session share one population.
-    population = _population(config.model_copy(update={"count": 1}).model_dump_json())
+    # Neither the number of micrographs nor what is trained on them is in the key: tasks share one population.
+    alike: dict[str, Any] = {"count": 1, "train_picker": False, "train_poses": False}
+    population = _population(config.model_copy(update=alike).model_dump_json())
     match = _match(task.match, (task.match / "match.json").stat().st_mtime_ns)
     scene, source = scene_of_task(task, match, population)
     with torch.no_grad():

@@ -18,6 +18,8 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, int | float | str) else value
 
 
+_FEWEST = 4  # micrographs: one of them validates
+
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
 
 
@@ -26,7 +28,7 @@ class SynthesizeConfig(JobConfig):
 
     #: Every micrograph has draws of its own, so that a set can grow.
     bookkeeping: ClassVar[frozenset[str]] = JobConfig.bookkeeping | {
-        "count", "match", "realism", "train_picker", "picker_steps",
+        "count", "match", "realism", "train_picker", "picker_steps", "train_poses", "pose_steps",
     }  # fmt: skip
     named_files: ClassVar[frozenset[str]] = frozenset({"match", "maps"})
     options: ClassVar[dict[str, str]] = {
@@ -113,12 +115,24 @@ class SynthesizeConfig(JobConfig):
     )
     train_picker: bool = Field(False, description="Train a picker for this specimen on the result.")
     picker_steps: int = Field(1500, ge=1, le=1_000_000, description="Steps of that training.")
+    train_poses: bool = Field(False, description="Train a pose network for this specimen on the result.")
+    pose_steps: int = Field(1500, ge=1, le=1_000_000, description="Steps of that training.")
     realism: bool = Field(True, description="Measure how far the result can be told from the real micrographs.")
 
     @property
     def frames_of_a_movie(self) -> int:
         """Frames to write, 0 for none."""
         return self.frames or (self.FRAMES if self.movies else 0)
+
+    @model_validator(mode="after")
+    def _can_be_trained_on(self) -> Self:
+        for option, asked in (("--train-picker", self.train_picker), ("--train-poses", self.train_poses)):
+            if asked and self.count < _FEWEST:
+                raise InputError(option, f"{self.count} micrographs", f"Make {_FEWEST} or more (--count).")
+        if self.train_poses and (len(self.maps) > 1 or self.filaments):
+            what = "filaments" if self.filaments else f"{len(self.maps)} species"
+            raise InputError("--train-poses", f"was asked for {what}", "A pose network knows one single particle.")
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from cryoprism import __version__
-from cryoprism.core import InputError
 from cryoprism.formats import read_image
 from cryoprism.particles import TrainingConfig, TrainingField, resample, train_on_fields
 from cryoprism.particles.network import Transfer, save_picker
 from cryoprism.synthesis import scene_from_dict
 
-from ._files import atomic_path, write_text
-from .train_picker import picker_card, training_facts
+from ._files import atomic_path, weights_card, write_text
+from ._synthesis import read_truth
+from .train_picker import training_facts
 
-__all__ = ["train_picker_on"]
+__all__ = ["held_out", "train_picker_on"]
 
 log = logging.getLogger("cryoprism")
 
 _PIXELS_ACROSS = 28  # of a field, across a particle: a little finer than the network works at
-_FEWEST = 4
+
+T = TypeVar("T")
+
+
+def held_out(micrographs: Sequence[T]) -> tuple[list[T], list[T]]:
+    """Micrographs to train on, and the seventh of them that validates; each has some from four on."""
+    return [one for i, one in enumerate(micrographs) if i % 7 != 3], list(micrographs[3::7])
 
 
 def train_picker_on(
@@ -44,17 +49,8 @@ def train_picker_on(
     -------
     tuple of Path and str
         The weights, and how they do in validation, in words.
-
-    Raises
-    ------
-    InputError
-        Fewer than four micrographs.
     """
-    if len(names) < _FEWEST:
-        raise InputError("--train-picker", f"{len(names)} micrographs", f"Make {_FEWEST} or more (--count).")
-    fields = [_field(folder, name, diameter_in_angstroms) for name in names]
-    validation = fields[3::7]
-    training = [field for i, field in enumerate(fields) if i % 7 != 3]
+    training, validation = held_out([_field(folder, name, diameter_in_angstroms) for name in names])
     config = TrainingConfig(fields=len(training), steps=steps, seed=seed)
     checkpoint = folder / ".picker.pt"
     trained = train_on_fields(training, validation, config, log.info, checkpoint)
@@ -75,14 +71,15 @@ def train_picker_on(
     weights = folder / "picker.safetensors"
     with atomic_path(weights) as temporary:
         digest = save_picker(temporary, replace(trained.picker, notes=MappingProxyType(notes)))
-    write_text(folder / "picker.md", picker_card(facts | {"SHA-256 of the weights": digest, "CryoPrism": __version__}))
+    facts |= {"SHA-256 of the weights": digest, "CryoPrism": __version__}
+    write_text(folder / "picker.md", weights_card("Weights of the learned picker", facts))
     checkpoint.unlink(missing_ok=True)
     return weights, words
 
 
 def _field(folder: Path, name: str, diameter: float) -> TrainingField:
     """One micrograph at the scale of the network's fields; centres in pixels of that scale."""
-    truth: dict[str, Any] = json.loads((folder / "truth" / f"{name}.json").read_text(encoding="utf-8"))
+    truth = read_truth(folder, name)
     scene = scene_from_dict(truth["scene"])
     image: Tensor = read_image(folder / "micrographs" / f"{name}.mrc").data
     old, new = scene.pixel_size_in_angstroms, diameter / _PIXELS_ACROSS

@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Particles, Volume, write_map, write_particles
-from cryoprism.structure import Filament, pose_network_start, read_mask, viewing_directions
+from cryoprism.structure import Filament, StoredPoseNetwork, pose_network_start, read_mask, viewing_directions
 from cryoprism.structure.likelihood import packed_count
 from cryoprism.structure.refinement import refine
 from cryoprism.structure.refinement_state import RefinementState, start_state, support_of
@@ -31,6 +32,7 @@ from ._particle_data import (
     load_particles,
     require_reachable,
 )
+from ._pose_file import fitting_network, proposals_of
 from ._progress import progress
 from ._reference import reference_in_box, require_same_contrast
 from ._refinement import (
@@ -113,10 +115,12 @@ def refine_session(config: RefineConfig) -> RefineSummary:
     filament = filament_of(config, box, pixel)
     if filament is not None:
         particles = halves_by_filament(particles, config.seed)
-    sources = [path for path in (config.particles_file, named, config.mask_file) if path is not None]
+    given = (config.particles_file, named, config.mask_file, config.pose_network_file)
+    sources = [path for path in given if path is not None]
     for path in sources:
         if not path.is_file():
             raise InputError(path, "does not exist", "Check the path.")
+    stored = fitting_network(config, box, pixel)
     with open_job("Refine", config) as job:
         stamp = ";".join([config.result_hash(), *(_stamp(path) for path in sources)])
         if config.only_do_unfinished and job.is_done(
@@ -136,7 +140,7 @@ def refine_session(config: RefineConfig) -> RefineSummary:
         else:
             state = state.on(device)
             log.info("Going on after pass %d", state.iteration)
-        state = _refined(config, job, data, state, settings, mask, stamp)
+        state = _refined(config, job, data, state, settings, mask, stamp, stored)
         with progress("Final maps", 2 * math.ceil(len(data.particles) / 2048)) as step:
             final = final_maps(data, state, settings, step)
         if mask is None and filament is not None:
@@ -239,12 +243,13 @@ def _refined(
     settings: RefinementSettings,
     mask: Tensor | None,
     stamp: str,
+    stored: StoredPoseNetwork | None,
 ) -> RefinementState:
     """Run the passes that are left; after each, its state is on disk."""
     if state.settled or state.iteration >= settings.iterations:
         return state
     count = int(state.noise_variance.shape[1])
-    candidates = _candidates(config, job, data, state, settings)
+    candidates = _candidates(config, job, data, state, settings, stored)
     with progress("Refining", settings.iterations - state.iteration) as step:
 
         def on_pass(now: RefinementState) -> None:
@@ -272,10 +277,15 @@ def _refined(
 
 
 def _candidates(
-    config: RefineConfig, job: Job, data: ParticleData, state: RefinementState, settings: RefinementSettings
+    config: RefineConfig,
+    job: Job,
+    data: ParticleData,
+    state: RefinementState,
+    settings: RefinementSettings,
+    stored: StoredPoseNetwork | None,
 ) -> Tensor | None:
     """Orientations that the pose network proposes for the first pass; None where it was not asked for, or is behind."""
-    if not config.pose_network or state.iteration:
+    if not (config.pose_network or stored) or state.iteration:
         return None
     count = int(state.noise_variance.shape[1])
     start = pose_network_start(
@@ -286,6 +296,7 @@ def _candidates(
         settings,
         steps=config.pose_network_steps,
         on_trained=lambda seconds: log.info("Pose network trained in %.0f CPU s", seconds),
+        propose=None if stored is None else partial(proposals_of, stored, data),
     )
     log.info("%s", start.sentence())
     facts = {field.name: getattr(start, field.name) for field in fields(start) if field.name != "candidates"}

@@ -34,6 +34,7 @@ from ._realism import measure_session_realism
 from ._synthesis import SynthesisTask, outputs_of, population_of, read_truth, require_ice, synthesize_one
 from ._synthesis_configs import SynthesizeConfig
 from ._synthesis_picker import train_picker_on
+from ._synthesis_poses import train_poses_on
 from .report._learned_section import learned_section
 from .report._synthesis_page import synthesis_report
 
@@ -56,6 +57,8 @@ class SynthesizeSummary:
         Held-out AUC of a classifier against real micrographs: 0.5 is perfect; None where it was not measured.
     picker, picker_words
         Weights of a picker that was trained, and how it does in validation.
+    poses, poses_words
+        The same of a pose network.
     made, skipped
         How many micrographs were made now, and how many were there already.
     seconds
@@ -71,6 +74,8 @@ class SynthesizeSummary:
     auc: float | None = None
     picker: Path | None = None
     picker_words: str = ""
+    poses: Path | None = None
+    poses_words: str = ""
 
     @property
     def star(self) -> Path:
@@ -122,12 +127,16 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
                     job.path, tasks, found.match, population, found.matched, found.apart, config.seed
                 )
             learned = _learned(job, tasks[0].name, config.seed) if config.noise == "learned" else ""
-            synthesis_report(job.path, [task.name for task in tasks], found.match, realism, shown, learned)
-            picker, words = None, ""
+            names, diameter = [task.name for task in tasks], config.diameter_in_angstroms
+            diameter = diameter or 2 * population.radius_in_angstroms
+            synthesis_report(job.path, names, found.match, realism, shown, learned)
+            picker, poses, words, poses_words = None, None, "", ""
             if config.train_picker:
-                diameter = config.diameter_in_angstroms or 2 * population.radius_in_angstroms
-                names = [task.name for task in tasks]
                 picker, words = train_picker_on(job.path, names, diameter, config.picker_steps, config.seed)
+            if config.train_poses:
+                poses, poses_words = train_poses_on(
+                    job.path, names, diameter, config.symmetry, config.pose_steps, config.seed
+                )
             summary = SynthesizeSummary(
                 output=job.path,
                 micrographs=len(tasks),
@@ -135,6 +144,8 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
                 auc=_auc(realism),
                 picker=picker,
                 picker_words=words,
+                poses=poses,
+                poses_words=poses_words,
                 made=made,
                 skipped=len(tasks) - made,
                 seconds=time.monotonic() - started,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +28,10 @@ from cryoprism.particles.training import (
 )
 
 from ._config import JobConfig
-from ._files import atomic_path, write_text
+from ._files import atomic_path, weights_card, write_text
 from ._jobs import Job, open_job
 
-__all__ = ["TrainPickerConfig", "TrainPickerSummary", "picker_card", "run_train_picker", "training_facts"]
+__all__ = ["TrainPickerConfig", "TrainPickerSummary", "run_train_picker", "training_facts"]
 
 log = logging.getLogger("cryoprism")
 
@@ -123,7 +123,8 @@ def run_train_picker(config: TrainPickerConfig) -> TrainPickerSummary:
         weights, card = job.path / "picker.safetensors", job.path / "picker.md"
         with atomic_path(weights) as temporary:
             digest = save_picker(temporary, picker)
-        write_text(card, picker_card(facts | {"SHA-256 of the weights": digest, "CryoPrism": __version__}))
+        facts |= {"SHA-256 of the weights": digest, "CryoPrism": __version__}
+        write_text(card, weights_card("Weights of the learned picker", facts))
         job.note("sha256", digest)
         (job.path / ".checkpoint.pt").unlink(missing_ok=True)
     kept = ("average precision in validation", "loss", "clicks")
@@ -242,9 +243,3 @@ def _clicked(catalogue: Catalogue, record: MicrographRecord, source: Path) -> Cl
         clicks=clicks,
         transfer=None if record.ctf is None else Transfer.from_records(optics, record.ctf),
     )
-
-
-def picker_card(facts: Mapping[str, str]) -> str:
-    """Return the text of the card that goes with weights."""
-    rows = "".join(f"| {name} | {value} |\n" for name, value in facts.items())
-    return f"# Weights of the learned picker\n\n| what | value |\n| --- | --- |\n{rows}"

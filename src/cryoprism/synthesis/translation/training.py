@@ -14,9 +14,7 @@ training goes on to the same weights.
 from __future__ import annotations
 
 import json
-import logging
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from cryoprism.core import generator_for, resolve_device
+from cryoprism.formats import read_checkpoint, write_checkpoint
 
 from .fields import Batch, Prepared, RealField, SyntheticField, draw_batch, prepare
 from .losses import cycle_loss, discriminator_loss, generator_loss, patch_nce, signal_loss, statistics_loss
@@ -40,8 +39,6 @@ from .translator import Translator
 __all__ = ["TrainedTranslator", "train_translator"]
 
 _EVERY = 50  # steps between two lines of progress, and between two checkpoints
-
-log = logging.getLogger("cryoprism")
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,25 +318,16 @@ class _Trainer:
             mean.lerp_(value, 1 - memory)
 
     def save(self, file: Path, identity: str, losses: list[dict[str, float]]) -> None:
-        """Write the state under another name first: a killed training leaves a whole file behind."""
-        partial = file.with_name(f".{file.name}.partial")
+        """Write the state; a killed training leaves a whole file behind."""
         state: dict[str, Any] = {name: module.state_dict() for name, module in self._modules().items()}
         state |= {"maker_optimiser": self.maker_optimiser.state_dict()}
         state |= {"judge_optimiser": self.judge_optimiser.state_dict()}
-        torch.save(state | {"identity": identity, "losses": losses}, partial)
-        partial.replace(file)
+        write_checkpoint(file, identity, state | {"losses": losses})
 
     def load(self, file: Path, identity: str) -> list[dict[str, float]]:
         """Losses of the steps that are done; none where the file is absent or of another training."""
-        if not file.is_file():
-            return []
-        try:
-            kept = torch.load(file, map_location=self.device, weights_only=True)
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):
-            log.info("%s cannot be read: training starts anew", file)
-            return []
-        if kept.get("identity") != identity:
-            log.info("%s is of other data or settings: training starts anew", file)
+        kept = read_checkpoint(file, identity, self.device)
+        if kept is None:
             return []
         for name, module in self._modules().items():
             module.load_state_dict(kept[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,11 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from cryoprism.core import InputError, generator_for, resolve_device
+from cryoprism.formats import read_weights, write_weights
 
 from .fields import scale_of
 from .losses import without_signal
@@ -24,7 +22,6 @@ from .settings import TranslationSettings
 __all__ = ["Translator", "load_translator", "save_translator"]
 
 _FORMAT = "cryoprism-translation-1"
-_ENTRY = "cryoprism"
 _REMEDY = "Give a file that 'save_translator' wrote."
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -182,8 +179,8 @@ def _networks(settings: TranslationSettings) -> tuple[Generator, Heads]:
 
 def save_translator(path: str | Path, translator: Translator) -> str:
     """Write weights as safetensors, with all that is needed to load and to repeat them; returns the file's SHA-256."""
-    state = {f"generator.{k}": v.detach().cpu().contiguous() for k, v in translator.generator.state_dict().items()}
-    state |= {f"heads.{k}": v.detach().cpu().contiguous() for k, v in translator.heads.state_dict().items()}
+    state = {f"generator.{k}": v for k, v in translator.generator.state_dict().items()}
+    state |= {f"heads.{k}": v for k, v in translator.heads.state_dict().items()}
     notes = dict(translator.notes) | {
         "format": _FORMAT,
         "settings": json.dumps(translator.settings.to_dict()),
@@ -191,13 +188,7 @@ def save_translator(path: str | Path, translator: Translator) -> str:
         "strength": repr(translator.strength),
         "units": "images and residual in standard deviations of the micrograph with classical noise",
     }
-    # One entry, because the order of several is not kept, and equal weights are to be equal files.
-    content = save(state, metadata={_ENTRY: json.dumps(notes, sort_keys=True)})
-    file = Path(path)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)
-    return hashlib.sha256(content).hexdigest()
+    return write_weights(path, state, notes)
 
 
 def load_translator(path: str | Path, *, device: str = "cpu") -> Translator:
@@ -210,18 +201,7 @@ def load_translator(path: str | Path, *, device: str = "cpu") -> Translator:
     """
     place = resolve_device(device)
     file = Path(path)
-    if not file.is_file():
-        raise InputError(file, "no such file", _REMEDY)
-    notes: dict[str, str] = {}
-    state: dict[str, Tensor] = {}
-    try:
-        with safe_open(file, framework="pt") as stored:
-            notes = dict(json.loads((stored.metadata() or {}).get(_ENTRY, "{}")))
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(file, f"is no safetensors file ({error})"[:200], _REMEDY) from error
-    if notes.get("format") != _FORMAT:
-        raise InputError(file, f"holds '{notes.get('format', 'no format')}', not {_FORMAT}", _REMEDY)
+    state, notes = read_weights(file, _FORMAT, _REMEDY)
     try:
         settings = TranslationSettings.from_dict(json.loads(notes["settings"]))
         pixel, strength = float(notes["pixel_size_in_angstroms"]), float(notes["strength"])
