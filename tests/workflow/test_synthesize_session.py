@@ -23,6 +23,7 @@ from cryoprism.workflow import (
     synthesize_session,
 )
 from cryoprism.workflow._boxes import box_for
+from cryoprism.workflow._mask_files import artefact_labels_beside
 from cryoprism.workflow._synthesis_poses import posed_particles_of
 
 
@@ -324,3 +325,26 @@ def test_learning_that_brings_nothing_changes_nothing(session, made, tmp_path, m
 def test_settings_that_ask_for_nothing_are_refused(session, tmp_path, changes, words):
     with pytest.raises(InputError, match=words):
         config_for(session, tmp_path / "set", **changes)
+
+
+def test_numbers_of_particles_are_not_taken_for_artefacts(session, tmp_path):
+    out = synthesize_session(config_for(session, tmp_path / "set", count=1, contamination=1)).output
+    artefacts = artefact_labels_beside(out / "masks", "000001")
+    assert artefacts == out / "masks" / "000001_artefacts.mrc"
+    (out / "masks" / "000001_artefacts.mrc").unlink()
+    assert artefact_labels_beside(out / "masks", "000001") is None
+    # A folder of `restore` has them under the micrograph's own name.
+    other = tmp_path / "restored" / "masks"
+    other.mkdir(parents=True)
+    shutil.copy(out / "masks" / "000001.mrc", other)
+    assert artefact_labels_beside(other, "000001") == other / "000001.mrc"
+    cut = extract_session(
+        ExtractConfig(
+            inputs=(str(out / "micrographs.star"),),
+            coordinates=out / "particles.star",
+            box_in_pixels=64,
+            output=tmp_path / "particles",
+        )
+    )
+    labels = {block.name: block for block in read_star(out / "particles.star")}["particles"]
+    assert cut.particles > 0.5 * len(labels.rows)

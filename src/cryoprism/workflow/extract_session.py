@@ -37,6 +37,7 @@ from cryoprism.restoration import find_defects, replace_defects
 from ._coordinates import session_coordinates
 from ._extract_table import particles_table
 from ._jobs import Job, open_job
+from ._mask_files import artefact_labels_beside
 from ._memory import plan_memory
 from ._micrographs import read_micrographs
 from ._parallel import close_workers
@@ -184,7 +185,7 @@ def _run(
             config,
             folder,
             _image_of(record, catalogue),
-            mask if (mask := masks / f"{record.name}.mrc").is_file() else None,
+            artefact_labels_beside(masks, record.name),
         )
         for record in records
     ]

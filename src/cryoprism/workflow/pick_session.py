@@ -40,6 +40,7 @@ from cryoprism.particles import (
 
 from ._files import atomic_path, fingerprint, output_stems
 from ._jobs import Job, open_job
+from ._mask_files import artefact_labels_beside
 from ._memory import plan_memory
 from ._micrographs import read_micrographs
 from ._parallel import close_workers
@@ -205,12 +206,10 @@ def _mask_of(config: PickConfig, name: str) -> Path | None:
     if not config.use_masks:
         return None
     folder = config.masks_folder or Path(config.inputs[0]).parent / "masks"
-    path = folder / f"{name}.mrc"
-    if path.is_file():
-        return path
-    if config.masks_folder is not None:
+    path = artefact_labels_beside(folder, name)
+    if path is None and config.masks_folder is not None and not (folder / f"{name}.mrc").is_file():
         raise InputError(folder, f"holds no mask {name}.mrc", "Give the folder 'masks' that cryoprism restore wrote.")
-    return None
+    return path
 
 
 def _score_all(config: PickConfig, job: Job, tasks: Sequence[PickTask]) -> tuple[tuple[tuple[str, str], ...], int]:
