@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from cryoprism.core import InputError
+from cryoprism.formats import read_weights, write_weights
 
 from ._seen_artefacts import seen_from_dict
 from .exposure import RadialCorrection
@@ -23,6 +22,7 @@ __all__ = ["read_match", "write_match"]
 _SCHEMA = "cryoprism-match-1"
 _NUMBERS = "match.json"
 _SPECTRA = "spectra.safetensors"
+_REMEDY = "Match the session again."
 _OPTIONAL = ("background", "background_power")
 
 
@@ -48,9 +48,7 @@ def write_match(folder: Path, match: SessionMatch) -> None:
                 "artefacts": asdict(one.artefacts),
             }
         )
-    partial = folder / f".{_SPECTRA}.partial"
-    save_file({name: value.contiguous() for name, value in tensors.items()}, str(partial))
-    partial.replace(folder / _SPECTRA)
+    write_weights(folder / _SPECTRA, tensors, {"format": _SCHEMA})
     correction = {
         "frequency_in_inverse_angstroms": match.correction.frequency.tolist(),
         "factor": match.correction.factor.tolist(),
@@ -68,7 +66,7 @@ def read_match(folder: Path) -> SessionMatch:
     """
     try:
         numbers = json.loads((folder / _NUMBERS).read_text(encoding="utf-8"))
-        tensors = load_file(str(folder / _SPECTRA))
+        tensors, _ = read_weights(folder / _SPECTRA, _SCHEMA, _REMEDY)
         micrographs = []
         for number, entry in enumerate(numbers["micrographs"]):
             noise = dict(entry["noise"])
@@ -92,5 +90,5 @@ def read_match(folder: Path) -> SessionMatch:
             )
         correction = RadialCorrection(tensors["frequency"], tensors["factor"])
     except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
-        raise InputError(folder, f"holds no whole matched session ({error})", "Match the session again.") from error
+        raise InputError(folder, f"holds no whole matched session ({error})", _REMEDY) from error
     return SessionMatch(micrographs=tuple(micrographs), correction=correction)
