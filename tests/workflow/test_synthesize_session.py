@@ -13,7 +13,7 @@ from cryoprism.formats import read_image, read_map, read_star, write_star
 from cryoprism.particles.network import load_picker
 from cryoprism.structure import FourierVolume, load_pose_network
 from cryoprism.structure.fsc import fourier_shell_correlation
-from cryoprism.synthesis import scene_from_dict
+from cryoprism.synthesis import scene_from_dict, star_block
 from cryoprism.workflow import (
     ExtractConfig,
     ReconstructConfig,
@@ -183,6 +183,21 @@ def test_a_real_micrograph_that_cannot_be_read_is_named_and_left_out(session, tm
     with pytest.warns(CryoPrismWarning, match=r"00002 is left out: .*cut short"):
         made = synthesize_session(config_for(session, tmp_path / "out", **changes))
     assert made.micrographs == 1
+
+
+def test_a_real_micrograph_without_coordinates_is_not_taken_for_an_empty_one(session, tmp_path):
+    _, table = read_star(session / "real" / "particles.star")
+    folder = tmp_path / "coordinates"
+    folder.mkdir()
+    mine = [row for row in table.records() if "00001" in row["rlnMicrographName"]]
+    assert 0 < len(mine) < len(table)
+    labels = ("rlnCoordinateX", "rlnCoordinateY")
+    write_star(folder / "00001.star", [star_block("", {name: [row[name] for row in mine] for name in labels})])
+    with pytest.warns(CryoPrismWarning, match="00002 is not matched"):
+        made = synthesize_session(config_for(session, tmp_path / "out", count=2, coordinates=folder))
+    truths = [json.loads(file.read_text()) for file in sorted((made.output / "truth").glob("*.json"))]
+    assert {truth["matched_to"] for truth in truths} == {"00001"}
+    assert all(truth["particles"] for truth in truths)
 
 
 def test_a_picker_is_trained_on_the_set(session, made, tmp_path):

@@ -110,6 +110,14 @@ def exemplars_of(
     if not usable:
         raise InputError("--match", "none of the micrographs to match could be used", "See the errors above.")
     picks = _picks(config, usable, catalogue, pixel, population, job)
+    unknown = [record.name for record in usable if record.name not in picks]
+    if unknown:
+        # Not to be taken for empty ones: their density is not known, nor what of them is noise.
+        more = f" and {len(unknown) - 1} more" if unknown[1:] else ""
+        warnings.warn(CryoPrismWarning(f"{unknown[0]}{more} is not matched: without coordinates"), stacklevel=2)
+        usable = [record for record in usable if record.name in picks]
+    if not usable:
+        raise InputError("--coordinates", "none of the micrographs to match has any", "Give picks of these.")
     none = torch.zeros(0, 2, dtype=torch.float64)
 
     def exemplar(record: MicrographRecord, xy: Tensor) -> Exemplar:
@@ -186,17 +194,21 @@ def _picks(
         **_lens(catalogue.optics_of(records[0])),
     )
     pick_session(settings)
-    return _read(folder / "picks" / "coordinates", records, records, pixel)
+    # Where the picker found nothing there is nothing.
+    none = {record.name: torch.zeros(0, 2, dtype=torch.float64) for record in records}
+    return none | _read(folder / "picks" / "coordinates", records, records, pixel)
 
 
 def _read(
     source: Path, records: Sequence[MicrographRecord], session: Sequence[MicrographRecord], pixel: float
 ) -> dict[str, Tensor]:
-    """Coordinates (n, 2) [px] of each micrograph, without those that mark a particle twice."""
+    """Coordinates (n, 2) [px] of each micrograph that has some, without those that mark a particle twice."""
     found = session_coordinates(source, session)  # those that are kept apart or left out may have some too
     picks = {}
     for record in records:
-        xy = found[record.name].xy_in_pixels if record.name in found else torch.zeros(0, 2, dtype=torch.float64)
+        if record.name not in found:
+            continue
+        xy = found[record.name].xy_in_pixels
         twice = find_duplicates(xy * pixel, _TWICE_IN_ANGSTROMS)
         picks[record.name] = xy[~twice]
     return picks

@@ -31,11 +31,11 @@ from ._learned_noise import LEARNED_ON, learned_places, translation_file
 from ._synthesis import SynthesisTask, clean_image, scene_of_task
 from ._synthesis_configs import SynthesizeConfig
 
-__all__ = ["STAGE", "LearnedNoise", "learn_noise", "learned_noise_of", "similar_places"]
+__all__ = ["STAGE", "LearnedNoise", "SimilarPlaces", "learn_noise", "learned_noise_of", "similar_places"]
 
 STAGE = "learn noise"
 _FIELDS = 6  # synthetic micrographs to learn on; more would only repeat
-_QUERIES = 2  # on particles, and as many between them
+_ON_PARTICLES, _BETWEEN = 3, 2  # places whose like is shown
 _MAPPED = 640  # pixels of a side of what similarities are shown of
 
 log = logging.getLogger("cryoprism")
@@ -127,22 +127,37 @@ def learned_noise_of(folder: Path) -> LearnedNoise:
     )
 
 
-def similar_places(folder: Path, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor, int]:
-    """Ask the network how alike it holds some places of a micrograph to every other; of a large one, of its middle.
+@dataclass(frozen=True, eq=False)
+class SimilarPlaces:
+    """How alike the network holds some places of a micrograph to every other.
 
-    Returns
-    -------
-    tuple
-        Maps (n, y, x) of cosines; the places x, y (n, 2) [px], the first of them on particles of ``mask``, the others
-        between them; and how many lie on particles.
+    Attributes
+    ----------
+    image
+        (y, x) what is shown of the micrograph, in grey values.
+    maps
+        (n, y, x) cosines.
+    xy_in_pixels
+        (n, 2) the places, those on particles first.
+    on_particles
+        How many those are.
     """
+
+    image: Tensor
+    maps: Tensor
+    xy_in_pixels: Tensor
+    on_particles: int
+
+
+def similar_places(folder: Path, image: Tensor, mask: Tensor, seed: int) -> SimilarPlaces:
+    """Ask the network of a job about places on and between particles (``mask``); of a large micrograph its middle."""
     top, left = (max(0, (n - _MAPPED) // 2) for n in image.shape)
     image, mask = (t[top : top + _MAPPED, left : left + _MAPPED] for t in (image, mask))
-    translator = load_translator(translation_file(folder))
     generator = generator_for(seed, "similarity")
-    places = [
-        query_points(mask, _QUERIES, generator, particle=particle) if bool(((mask >= 0.5) == particle).any()) else None
-        for particle in (True, False)
-    ]
-    xy = torch.cat([some for some in places if some is not None])
-    return similarity_maps(translator, image, image, xy).maps, xy, 0 if places[0] is None else len(places[0])
+    xy, on_particles = torch.zeros(0, 2, dtype=torch.float64), 0
+    for particle, count in ((True, _ON_PARTICLES), (False, _BETWEEN)):
+        if bool(((mask >= 0.5) == particle).any()):
+            found = query_points(mask, count, generator, particle=particle)
+            xy, on_particles = torch.cat([xy, found]), len(found) if particle else on_particles
+    maps = similarity_maps(load_translator(translation_file(folder)), image, image, xy).maps
+    return SimilarPlaces(image, maps, xy, on_particles)

@@ -36,7 +36,7 @@ from ._synthesis_configs import SynthesizeConfig
 from ._synthesis_picker import train_picker_on
 from ._synthesis_poses import train_poses_on
 from .report._learned_section import learned_section
-from .report._synthesis_page import synthesis_report
+from .report._synthesis_page import picture_bytes, synthesis_report
 
 __all__ = ["SynthesizeSummary", "synthesize_session"]
 
@@ -249,10 +249,13 @@ def _tables(job: Job, tasks: Sequence[SynthesisTask]) -> int:
 def _learned(job: Job, name: str, seed: int) -> str:
     """Section of the report on what was learned."""
     found = learned_noise_of(job.path)
-    image = read_image(job.path / "micrographs" / f"{name}.mrc").data.float()
+    image = read_image(job.path / "micrographs" / f"{name}.mrc")
     mask = (read_image(job.path / "masks" / f"{name}.mrc").data > 0).float()
-    maps, xy, on_particles = similar_places(job.path, image, mask, seed)
-    return learned_section(found.strength, found.steps, found.distances, maps, xy, on_particles)
+    seen = similar_places(job.path, image.data.float(), mask, seed)
+    shown = picture_bytes(seen.image, image.pixel_size_in_angstroms or 1.0)
+    return learned_section(
+        found.strength, found.steps, found.distances, shown, seen.maps, seen.xy_in_pixels, seen.on_particles
+    )
 
 
 def _auc(realism: dict[str, Any] | None) -> float | None:

@@ -18,7 +18,13 @@ _RING = np.array([255, 140, 0], dtype=np.uint8)
 
 
 def learned_section(
-    strength: float, steps: int, distances: dict[float, float], maps: Tensor, xy_in_pixels: Tensor, on_particles: int
+    strength: float,
+    steps: int,
+    distances: dict[float, float],
+    picture: NDArray[np.uint8],
+    maps: Tensor,
+    xy_in_pixels: Tensor,
+    on_particles: int,
 ) -> str:
     """Return the HTML of the section.
 
@@ -26,6 +32,8 @@ def learned_section(
     ----------
     strength, steps, distances
         Factor on what was learned, steps of training, distance from real patches by factor.
+    picture
+        (h, w) the micrograph that the places are in, as bytes.
     maps, xy_in_pixels
         (n, y, x) similarity of every place to n chosen ones, and those.
     on_particles
@@ -41,14 +49,20 @@ def learned_section(
             else f"The share {strength:g} is added; what it adds does not correlate with the particles."
         )
     )
-    figures = "".join(
+    places = xy_in_pixels.tolist()
+    scale = maps.shape[-1] / picture.shape[-1]
+    figures = (
+        f'<figure><img src="{png_source(_ringed(picture, places, scale))}" alt="places">'
+        "<figcaption>The micrograph, and the places</figcaption></figure>"
+    )
+    figures += "".join(
         f'<figure><img src="{_map(one, place)}" alt="similarity {i}"><figcaption>Like place {i}, '
         f"{'on a particle' if i <= on_particles else 'between particles'}</figcaption></figure>"
-        for i, (one, place) in enumerate(zip(maps, xy_in_pixels.tolist(), strict=True), 1)
+        for i, (one, place) in enumerate(zip(maps, places, strict=True), 1)
     )
     return (
         f'<section id="learned"><h2>What was learned</h2><div class="box"><p>{escape(words)}</p>'
-        f'<div class="pair">{figures}</div><p class="quiet small">Cosine between the features of the ringed place and '
+        f'<div class="three">{figures}</div><p class="quiet small">Cosine between the features of the ringed place and '
         "of every other, black for opposite, white for the same: what the contrastive loss holds to be alike.</p></div>"
         "</section>"
     )
@@ -57,8 +71,14 @@ def learned_section(
 def _map(similarity: Tensor, place: list[float]) -> str:
     step = max(1, math.ceil(max(similarity.shape) / _SHOWN_SIDE))
     grey = ((similarity[::step, ::step] * 0.5 + 0.5).clamp(0, 1) * 255).numpy().astype(np.uint8)
+    return png_source(_ringed(grey, [place], step))
+
+
+def _ringed(grey: NDArray[np.uint8], places: list[list[float]], step: float) -> NDArray[np.uint8]:
+    """Picture (h, w, 3) of bytes (h, w) with rings about places x, y, given in pixels ``step`` times finer."""
     picture: NDArray[np.uint8] = np.repeat(grey[..., None], 3, axis=2)
     y, x = np.ogrid[: grey.shape[0], : grey.shape[1]]
     radius = max(6.0, 0.03 * max(grey.shape))
-    picture[np.abs(np.hypot(y - place[1] / step, x - place[0] / step) - radius) < 1.2] = _RING
-    return png_source(picture)
+    for place in places:
+        picture[np.abs(np.hypot(y - place[1] / step, x - place[0] / step) - radius) < 1.2] = _RING
+    return picture

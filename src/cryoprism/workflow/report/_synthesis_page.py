@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryoprism import __version__
@@ -21,7 +22,7 @@ from ._map_pictures import png_source
 from ._numbers import escape, plain
 from ._style import CSS
 
-__all__ = ["synthesis_report"]
+__all__ = ["picture_bytes", "synthesis_report"]
 
 _FINEST_SHOWN = 15.0  # Å: finer noise hides the particles from the eye
 _SHOWN_SIDE = 560
@@ -42,7 +43,8 @@ _PAGE_CSS = """
 .verdict{font-size:21px;line-height:1.35;font-weight:600;margin:8px 0 4px;max-width:62em}
 .six{display:grid;grid-template-columns:repeat(6,minmax(0,1fr));gap:8px}
 .pair{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:14px}
-.six img,.pair img{display:block;width:100%;height:auto;border-radius:4px;background:#000}
+.three{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));gap:12px}
+.six img,.pair img,.three img{display:block;width:100%;height:auto;border-radius:4px;background:#000}
 details summary{cursor:pointer;margin-top:8px}
 """
 
@@ -122,15 +124,19 @@ def _facts(names: Sequence[str], match: SessionMatch) -> str:
     return f'<div class="facts">{listed}</div>'
 
 
-def _picture(image: Tensor, pixel: float) -> str:
-    """Low-passed to 15 Å, black to white over a fixed number of deviations, no larger than a screen needs."""
+def picture_bytes(image: Tensor, pixel: float) -> NDArray[np.uint8]:
+    """Bytes of a micrograph low-passed to 15 Å, black to white over a fixed number of deviations, for a screen."""
     shape = (int(image.shape[0]), int(image.shape[1]))
     k = frequency_magnitude(shape, pixel)
     smooth = irfft2(rfft2(image) * torch.exp(-((k * _FINEST_SHOWN) ** 2)), shape)
     smooth = (smooth - smooth.median()) / smooth.std().clamp_min(1e-12)
     step = max(1, math.ceil(max(smooth.shape) / _SHOWN_SIDE))
-    grey = ((smooth[::step, ::step] / (2 * _EXTENT) + 0.5).clamp(0, 1) * 255).to(torch.uint8).numpy()
-    return png_source(grey)
+    shown: NDArray[np.uint8] = ((smooth[::step, ::step] / (2 * _EXTENT) + 0.5).clamp(0, 1) * 255).byte().numpy()
+    return shown
+
+
+def _picture(image: Tensor, pixel: float) -> str:
+    return png_source(picture_bytes(image, pixel))
 
 
 def _gallery_section(shown: Gallery | None, match: SessionMatch) -> str:
