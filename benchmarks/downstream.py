@@ -123,7 +123,8 @@ def make_sets(work: Path, match_folder: Path, kinds: Sequence[str], count: int, 
         task = SynthesisTask(index, name, config, match_folder, work)
         scene, source = scene_of_task(task, match, population)
         with torch.no_grad():
-            clean, scene, placement = clean_image(scene, config, population, match)
+            made = clean_image(scene, source, config, population, match)
+            clean, scene, placement = made.contrast, made.scene, made.placement
         fit = noise_for(match.micrographs[source], scene)
         particles = [particle_record(label, population) for label in particle_labels(scene, placement)]
         for kind in kinds:

@@ -71,6 +71,7 @@ __all__ = [
 _ICE_OVER_PARTICLE = 1.25  # ice where nothing says how thick it is: thin films are a little thicker than the particle
 _THICKER = (1.25, 1.6, 2.2, 3.0)
 _IN_MASK = 0.15  # of a view's largest potential: what counts as the particle in its mask
+_OUTLINE_B_FACTOR = 4000.0  # [Å²] smooths it by 7 Å (deviation): B = 8 π² σ²
 
 
 @dataclass(frozen=True)
@@ -338,7 +339,8 @@ def _instances(scene: Scene, population: Population, placement: Placement) -> Te
             members = torch.nonzero((placement.species == s) & (placement.conformations == c) & inside)[:, 0]
             if not len(members):
                 continue
-            seen = project_specimen(conformation, placement.rotations[members], pixel, 0.0).abs()
+            # As smooth as an outline is: single atoms would leave holes.
+            seen = project_specimen(conformation, placement.rotations[members], pixel, _OUTLINE_B_FACTOR).abs()
             solid = seen > _IN_MASK * seen.flatten(1).amax(1)[:, None, None]
             views |= dict(zip(members.tolist(), solid, strict=True))
     for i in sorted(views, key=lambda j: float(placement.centres_in_angstroms[j, 2])):
