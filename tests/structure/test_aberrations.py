@@ -110,6 +110,18 @@ def test_without_tilt_it_abstains_and_the_table_stays(clean: Match) -> None:
     assert "less than 3" in parameters[0].reason
 
 
+def test_a_tilt_that_no_microscope_has_is_not_believed(tilted: Match, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if 0.1 mrad were beyond belief: the fit is the same, and the table keeps what it had.
+    monkeypatch.setattr("cryoprism.structure.aberrations.LARGEST_TILT_IN_MILLIRADIANS", 0.1)
+    (found,) = estimate_beam_tilt(tilted)
+    assert found.significance > 3
+    assert not found.determined
+    parameter = beam_tilt_causes(found)[0]
+    assert not parameter.identifiable
+    assert "no microscope is tilted by more than 0.1 mrad" in parameter.reason
+    assert with_beam_tilt(tilted.particles, (found,)).beam_tilt_in_milliradians is None
+
+
 def test_large_tilt_whose_phases_wrap_is_unwrapped(tmp_path: Path) -> None:
     # 2.4 rad per mrad at 3 Å: 4 mrad wrap more than once.
     (found,) = estimate_beam_tilt(matched(simulate(tmp_path, 200, noise=0.5, beam_tilt=(3.2, 2.4))))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cryoprism.cli import main
-from cryoprism.core import InputError
+from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Volume, read_map, read_particles, read_star, write_map, write_particles
 from cryoprism.structure import BeamTilt, DefocusRefinement
 from cryoprism.workflow import CtfRefineConfig, ctf_refine_session
@@ -166,6 +166,21 @@ def test_only_what_was_asked_for_changes(inputs: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(after.defocus, before.defocus)
     assert after.beam_tilt_in_milliradians is None
     assert (tmp_path / "run/weights/m00.star").exists()
+
+
+def test_maps_too_coarse_for_defocus_leave_it_alone(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The package's attribute of that name is the function.
+    monkeypatch.setattr(sys.modules["cryoprism.workflow.ctf_refine_session"], "_COARSE_FOR_DEFOCUS", 0.1)
+    with pytest.warns(CryoPrismWarning, match="Defocus stays as it is in the table"):
+        found = ctf_refine_session(config(inputs, tmp_path / "run", astigmatism=True, signal=False))
+    assert found.sentences[-1].startswith("Defocus stays as it is")
+    before, after = read_particles(inputs / "particles.star"), read_particles(tmp_path / "run/particles.star")
+    assert before.defocus is not None
+    assert after.defocus is not None
+    torch.testing.assert_close(after.defocus, before.defocus)
+    assert after.beam_tilt_in_milliradians is not None  # that was found all the same
 
 
 @pytest.mark.relion

@@ -110,6 +110,7 @@ def test_the_whole_way(session: Path) -> None:
 
 
 def test_optics_and_ctf_go_into_the_particles(session: Path) -> None:
+    Path("restored/mtf.star").touch()  # stands beside the micrographs' table, not beside that of the particles
     extract_session(config(scaled_box_in_pixels=20))
     particles = read_particles("out/particles.star")
     assert particles.defocus is not None
@@ -131,7 +132,7 @@ def test_optics_and_ctf_go_into_the_particles(session: Path) -> None:
     assert particles.defocus[:3, 0].tolist() == [20000.0] * 3
     optics = read_star("out/particles.star")[0].records()
     assert optics[0]["rlnOpticsGroupName"] == "mine"
-    assert optics[0]["rlnMtfFileName"] == "mtf.star"
+    assert optics[0]["rlnMtfFileName"] == "restored/mtf.star"
     assert "rlnMicrographPixelSize" not in optics[0]
 
 

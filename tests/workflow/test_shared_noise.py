@@ -43,6 +43,18 @@ def test_a_half_against_the_map_of_both_promises_nothing() -> None:
     assert found.warnings[0] == sentences[0]
 
 
+def test_the_command_refuses_halves_that_share_noise(tmp_path, monkeypatch, capsys) -> None:
+    one, two = halves(0.8)
+    monkeypatch.chdir(tmp_path)
+    write_map("half1.mrc", Volume(one, VOXEL))
+    write_map("map.mrc", Volume((one + two) / 2, VOXEL))
+    with pytest.raises(SystemExit) as end:
+        main(["resolution", "half1.mrc", "map.mrc", "--no-local", "--out", "out"])
+    assert end.value.code == 2
+    assert "map.mrc: shares noise with half1.mrc" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "resolution.json").exists()
+
+
 def test_voxels_that_are_too_large_are_told_apart() -> None:
     found = summary(*halves(0.003))
     assert found.few is None

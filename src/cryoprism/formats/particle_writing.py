@@ -174,12 +174,19 @@ def _optics(particles: Particles, source: str) -> tuple[list[int], StarBlock]:
             **dict.fromkeys(labels, "None"),
             "rlnImageDimensionality": "2",
             **row,
+            **_files_found(row, source),
             "rlnOpticsGroup": str(number),
             "rlnOpticsGroupName": name,
             **{label: star_value(value) for label, value in zip(columns, key[1:], strict=True)},
         }
         rows.append(tuple(values[label] for label in labels))
     return [number_of[key] for key in keys], StarBlock("optics", tuple(labels), tuple(rows), True, source)
+
+
+def _files_found(row: dict[str, str], source: str) -> dict[str, str]:
+    """Files that an optics group names, as they are found from the current folder."""
+    label = "rlnMtfFileName"
+    return {} if row.get(label, "None") in ("", "None") else {label: _portable([row[label]], source)[0]}
 
 
 def _kept_labels(particles: Particles) -> list[str]:

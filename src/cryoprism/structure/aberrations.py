@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 #: χ² of two degrees of freedom that chance exceeds as rarely as three standard deviations of one.
+LARGEST_TILT_IN_MILLIRADIANS = 10.0
+"""Some ten times what a badly aligned microscope has; a fit that goes beyond has lost its way among wrapped phases."""
 THREE_SIGMA_OF_TWO = 11.83
 #: Standard deviations by which particles and map must agree at all before their phases are read.
 _LEAST_AGREEMENT = 10.0
@@ -254,7 +256,7 @@ def fit_odd_aberrations(
         shift_in_angstroms=(values[-2], values[-1]),
         covariance=full,
         significance=_as_standard_deviations(square),
-        determined=seen and square >= THREE_SIGMA_OF_TWO,
+        determined=seen and square >= THREE_SIGMA_OF_TWO and float(tilt.norm()) <= LARGEST_TILT_IN_MILLIRADIANS,
         scatter=scatter,
         particles=sums.particles,
     )
@@ -332,9 +334,13 @@ def with_beam_tilt(particles: Particles, found: Sequence[BeamTilt]) -> Particles
 
 def beam_tilt_causes(found: BeamTilt) -> tuple[CauseParameter, ...]:
     """Answer to the abstention on ``beam_tilt`` of a single micrograph: its parameters with error bars."""
+    beyond = math.hypot(*found.beam_tilt_in_milliradians) > LARGEST_TILT_IN_MILLIRADIANS
     reason = (
         ""
         if found.determined
+        else f"no microscope is tilted by more than {LARGEST_TILT_IN_MILLIRADIANS:g} mrad: the poses are wrong, or the "
+        "maps fit the noise of their particles"
+        if beyond
         else f"the phases of {found.particles} particles stand {found.significance:.1f} standard deviations clear of "
         "no tilt, less than 3"
     )

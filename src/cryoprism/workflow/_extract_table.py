@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cryoprism.formats import Catalogue, MicrographRecord, Particles, StarBlock, portable_name
+from cryoprism.formats import Catalogue, MicrographRecord, OpticsGroup, Particles, StarBlock, portable_name
 from cryoprism.particles import junk_probability
 
 from ._coordinates import PARTICLE_LABELS
@@ -124,7 +124,13 @@ def _optics_table(catalogue: Catalogue, numbers: Mapping[str, int]) -> StarBlock
     gone = {"rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize", "rlnOpticsGroup", "rlnOpticsGroupName"}
     labels = dict.fromkeys(label for group in catalogue.optics.values() for label in group.extra if label not in gone)
     rows = [
-        (str(numbers[name]), name, *(group.extra.get(label, "None") for label in labels))
+        (str(numbers[name]), name, *(_value_of(group, label) for label in labels))
         for name, group in catalogue.optics.items()
     ]
     return StarBlock("optics", ("rlnOpticsGroup", "rlnOpticsGroupName", *labels), tuple(rows))
+
+
+def _value_of(group: OpticsGroup, label: str) -> str:
+    if label == "rlnMtfFileName" and group.mtf_file is not None and group.mtf_file.is_file():
+        return portable_name(group.mtf_file)  # the table stands in another folder
+    return group.extra.get(label, "None")

@@ -44,6 +44,7 @@ __all__ = ["FLOOR", "Candidates", "PickTask", "read_candidates", "require_tools"
 
 #: Lowest figure of merit that is kept: standard deviations, or log-odds of the learned picker.
 FLOOR = {"blob": 1.5, "template": 1.5, "learned": LOWEST_LOG_ODDS}
+_WIDEST_AVERAGE = 6.0  # diameters that the image of a class average may show
 _PICTURE_EDGE = 1000
 
 
@@ -239,6 +240,13 @@ def _read_templates(
                 path,
                 "the header gives no pixel size",
                 "Write the true one, in Å, into it: 'relion_image_handler --i IN --o OUT --force_header_angpix 1.23'.",
+            )
+        width = data.shape[-1] * float(pixel)
+        if width > _WIDEST_AVERAGE * diameter:
+            raise InputError(
+                path,
+                f"shows {width:.0f} Å, {width / diameter:.0f} diameters: a class average shows one particle",
+                "Give class averages or a map in --reference, and the right --diameter.",
             )
         made = templates_from_images(
             data.float(),

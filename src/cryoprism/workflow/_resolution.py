@@ -103,6 +103,8 @@ class ResolutionSummary:
     few
         Why no resolution is to be taken from the halves, in words: too few particles, agreement on what is round only,
         or shared noise. None where nothing of the kind is known.
+    shares_noise
+        Whether the halves were seen to share it.
     """
 
     mean: Volume
@@ -121,6 +123,7 @@ class ResolutionSummary:
     warnings: tuple[str, ...] = field(default=())
     mask_made: str = "made from the map"
     few: str | None = None
+    shares_noise: bool = False
 
     @property
     def sharpened(self) -> Volume:
@@ -263,10 +266,11 @@ def summarise_resolution(
     if few is None and limit is not None and is_round_group(symmetry):
         few = only_round(one, two, voxel, mask, limit)
     few = few or common_start(limit, start_in_angstroms)
+    shares_noise = False
     if few is None and fsc.crossing().at_nyquist:
         # A mask that was given may leave parts of the molecule out.
         around = torch.maximum(mask, mask_from_map(mean.data, voxel).data) if given else mask
-        few = shared_noise(one, two, voxel, around)
+        few, shares_noise = shared_noise(one, two, voxel, around)
     summary = ResolutionSummary(
         mean=mean,
         fsc=fsc,
@@ -282,6 +286,7 @@ def summarise_resolution(
         viewing=viewing,
         warnings=tuple(cautions(fsc, cones, mean, sharpening, order, viewing, few)),
         few=few,
+        shares_noise=shares_noise,
     )
     return summary
 

@@ -111,8 +111,10 @@ def endless_agreement(finest_in_angstroms: float) -> str:
     )
 
 
-def shared_noise(half1: Tensor, half2: Tensor, voxel_size_in_angstroms: float, mask: Tensor) -> str | None:
+def shared_noise(half1: Tensor, half2: Tensor, voxel_size_in_angstroms: float, mask: Tensor) -> tuple[str | None, bool]:
     """Say that halves (z, y, x) which agree up to Nyquist do so in the solvent too; None where only the molecule does.
+
+    The second value tells whether they were seen to share it: without solvent nobody knows.
 
     A map that is better than its voxels and halves that share noise (copies, a half against the map of both) have the
     same FSC. Around the molecule there is nothing but noise, and there they differ.
@@ -130,14 +132,14 @@ def shared_noise(half1: Tensor, half2: Tensor, voxel_size_in_angstroms: float, m
             "The halves agree at every frequency, and there is no solvent around the molecule that would tell whether "
             "the voxels are too large for this map or the halves share noise. Take no resolution from them; give half "
             "maps that were not masked."
-        )
+        ), False
     if level < 0.143:
-        return None
+        return None, False
     return (
         f"The halves share noise: they agree ({level:.2f}) in the solvent around the molecule and near the Nyquist "
         "limit too. Take no resolution from them; look for particles in both halves, a half map compared with the map "
         "of both, filters and denoising."
-    )
+    ), True
 
 
 def cautions(
@@ -228,6 +230,8 @@ def verdict(summary: ResolutionSummary) -> list[str]:
     endless = crossing.at_nyquist and summary.few is not None
     if endless:
         figure = f"The FSC stays above 0.143 up to the finest frequency, {limit:.2f} Å (mask corrected)."
+    elif summary.few is not None:
+        figure = f"The FSC falls below 0.143 at {limit:.2f} Å (mask corrected), which is no resolution here."
     # What should be seen is no use where the figure itself is none.
     sentences = [f"{figure} {_seen_at(limit)}"] if summary.few is None else [summary.few, figure]
     # A curve that never falls says nothing by place or direction either.

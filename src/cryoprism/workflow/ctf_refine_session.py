@@ -119,14 +119,13 @@ def ctf_refine_session(config: CtfRefineConfig) -> CtfRefineSummary:
         seconds = time.monotonic() - started
         careful = found_warnings(found)
         finest = found.match.finest_in_angstroms
-        if finest > _COARSE_FOR_DEFOCUS and (found.defocus is not None or found.astigmatism is not None):
-            careful.insert(
-                0,
-                f"The half maps agree to {finest:.3g} Å only, where a defocus off by some hundred Å makes no "
-                "difference: what was found may be worse than what the table had. Keep the table until the maps are "
-                "better than "
-                f"{_COARSE_FOR_DEFOCUS:g} Å.",
+        if finest > _COARSE_FOR_DEFOCUS and (config.defocus or config.astigmatism):
+            kept = (
+                f"Defocus stays as it is in the table: the half maps agree to {finest:.3g} Å only, where one that is "
+                f"off by some hundred Å makes no difference. It is refined from {_COARSE_FOR_DEFOCUS:g} Å on."
             )
+            sentences = (*sentences, kept)
+            careful.insert(0, kept)
         outputs = _write(job, found, sentences, seconds)
         outputs.append(_report(config, job, found, sentences, careful))
         for warning in careful:
@@ -196,6 +195,8 @@ def _refine(
                 found = dataclasses.replace(
                     found, tilts=tilts, match=match.with_particles(with_beam_tilt(match.particles, tilts))
                 )
+            elif step in ("defocus", "astigmatism") and match.finest_in_angstroms > _COARSE_FOR_DEFOCUS:
+                pass  # maps that hold nothing finer are blind to it
             elif step == "defocus":
                 defocus = refine_defocus(match, search_in_angstroms=config.search_in_angstroms)
                 moved = match.with_particles(with_defocus(match.particles, defocus, match))

@@ -119,6 +119,12 @@ def measure_resolution(config: ResolutionConfig) -> ResolutionResult:
                 names=(str(config.half1), str(config.half2)),
                 on_stage=step,
             )
+            if summary.shares_noise:
+                raise InputError(
+                    config.half2,
+                    f"shares noise with {config.half1.name}: both agree in the solvent and near the Nyquist limit too",
+                    "Give unfiltered half maps of disjoint particles, not the map of both, a copy or denoised maps.",
+                )
             if config.model_file is not None:
                 summary = replace(summary, model=_model(summary, config, config.model_file))
             step("model")

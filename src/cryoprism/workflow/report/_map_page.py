@@ -121,7 +121,7 @@ def _head(title: str, summary: ResolutionSummary) -> str:
         (UNKNOWN if b_factor is None else f"{plain(b_factor, 3)}\u202fÅ²", "B-factor for sharpening"),
     ]
     if summary.particles_count is not None:
-        facts.append((plain(float(summary.particles_count), max(3, len(str(summary.particles_count)))), "particles"))
+        facts.append((plain(float(summary.particles_count), len(str(summary.particles_count))), "particles"))
     facts.append((escape(summary.symmetry), "symmetry"))
     facts.append((f"{summary.mean.voxel_size_in_angstroms:.4g}\u202fÅ", f"voxel, box of {box}"))
     if summary.model is not None:
@@ -163,8 +163,16 @@ def _surfaces(summary: ResolutionSummary, span: tuple[float, float] | None) -> s
     bar = f'<div class="bar-line">{colour_bar(span, "local resolution [Å]")}</div>' if span is not None else ""
     return (
         f'<section id="surface"><h2>What it looks like</h2><div class="box"><div class="three">{figures}</div>{bar}'
-        f'<p class="quiet small">Surface of the sharpened map inside the mask at level {level:.3g}.</p></div></section>'
+        f'<p class="quiet small">Surface of the {_treated(summary)} map inside the mask at level {level:.3g}.</p>'
+        "</div></section>"
     )
+
+
+def _treated(summary: ResolutionSummary) -> str:
+    """Say what was done to the map that is shown."""
+    if summary.resolution_in_angstroms is None:
+        return "untreated"
+    return "weighted" if summary.sharpening.weighted.b_factor_in_square_angstroms is None else "sharpened"
 
 
 def _slices(summary: ResolutionSummary) -> str:
@@ -187,8 +195,8 @@ def _slices(summary: ResolutionSummary) -> str:
     return (
         '<section id="slices"><h2>Slices and projections</h2><div class="box">'
         f'<div class="three">{first}</div><div class="three" style="margin-top:12px">{second}</div>'
-        '<p class="quiet small">Central slices of the sharpened map, and its sums along the three axes inside the '
-        "mask. "
+        f'<p class="quiet small">Central slices of the {_treated(summary)} map, and its sums along the three axes '
+        "inside the mask. "
         f"Each picture is {side:.0f} Å wide; protein is bright.</p></div></section>"
     )
 

@@ -159,17 +159,18 @@ def guinier_figure(sharpening: Sharpening) -> str:
         keep = np.where(shown & (v >= low), v, np.nan)
         parts.append(curve(frame, squared[1:], keep, colour, width=width))
     fit = sharpening.weighted
+    fitted: list[tuple[str, str]] = []
     if fit.b_factor_in_square_angstroms is not None and fit.intercept is not None:
         ends = np.array([1 / (fit.fitted_from_in_angstroms or 10.0) ** 2, 1 / (fit.fitted_to_in_angstroms or 1.0) ** 2])
         line = fit.intercept + fit.b_factor_in_square_angstroms / 4 * ends
         parts.append(curve(frame, ends, line, "ink", width=2.0, dash="6 3"))
+        fitted = [("ink", "fit")]
     keys = [
         ("image", "half maps' mean"),
         ("aberrations", "weighted by the FSC"),
         ("scattering", "sharpened"),
-        ("ink", "fit"),
     ]
-    return svg(540, 326, "".join(parts), "Guinier plot of the map") + legend(keys)
+    return svg(540, 326, "".join(parts), "Guinier plot of the map") + legend([*keys, *fitted])
 
 
 def resolution_histogram(values: Tensor, span: tuple[float, float], overall: float | None) -> str:
