@@ -173,6 +173,9 @@ def test_a_particles_own_noise_in_the_map_does_not_hold_it_back(tmp_path: Path) 
     reference = MapReference.from_half_maps(made.half1, made.half2, PIXEL)
     assert particles.half_set is not None
     match = match_particles(particles, reference, particles.half_set)
+    swapped = MapReference.from_half_maps(made.half2, made.half1, PIXEL)
+    with pytest.raises(InputError, match="half maps are swapped"):
+        match_particles(particles, swapped, particles.half_set)
     share = match.noise.own_share[reference.radius // 2 :]
     assert bool((share > 0).all())
     (tilt,) = estimate_beam_tilt(match)

@@ -46,6 +46,7 @@ __all__ = [
 _FEWEST = 8
 #: Standard deviations by which the images of a half must agree with its map.
 _LEAST_AGREEMENT = 4.0
+_CLEARLY = 5.0  # standard deviations
 _SURE = 4.0
 _FILTERED = 1.25
 
@@ -322,12 +323,21 @@ def noise_levels(
     level = (power.sum((0, 1)) / (members.sum() * count).clamp_min(1)).clamp_min(1e-300)
     scale = float((cross.sum((0, 1)) / level).sum() / (model.sum((0, 1)) / level).sum().clamp_min(1e-300))
     present = torch.bincount(half_set - 1, minlength=2) > 0
+    # A map holds the noise of its own particles: what they resemble more is their half.
+    nearer = ((own - cross).sum(0) / level).sum(-1)
+    spread = (model.sum(0) / level).sum(-1).sqrt()
+    if bool(present.all()) and bool((nearer < -_CLEARLY * spread).all()):
+        raise InputError(
+            particles.source or "particles",
+            "the particles of each half resemble the other half's map more than their own",
+            "The half maps are swapped: give the first of them in --half1.",
+        )
     clear = (cross.sum(0) / level).sum(-1) / (0.5 * (model.sum(0) / level).sum(-1)).sqrt().clamp_min(1e-300)
     if bool((clear[present] < _LEAST_AGREEMENT).any()):
         raise InputError(
             particles.source or "particles",
             "the images do not resemble the half maps in these poses",
-            "Check that half1 and half2 belong to this table, protein is bright, and the halves are not swapped.",
+            "Check that the half maps and this table are of one refinement, and that protein is bright.",
         )
     residual = power - 2 * scale * cross + scale**2 * model
     per_micrograph = residual.sum(1)
