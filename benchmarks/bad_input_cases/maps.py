@@ -141,16 +141,12 @@ _RESOLUTION = (
     Case(
         "halves that share noise",
         pair(more=lambda f: halves(f, shared=0.7)),
-        code=0,
-        words=("share noise",),
-        kept=("report.html",),
+        words=("half2.mrc", "shares noise with half1.mrc", "disjoint"),
     ),
     Case(
         "a half map and the map of both",
         pair(more=_mean_of_both),
-        code=0,
-        words=("The halves share noise", "map of both"),
-        kept=("report.html",),
+        words=("half2.mrc", "shares noise with half1.mrc", "map of both"),
     ),
     Case(
         "stacks of images for half maps",
