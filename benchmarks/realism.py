@@ -33,47 +33,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from cryoprism.causes import estimate_causes, measure_spectrum
-from cryoprism.core import InputError, generator_for
-from cryoprism.formats import read_coordinates, read_image, read_structure
-from cryoprism.microscope.optics import Lens
-from cryoprism.microscope.potential import AtomicModel, Solvent, average_hydrogens, potential_from_atoms
-from cryoprism.restoration.masks import artefact_mask
-from cryoprism.synthesis import (
-    Arrangement,
-    Population,
-    RealField,
-    Scene,
-    Species,
-    Specimen,
-    SyntheticField,
-    TranslationMode,
-    TranslationSettings,
-    particle_contrast,
-    particle_mask,
-    place_population,
-    train_translator,
-)
+from cryoprism.core import generator_for
+from cryoprism.formats import read_image
 from cryoprism.synthesis.matching import (
-    Exemplar,
-    MatchedMicrograph,
-    SessionMatch,
     draw_exposure,
     match_session,
-    noise_for,
 )
-from cryoprism.synthesis.noise import NOISE_KINDS, NoiseKind, add_noise, fit_noise
 from cryoprism.synthesis.realism import (
     REAL_AGAINST_REAL,
     Advantage,
@@ -83,214 +58,21 @@ from cryoprism.synthesis.realism import (
     compare_realism,
     gallery,
 )
+from realism_parts.arms import ARMS, arms_of
+from realism_parts.material import (
+    PIXEL,
+    clean_image,
+    data_folder,
+    exemplars_of,
+    specimen_of,
+    weights_of,
+    with_unannotated,
+)
 
-PIXEL, RADIUS, LOWPASS = 1.5, 64.0, 15.0
-ICE, THICKER = (
-    160.0,
-    (1.0, 1.25, 1.6, 2.2, 3.0),
-)  # [Å] a quarter more than the particle, as ``cryoprism synthesize`` has it
 SPLITS = ((2, 5, 8), (1, 4, 7), (0, 3, 6))  # which micrographs are tested
 OURS = "matched"
 KINDS = ("measures", "advantages")
 Figures = TypeVar("Figures", Realism, Advantage)
-TWICE = 20.0  # [Å] annotations nearer than this are one particle
-LENS = Lens(voltage_in_kilovolts=300.0, spherical_aberration_in_millimeters=2.7, amplitude_contrast=0.1)
-
-
-# --- the material ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CleanImage:
-    """A noise-free micrograph, its exposure, and the real micrograph whose noise it is given."""
-
-    scene: Scene
-    source: MatchedMicrograph
-    contrast: Tensor
-    mask: Tensor
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A trained way from clean images to micrographs: ``draw(clean, seed)`` gives grey values (y, x)."""
-
-    draw: Callable[[CleanImage, int], Tensor]
-    training_cpu_seconds: float
-
-
-Trainer = Callable[[SessionMatch, Sequence[Exemplar], Sequence[CleanImage], int], Arm]
-
-
-def data_folder() -> Path:
-    default = Path(__file__).resolve().parents[2] / "shared" / "data"
-    return Path(os.environ.get("CRYOPRISM_DATA", default))
-
-
-def without_doubles(xy: Tensor) -> Tensor:
-    """Annotated centres (n, 2), the first of those that lie within 20 Å of each other."""
-    kept: list[Tensor] = []
-    for point in xy:
-        if all(float((point - other).norm()) * PIXEL > TWICE for other in kept):
-            kept.append(point)
-    return torch.stack(kept)
-
-
-def exemplars_of(names: Sequence[str], folder: Path) -> list[Exemplar]:
-    """Real micrographs with their estimated causes; without an annotation, without picks."""
-    made = []
-    for name in names:
-        image = read_image(folder / "micrographs" / f"{name}.mrc").data.float()
-        file = folder / "coordinates" / f"{name}.star"
-        xy = torch.zeros(0, 2, dtype=torch.float64)
-        if file.exists():
-            xy = without_doubles(read_coordinates(file).xy_in_pixels.double())
-        estimate = estimate_causes(measure_spectrum(image, PIXEL), LENS)
-        made.append(Exemplar(name=name, image=image, estimate=estimate, xy_in_pixels=xy, weight=weights_of([image])[0]))
-    return made
-
-
-def specimen_of(data: Path) -> Specimen:
-    """Potential of the 24-mer of 4OYN in solvent, without anything finer than 15 Å."""
-    atoms = read_structure(data / "structures" / "4oyn.pdb.gz", assembly="1", include_waters=False)
-    model = AtomicModel(
-        positions_in_angstroms=atoms.positions_in_angstroms - atoms.positions_in_angstroms.mean(0),
-        atomic_numbers=atoms.atomic_numbers,
-        b_factors_in_square_angstroms=atoms.b_factors_in_square_angstroms,
-        occupancies=atoms.occupancies,
-        hydrogens=average_hydrogens(atoms.atomic_numbers),
-    )
-    side = 2 * math.ceil((RADIUS + 8.0) / PIXEL)
-    volume = potential_from_atoms(model, PIXEL, shape=(side, side, side), center=False, solvent=Solvent())
-    full, half = torch.fft.fftfreq(side, PIXEL), torch.fft.rfftfreq(side, PIXEL)
-    k = (full[:, None, None] ** 2 + full[:, None] ** 2 + half**2).sqrt()
-    density = torch.fft.irfftn(torch.fft.rfftn(volume) * (k <= 1 / LOWPASS), s=(side,) * 3)
-    return Specimen(
-        name="4oyn", radius_in_angstroms=RADIUS, symmetry="O", density=density, voxel_size_in_angstroms=PIXEL
-    )
-
-
-def clean_image(
-    match: SessionMatch, specimen: Specimen, scene: Scene, source: MatchedMicrograph, seed: int
-) -> CleanImage:
-    density = source.density_in_inverse_square_micrometers
-    population = Population(
-        species=(Species(name=specimen.name, conformations=(specimen,)),),
-        arrangement=Arrangement(density_per_square_micrometer=density),
-    )
-    scene = replace(scene, seed=seed, ice_thickness_in_angstroms=ICE)
-    placement = None
-    for factor in THICKER:  # as the command does where the count does not fit into a single layer
-        try:
-            thickness = factor * ICE
-            placement = place_population(replace(scene, ice_thickness_in_angstroms=thickness), population, RADIUS)
-            break
-        except InputError:
-            continue
-    assert placement is not None
-    contrast = particle_contrast(scene, population, placement, correction=match.correction)
-    middle = torch.tensor([scene.width_in_pixels // 2, scene.height_in_pixels // 2])
-    centres = placement.centres_in_angstroms[:, :2] / PIXEL + middle
-    return CleanImage(scene, source, contrast, particle_mask(scene.shape, centres, RADIUS / PIXEL))
-
-
-def with_unannotated(match: SessionMatch, exemplars: Sequence[Exemplar], specimen: Specimen) -> SessionMatch:
-    """Give micrographs without annotation the median density, and fit their noise beside as many particles."""
-    known = torch.tensor([m.density_in_inverse_square_micrometers for m in match.micrographs if m.agreement > 0])
-    out = []
-    for m, exemplar in zip(match.micrographs, exemplars, strict=True):
-        if not len(exemplar.xy_in_pixels):
-            m = replace(m, density_in_inverse_square_micrometers=float(known.median()))
-            clean = clean_image(match, specimen, m.scene, m, 0).contrast
-            noise = fit_noise(
-                exemplar.image, clean, m.noise.gain, pixel_size_in_angstroms=PIXEL, weight=exemplar.weight
-            )
-            m = replace(m, noise=noise)
-        out.append(m)
-    return replace(match, micrographs=tuple(out))
-
-
-# --- the arms --------------------------------------------------------------------------------------------
-
-
-def classical(kind: NoiseKind) -> Trainer:
-    """Fitted noise. The fit is part of the match; it is repeated here so that its time is known."""
-
-    def train(match: SessionMatch, exemplars: Sequence[Exemplar], cleans: Sequence[CleanImage], seed: int) -> Arm:
-        start = time.process_time()
-        for exemplar, clean in zip(exemplars, cleans, strict=False):
-            fit_noise(
-                exemplar.image,
-                clean.contrast,
-                clean.source.noise.gain,
-                pixel_size_in_angstroms=PIXEL,
-                weight=exemplar.weight,
-            )
-        seconds = time.process_time() - start
-
-        def draw(clean: CleanImage, seed: int) -> Tensor:
-            fit = noise_for(clean.source, clean.scene)
-            name = clean.scene.name
-            return add_noise(kind, fit, clean.contrast, pixel_size_in_angstroms=PIXEL, seed=seed, name=name)
-
-        return Arm(draw, seconds)
-
-    return train
-
-
-def learned(mode: TranslationMode, kind: NoiseKind, steps: int) -> Trainer:
-    """Train a translation on top of a classical start; the baselines start from white noise."""
-
-    def train(match: SessionMatch, exemplars: Sequence[Exemplar], cleans: Sequence[CleanImage], seed: int) -> Arm:
-        started = time.process_time()
-        start = classical(kind)(match, exemplars, cleans, seed).draw
-        real = [
-            RealField(name=e.name, image=e.image, pixel_size_in_angstroms=PIXEL, weight=e.weight) for e in exemplars
-        ]
-        synthetic = [
-            SyntheticField(
-                name=clean.scene.name,
-                image=start(clean, seed + 1),
-                clean=clean.contrast,
-                gain=clean.source.noise.gain,
-                mask=clean.mask,
-                pixel_size_in_angstroms=PIXEL,
-            )
-            for clean in cleans
-        ]
-        settings = TranslationSettings.compact(mode=mode, steps=steps, seed=seed)
-        with torch.enable_grad():
-            translator = train_translator(real, synthetic, settings).translator
-        print(f"{mode} on {kind}: {steps} steps, strength {translator.strength:.2f}", flush=True)
-
-        def draw(clean: CleanImage, seed: int) -> Tensor:
-            return translator.translate(
-                start(clean, seed),
-                clean.contrast,
-                clean.mask,
-                gain=clean.source.noise.gain,
-                pixel_size_in_angstroms=PIXEL,
-                seed=seed,
-                name=clean.scene.name,
-            )
-
-        return Arm(draw, time.process_time() - started)
-
-    return train
-
-
-def arms_of(steps: int) -> dict[str, Trainer]:
-    return {kind: classical(kind) for kind in NOISE_KINDS} | {
-        "cyclegan": learned("cyclegan", "gaussian", steps),
-        "cut": learned("cut", "gaussian", steps),
-        "spectrum and learned": learned("cryoprism", "spectrum", steps),
-        "matched and learned": learned("cryoprism", "matched", steps),
-    }
-
-
-ARMS = tuple(arms_of(1))
-
-
-# --- the table -------------------------------------------------------------------------------------------
 
 
 def cell(measure: Measure, digits: int = 2, scale: float = 1.0) -> str:
@@ -322,10 +104,6 @@ HEAD = (
 def worst(realism: Realism, count: int = 6) -> str:
     order = sorted(realism.statistics.items(), key=lambda item: -abs(item[1]))[:count]
     return "; ".join(f"{name} {value:+.1f}" for name, value in order)
-
-
-def weights_of(images: Sequence[Tensor]) -> list[Tensor]:
-    return [(artefact_mask(image, PIXEL).full_labels() == 0).float() for image in images]
 
 
 def low_pass(image: Tensor, deviation: float) -> Tensor:

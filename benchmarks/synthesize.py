@@ -57,7 +57,7 @@ from cryoprism.synthesis import (
     specimen_from_file,
     specimen_volume,
 )
-from realism import data_folder
+from realism_parts.material import data_folder
 from reconstruct import with_sign_undone
 
 PROGRAM = [sys.executable, "-c", "from cryoprism.cli import main; main()"]

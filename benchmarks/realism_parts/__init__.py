@@ -1,0 +1,1 @@
+"""Parts of benchmarks/realism.py: its material, and the ways to make micrographs that it compares."""
