@@ -92,7 +92,7 @@ def test_micrographs_become_a_map_of_the_molecule(session: Path, finished: Path)
     assert particles.angles_in_degrees is not None
     assert 60 < len(particles) <= 96 + 5
     page = (finished / "report.html").read_text()
-    assert page.index("The map is resolved to") < page.index("How it came about") < page.index("How it settled")
+    assert page.index("The FSC falls below 0.143") < page.index("How it came about") < page.index("How it settled")
     for stage in ("Restore", "Pick", "Extract", "Refine"):
         assert (finished / stage / "job.json").exists()
         assert stage in page
@@ -107,7 +107,7 @@ def test_stages_that_are_done_are_not_done_again(session: Path, finished: Path) 
     assert read_map(finished / "map.mrc").data.std() > 0
     after = {path: path.stat().st_mtime_ns for path in finished.glob("Refine/particles.star")}
     assert after.items() <= before.items()
-    assert "The map is resolved to" in (finished / "report.html").read_text()
+    assert "The FSC falls below 0.143" in (finished / "report.html").read_text()
 
 
 def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
