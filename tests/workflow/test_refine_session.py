@@ -18,7 +18,6 @@ import jsonschema
 import pytest
 import torch
 
-from cryoprism.cli import main
 from cryoprism.core import CryoPrismWarning, InputError, euler_to_matrix, generator_for, rfft2
 from cryoprism.formats import (
     Volume,
@@ -33,30 +32,22 @@ from cryoprism.formats import (
 from cryoprism.particles import transfer_at
 from cryoprism.structure import (
     DirectionalWeights,
-    FourierVolume,
-    PoseNetworkConfig,
-    StoredPoseNetwork,
     directional_weights_block,
     fourier_shell_correlation,
-    low_pass,
     pack,
     packed_frequencies,
-    save_pose_network,
-    train_pose_network,
 )
 from cryoprism.structure.orientations import angular_distance
 from cryoprism.structure.refinement_state import RefinementState
-from cryoprism.workflow import InitialModelConfig, RefineConfig, initial_model_session, refine_session
+from cryoprism.workflow import refine_session
 from cryoprism.workflow._particle_data import load_particles
-from cryoprism.workflow._pose_file import fitting_network, proposals_of
-from cryoprism.workflow._reference import reference_in_box, require_same_contrast
 from cryoprism.workflow._refinement import read_state
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "structure"))
-from posed_particles import BOX, PIXEL, density, simulate
+from posed_particles import BOX, PIXEL, density
 from pretended_device import DEVICE, pretended_device
+from refine_sets import COUNT, DIAMETER, config, make_project
 
-COUNT, DIAMETER = 260, 56.0
 SCHEMA = json.loads(
     (Path(__file__).resolve().parents[2] / "src/cryoprism/workflow/schemas/resolution.schema.json").read_text()
 )
@@ -67,30 +58,7 @@ needs_relion = pytest.mark.skipif(shutil.which("relion_reconstruct") is None, re
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Particles with poses that the table does not tell, and a reference at 20 Å."""
-    folder = tmp_path_factory.mktemp("refine")
-    truth = simulate(folder, COUNT, noise=1.6, beam_tilt=(0.5, -0.3))
-    # The tilt is in the images: the table says so, as after 'ctf-refine'.
-    tilt = torch.tensor([0.5, -0.3], dtype=torch.float64).expand(COUNT, 2)
-    told = replace(truth, beam_tilt_in_milliradians=tilt)
-    write_particles(folder / "posed.star", told)
-    write_particles(folder / "input.star", replace(told, angles_in_degrees=None, origins_in_angstroms=None))
-    write_map(folder / "reference.mrc", Volume(low_pass(density(), PIXEL, 20.0), PIXEL))
-    return folder
-
-
-def config(project: Path, out: Path, **changes: object) -> RefineConfig:
-    settings = {
-        "particles_file": project / "input.star",
-        "reference": str(project / "reference.mrc"),
-        "diameter_in_angstroms": DIAMETER,
-        "initial_lowpass_in_angstroms": 20.0,
-        "shift_range_in_angstroms": 6.0,
-        "iterations": 3,
-        "local": False,
-        "output": out,
-    }
-    return RefineConfig(**(settings | changes))
+    return make_project(tmp_path_factory.mktemp("refine"))
 
 
 @pytest.fixture(scope="module")
@@ -193,94 +161,6 @@ def test_a_killed_run_goes_on_after_its_last_pass(project: Path, finished: Path,
 
 
 @pytest.mark.slow
-def test_a_pose_network_can_be_the_start_and_says_what_it_cost(project: Path, tmp_path: Path) -> None:
-    settings = config(project, tmp_path / "run", pose_network=True, pose_network_steps=60, iterations=2)
-    summary = refine_session(settings)
-    curve = fourier_shell_correlation(read_map(summary.output / "map.mrc").data, density(), PIXEL)
-    assert curve.crossing(0.5).resolution_in_angstroms < 9.0
-    log = (summary.output / "run.log").read_text()
-    assert f"s for {COUNT} particles" in log
-    assert log.index("Pose network trained") < log.index("log evidence lost") < log.index("Refining: 1 of")
-    note = json.loads((summary.output / "job.json").read_text())["notes"]["pose_network"]
-    assert note["training_seconds"] > 1.0
-    assert note["saved_seconds"] < COUNT * note["search_seconds"]
-    with pytest.raises(InputError, match="--pose-network"):
-        config(project, tmp_path, pose_network=True, helical_rise_in_angstroms=5.0, helical_twist_in_degrees=30.0)
-
-
-@pytest.fixture(scope="module")
-def stored(project: Path) -> Path:
-    """A network trained on the particle in a larger box of other pixels than the images have."""
-    side, pixel = 40, 2.0
-    volume = density()
-    volume = fourier_resampled(volume, PIXEL, pixel, side)
-    config = PoseNetworkConfig(
-        radius=10, diameter_in_pixels=DIAMETER / pixel, order=1, channels=48, steps=120, batch=48, rate=5e-3
-    )
-    k = packed_frequencies(10).float().norm(dim=1) / (side * pixel)
-    defocus = 9000 + 9000 * torch.rand(200, 1, generator=generator_for(1, "stored"))
-    transfer = torch.sin(math.pi * 0.0197 * defocus * k**2 + 0.1)
-    noise = torch.full((11,), 0.3 * float(volume.sum(0).var()) * side * side)
-    network = train_pose_network(FourierVolume.from_map(volume), transfer, noise, config)
-    save_pose_network(project / "poses.safetensors", StoredPoseNetwork(network, pixel))
-    return project / "poses.safetensors"
-
-
-def fourier_resampled(volume: torch.Tensor, old: float, new: float, side: int) -> torch.Tensor:
-    """Density (side, side, side) of the same particle at other voxels: its transform cut off, in a box that fits."""
-    box = round(side * new / old)
-    padded = torch.nn.functional.pad(volume, [box // 2 - BOX // 2, box - BOX - (box // 2 - BOX // 2)] * 3)
-    cut = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(padded)))
-    a = box // 2 - side // 2
-    cut = cut[a : a + side, a : a + side, a : a + side]
-    return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(cut))).real * (side / box) ** 3
-
-
-def test_a_network_from_a_file_finds_poses_in_images_of_another_box(project: Path, stored: Path) -> None:
-    settings = config(project, project / "unused", pose_network_file=stored)
-    network = fitting_network(settings, BOX, PIXEL)
-    assert network is not None
-    truth = read_particles(project / "posed.star")
-    data = load_particles(read_particles(project / "input.star"), BOX, PIXEL, diameter_in_angstroms=DIAMETER)
-    assert len(data.particles) == len(truth)
-    assert network.box_at(PIXEL) != data.box
-    found = proposals_of(network, data, 4)
-    angles = truth.angles_in_degrees
-    assert angles is not None
-    error = angular_distance(found[:, 0], euler_to_matrix(*angles.unbind(-1)).float())
-    # Chance is 126°.
-    assert float(error.median()) < 60
-
-
-def test_a_pose_network_from_a_file_can_be_the_start(project: Path, stored: Path, tmp_path: Path) -> None:
-    summary = refine_session(config(project, tmp_path / "run", pose_network_file=stored, iterations=1))
-    assert "Pose network: trained before" in (summary.output / "run.log").read_text()
-    note = json.loads((summary.output / "job.json").read_text())["notes"]["pose_network"]
-    assert note["training_seconds"] == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"symmetry": "D2"}, "was trained for C1, not D2"),
-        ({"diameter_in_angstroms": 40.0}, "was trained for a particle of 56"),
-        ({"scaled_box_in_pixels": 16}, "--scale"),
-        ({"pose_network_file": "reference.mrc"}, "is no safetensors file"),
-        ({"pose_network_file": "nowhere.safetensors"}, "does not exist"),
-    ],
-)
-def test_networks_that_do_not_fit_are_named(
-    project: Path, stored: Path, tmp_path: Path, changes: dict[str, object], words: str
-) -> None:
-    if "pose_network_file" in changes:
-        changes = {"pose_network_file": project / str(changes["pose_network_file"])}
-    with pytest.raises(InputError) as error:
-        refine_session(config(project, tmp_path / "run", **({"pose_network_file": stored} | changes)))
-    assert words in str(error.value)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
 def test_another_device_makes_the_same_map(
     project: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,152 +239,6 @@ def test_loaded_coefficients_are_those_of_the_images(project: Path, tmp_path: Pa
     assert torch.allclose(plain.images.abs(), untilted.abs(), rtol=1e-4, atol=1e-2)
     # With its tilt taken off, the mean of what the truth predicts is real.
     assert float((plain.images - untilted).norm()) > 0.05 * float(untilted.norm())
-
-
-def test_a_reference_of_another_box_and_voxel_size_is_brought_over(project: Path, tmp_path: Path) -> None:
-    """Against the closed form: a Gaussian off centre, sampled at both voxel sizes."""
-
-    def gaussian(box: int, voxel: float) -> torch.Tensor:
-        z, y, x = torch.meshgrid(*[(torch.arange(box) - box // 2) * voxel] * 3, indexing="ij")
-        return torch.exp(-((x - 9.0) ** 2 + (y + 4.0) ** 2 + z**2) / (2 * 8.0**2))
-
-    for box, voxel in ((40, 2.5), (45, 2.0)):
-        write_map(tmp_path / "other.mrc", Volume(gaussian(box, voxel), voxel))
-        found = reference_in_box(tmp_path / "other.mrc", BOX, PIXEL, 20.0)
-        assert float((found - gaussian(BOX, PIXEL)).abs().max()) < 0.04
-    with pytest.raises(InputError, match="does not exist"):
-        reference_in_box(tmp_path / "none.mrc", BOX, PIXEL, 20.0)
-
-
-def test_refusals_name_the_remedy(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    star = read_particles(project / "input.star")
-
-    def refused(particles_file: Path, match: str, **changes: object) -> None:
-        with pytest.raises(InputError, match=match):
-            refine_session(config(project, tmp_path / "x", particles_file=particles_file, overwrite=True, **changes))
-
-    def changed(name: str, **columns: object) -> Path:
-        write_particles(tmp_path / name, replace(star, **columns))
-        return tmp_path / name
-
-    refused(project / "input.star", "--reference", reference="none")
-    refused(project / "input.star", "does not fit", diameter_in_angstroms=80.0)
-    refused(project / "input.star", "--scale", scaled_box_in_pixels=64)
-    refused(project / "input.star", "may be used", max_memory_in_gigabytes=0.01)
-    refused(project / "input.star", "weights", weights_folder=tmp_path)
-    refused(changed("no-ctf.star", defocus=None), "no defocus")
-    pixels = star.pixel_size_in_angstroms.clone()
-    pixels[100:] = 1.7
-    refused(changed("pixels.star", pixel_size_in_angstroms=pixels), "pixel sizes")
-    with pytest.raises(InputError, match="--symmetry"):
-        config(project, tmp_path, symmetry="Q7")
-
-
-def test_dark_particles_are_told_from_bright_ones(project: Path, tmp_path: Path) -> None:
-    star = read_particles(project / "input.star")
-    write_stack(tmp_path / "dark.mrcs", -read_particle_images(star), PIXEL)
-    names = tuple(f"{i + 1:06d}@{tmp_path}/dark.mrcs" for i in range(COUNT))
-
-    def load(names: tuple[str, ...]) -> None:
-        load_particles(replace(star, image_names=names), BOX, PIXEL, diameter_in_angstroms=DIAMETER)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load(star.image_names)
-    with pytest.warns(CryoPrismWarning, match="dark on bright"):
-        load(names)
-
-
-@pytest.mark.parametrize("noise", [0.0, 7.0])
-def test_a_reference_of_wrong_sign_is_refused(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], noise: float
-) -> None:
-    """With clear particles and at a signal-to-noise ratio of 0.02."""
-    star = read_particles(project / "input.star")
-    images = read_particle_images(star)
-    images = images + noise * images.std() / math.sqrt(1 + 1.6**-2) * torch.randn(
-        images.shape, generator=generator_for(3, "more-noise")
-    )
-    tables = {}
-    for name, sign in (("bright", 1), ("dark", -1)):
-        write_stack(tmp_path / f"{name}.mrcs", sign * images, PIXEL)
-        names = tuple(f"{i + 1:06d}@{tmp_path}/{name}.mrcs" for i in range(COUNT))
-        tables[name] = tmp_path / f"{name}.star"
-        write_particles(tables[name], replace(star, image_names=names))
-    right = read_map(project / "reference.mrc")
-    black = tmp_path / "black.mrc"
-    write_map(black, Volume(-right.data, PIXEL))
-    options = ["--diameter", str(DIAMETER), "--initial-lowpass", "20", "--no-local", "--iterations", "1"]
-
-    def refused(table: str, reference: Path) -> str:
-        with pytest.raises(SystemExit) as caught:
-            main(["refine", str(tables[table]), "--reference", str(reference), *options, "--out", str(tmp_path / "x")])
-        assert caught.value.code == 2
-        said = " ".join(capsys.readouterr().err.split())
-        assert "Traceback" not in said
-        return said
-
-    said = refused("bright", black)
-    assert "black.mrc: shows the particle black" in said
-    assert "--multiply_constant -1" in said
-    said = refused("dark", project / "reference.mrc")
-    assert "dark.star: the particles are dark where" in said
-    assert "--invert" in said
-    assert not (tmp_path / "x").exists()
-    # Alike, if both wrong: the map will be black, and the particles are warned of.
-    if not noise:
-        with pytest.warns(CryoPrismWarning, match="dark on bright"):
-            refine_session(
-                config(project, tmp_path / "both", particles_file=tables["dark"], reference=str(black), iterations=1)
-            )
-    data = load_particles(read_particles(tables["bright"]), BOX, PIXEL, diameter_in_angstroms=DIAMETER)
-    require_same_contrast(data, right.data, DIAMETER, tables["bright"], project / "reference.mrc")
-
-
-def test_a_first_map_of_dark_particles_says_so(project: Path, tmp_path: Path) -> None:
-    star = read_particles(project / "input.star")
-    write_stack(tmp_path / "dark.mrcs", -read_particle_images(star), PIXEL)
-    names = tuple(f"{i + 1:06d}@{tmp_path}/dark.mrcs" for i in range(COUNT))
-    write_particles(tmp_path / "dark.star", replace(star, image_names=names))
-    for table, dark in ((tmp_path / "dark.star", True), (project / "input.star", False)):
-        summary = initial_model_session(
-            InitialModelConfig(
-                particles_file=table, diameter_in_angstroms=DIAMETER, starts=1, symmetry="I1",
-                maximum_resolution_in_angstroms=14.0, output=tmp_path / f"model-{dark}",
-            )
-        )  # fmt: skip
-        assert ("density is negative" in summary.sentence) == dark
-        assert ("density is negative" in summary.report.read_text()) == dark
-        assert json.loads((summary.output / "initial_model.json").read_text())["negative_density"] == dark
-
-
-def test_shared_particles_are_refused_and_duplicates_left_out(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    star = read_particles(project / "input.star")
-    twice = star.subset([*range(COUNT), 0, 1, 2])
-    halves = twice.half_set.clone()
-    halves[COUNT:] = 3 - halves[COUNT:]
-    write_particles(tmp_path / "leaked.star", replace(twice, half_set=halves))
-    arguments = ["refine", str(tmp_path / "leaked.star"), "--reference", str(project / "reference.mrc")]
-    with pytest.raises(SystemExit) as caught:
-        main([*arguments, "--diameter", str(DIAMETER), "--out", str(tmp_path / "leaked")])
-    assert caught.value.code == 2
-    assert "half sets share particles" in capsys.readouterr().err
-    # The same images under other names are found by their pixels.
-    stack = (project / "particles.mrcs").read_bytes()
-    (tmp_path / "copy.mrcs").write_bytes(stack)
-    names = (*star.image_names, *(f"{i + 1:06d}@{tmp_path}/copy.mrcs" for i in range(3)))
-    write_particles(tmp_path / "copied.star", replace(twice, image_names=names, half_set=halves))
-    with pytest.raises(InputError, match="same pixels"):
-        refine_session(config(project, tmp_path / "c", particles_file=tmp_path / "copied.star"))
-    write_particles(tmp_path / "unsplit.star", replace(twice, image_names=names, half_set=None))
-    summary = refine_session(config(project, tmp_path / "d", particles_file=tmp_path / "unsplit.star", iterations=1))
-    assert (summary.duplicates, summary.particles) == (3, COUNT)
-    found = read_particles(summary.output / "particles.star")
-    by_micrograph = {}
-    for name, half in zip(found.micrograph_names, found.half_set.tolist(), strict=True):
-        assert by_micrograph.setdefault(name, half) == half
 
 
 def test_poses_of_the_table_can_be_the_start(project: Path, tmp_path: Path) -> None:
