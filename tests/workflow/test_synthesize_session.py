@@ -2,6 +2,7 @@ import functools
 import json
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -71,6 +72,24 @@ def test_workers_change_no_pixel(session, made, tmp_path):
     for name in ("000001", "000002"):
         one_image = read_image(made.output / "micrographs" / f"{name}.mrc").data
         assert torch.equal(one_image, read_image(two.output / "micrographs" / f"{name}.mrc").data)
+
+
+def test_threads_change_no_pixel(session, made, tmp_path, monkeypatch):
+    """Sums of large images round differently in two threads: each micrograph is made in one."""
+    seen = []
+    # By its name the package has the function.
+    module = sys.modules["cryoprism.workflow._synthesis"]
+    draw = module.draw_noise
+    monkeypatch.setattr(module, "draw_noise", lambda *a, **k: seen.append(torch.get_num_threads()) or draw(*a, **k))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = synthesize_session(config_for(session, tmp_path / "threads", count=1))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
+    one_image = read_image(made.output / "micrographs" / "000001.mrc").data
+    assert torch.equal(one_image, read_image(two.output / "micrographs" / "000001.mrc").data)
 
 
 def test_a_set_grows(session, made, tmp_path):

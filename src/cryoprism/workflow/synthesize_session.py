@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryoprism.core import InputError
+from cryoprism.core import InputError, single_threaded
 from cryoprism.formats import Catalogue, read_image, write_star
 from cryoprism.synthesis import (
     Exemplar,
@@ -95,8 +95,12 @@ class _Matched:
     apart: list[Exemplar]
 
 
+@single_threaded
 def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
-    """Run ``cryoprism synthesize``.
+    """Run ``cryoprism synthesize``, in one thread of torch.
+
+    Sums round differently in another number of threads, and counts drawn at a rate that differs in its last digit are
+    other counts: the same seed would give other micrographs. What is made in parallel is made by workers.
 
     Raises
     ------
