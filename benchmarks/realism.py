@@ -35,7 +35,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
@@ -146,26 +146,32 @@ def compare(args: argparse.Namespace) -> None:
         print(f"\n## Mean of {len(every)} splits\n\n{HEAD}")
         for name in every[0][0]:
             print(row(name, pooled([rows[name] for rows, _ in every]), costs[name]))
-    advantages = {name: pooled([found[name] for _, found in every]) for name in every[0][1]}
-    if advantages:
-        print(f"\nHow much nearer to the real ones {OURS} is than each other arm; above 0: nearer.\n")
-        print("| arm | AUC above 0.5 | spectrum, plane [dB²] | rings [dB²] | statistics [σ²] | kernel × 1000 |")
-        print("|---|---|---|---|---|---|")
-        for name, found in advantages.items():
-            cells = [
-                cell(found.auc),
-                cell(found.spectrum, 3),
-                cell(found.rotational_spectrum),
-                cell(found.patch, 1),
-                cell(found.kernel, 1, 1000.0),
-            ]
-            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    if len(every) > 1:
+        print_advantages({name: pooled([found[name] for _, found in every]) for name in every[0][1]})
     if args.json is not None:
         record = [
             {kind: {name: one.to_json() for name, one in part.items()} for kind, part in zip(KINDS, both, strict=True)}
             for both in every
         ]
         args.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def print_advantages(advantages: Mapping[str, Advantage]) -> None:
+    """Table of how much nearer our arm is than each other one."""
+    if not advantages:
+        return
+    print(f"\nHow much nearer to the real ones {OURS} is than each other arm; above 0: nearer.\n")
+    print("| arm | AUC above 0.5 | spectrum, plane [dB²] | rings [dB²] | statistics [σ²] | kernel × 1000 |")
+    print("|---|---|---|---|---|---|")
+    for name, found in advantages.items():
+        cells = [
+            cell(found.auc),
+            cell(found.spectrum, 3),
+            cell(found.rotational_spectrum),
+            cell(found.patch, 1),
+            cell(found.kernel, 1, 1000.0),
+        ]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 def mean_of(measures: Sequence[Measure]) -> Measure:
@@ -238,6 +244,7 @@ def one_split(
         progress=lambda name, realism: print(row(name, realism, costs[name]), flush=True),
         ours=OURS if OURS in arms else None,
     )
+    print_advantages(advantages)
     print("\nstatistics that differ most (synthetic minus real, in deviations between real micrographs):\n")
     for name, realism in table.items():
         print(f"- {name}: {worst(realism)}")
