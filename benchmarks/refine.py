@@ -3,7 +3,8 @@
 (a) simulated: 2,000 particles of an asymmetric phantom (C1, 96², SNR 0.05): true poses, refinement from 30 Å, ab-initio
     start; RELION auto_refine on the same table with ``--relion``. There it searches all orientations at 7.5° (with
     oversampling) and from then on near the best ones (its option for when local searches begin): all orientations at
-    3.75°, its default, take it more than an hour a pass on two cores; ``--relion-local-order 4`` lets it.
+    3.75°, its default, take it an hour or more a pass on two shared cores, by its own estimate;
+    ``--relion-local-order 4`` lets it.
 (b) real: annotated picks of the eight micrographs of data/apoferritin, start: the 24-mer of 4OYN low-passed to 30 Å.
     Annotations nearer than 20 Å to another one mark the same particle twice (133 of 1,428): they are left out, and the
     half sets are whole micrographs. Left in and drawn at random, the same pixels stand in both halves and raise their

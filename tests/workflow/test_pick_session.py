@@ -301,6 +301,14 @@ def test_a_black_reference_is_refused_before_any_micrograph_is_read(session, tmp
     assert pick_session(settings).particles > 10
 
 
+def test_a_micrograph_is_no_class_average(session, tmp_path):
+    folder, _ = session
+    write_mrc(tmp_path / "field.mrc", torch.randn(512, 512, generator=generator_for(0, "field")), PIXEL)
+    with pytest.raises(InputError, match=r"field.mrc: shows \d+ Å, \d+ diameters: a class average shows one particle"):
+        pick_session(config(folder, tmp_path / "out", method="template", reference=tmp_path / "field.mrc"))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.relion
 def test_relion_extracts_at_the_coordinates(session, template_job):
     """relion_preprocess cuts as many particles as were written, where their boxes fit."""
