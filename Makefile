@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-tools: $(VENV)/.installed
 	@echo "Installing the tools for tests and documentation"
-	@$(PIP) install -c constraints.txt -e '.[test,docs]'
+	@$(PIP) install -c constraints.txt -e '.[test,docs,assess]'
 	@touch $@
 
 demo: $(VENV)/.installed
