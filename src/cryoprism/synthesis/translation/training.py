@@ -294,17 +294,17 @@ class _Trainer:
         total = torch.zeros((), device=self.device)
         count = 0
         for (_, many), members in alike.items():
-            place = torch.tensor([one for one, _, _ in members])[:, None].to(self.device)
-            queries = torch.stack([one for _, one, _ in members]).to(self.device)
-            negatives = None
+            places = torch.tensor([one for one, _, _ in members])[:, None].to(self.device)
+            asked = torch.stack([one for _, one, _ in members]).to(self.device)
+            against = None
             if many is not None:
-                negatives = torch.stack([one for _, _, one in members if one is not None]).to(self.device)
+                against = torch.stack([one for _, _, one in members if one is not None]).to(self.device)
             for layer, (a, b) in enumerate(zip(after, before, strict=True)):
                 a, b = a.flatten(2).transpose(1, 2), b.flatten(2).transpose(1, 2)
-                query = self.half.heads(layer, a[place, queries])
+                query = self.half.heads(layer, a[places, asked])
                 # The input is what the output is held against: it does not move towards it.
-                positive = self.half.heads(layer, b[place, queries]).detach()
-                other = None if negatives is None else self.half.heads(layer, b[place, negatives]).detach()
+                positive = self.half.heads(layer, b[places, asked]).detach()
+                other = None if against is None else self.half.heads(layer, b[places, against]).detach()
                 found = patch_nce(query, positive, other, temperature=self.settings.temperature)
                 total = total + len(members) * found
                 count += len(members)
