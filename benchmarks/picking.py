@@ -69,7 +69,8 @@ def run(command: Sequence[object], folder: Path) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Programs run elsewhere: a relative PYTHONPATH would make them import another CryoPrism than this file does.
     code = str(Path(cryoprism_package.__file__).resolve().parents[1])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": code}
+    paths = os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     done = subprocess.run([str(c) for c in command], cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {(done.stderr or done.stdout)[-600:]}")

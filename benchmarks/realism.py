@@ -1,7 +1,8 @@
 """Synthetic micrographs against real ones: how well a classifier, a spectrum or a kernel tells them apart.
 
     python benchmarks/realism.py [--arms gaussian,spectrum,matched,...] [--learning-steps 4000] [--trainings 2]
-                                 [--splits 3] [--steps 150] [--json FILE] [--gallery FILE.png] [--no-large]
+                                 [--splits 3] [--steps 150] [--device cpu] [--json FILE] [--gallery FILE.png]
+                                 [--no-large]
 
 REAL: nine micrographs of apoferritin (EMPIAR-10146, unaligned averages, 1200 × 1240 pixels of 1.5 Å), from
 CRYOPRISM_DATA (../shared/data if absent). Six are matched (gain, optics, envelope, radial amplitudes, density of the
@@ -222,14 +223,17 @@ def one_split(
     arms: dict[str, MicrographSet] = {}
     costs.setdefault(REAL_AGAINST_REAL, ("", ""))
     for name in args.arms.split(","):
-        arm = arms_of(args.learning_steps)[name](match, exemplars, cleans, args.seed)
+        arm = arms_of(args.learning_steps, args.device)[name](match, exemplars, cleans, args.seed)
         images = [arm.draw(clean, args.seed) for clean in cleans]
         per_image = "not measured"
         if large is not None:
             start = time.process_time()
             arm.draw(large, args.seed)
             per_image = f"{time.process_time() - start:.1f}"
-        costs.setdefault(name, (f"{arm.training_cpu_seconds:.1f}", per_image))
+        training = f"{arm.training_cpu_seconds:.1f}"
+        if args.device != "cpu" and arm.training_seconds:
+            training += f", {arm.training_seconds:.0f} by the clock"
+        costs.setdefault(name, (training, per_image))
         arms[name] = MicrographSet(images, PIXEL, weights_of(images), name)
     real = MicrographSet(tested, PIXEL, weights_of(tested), "tested real micrographs")
     other = MicrographSet([e.image for e in exemplars], PIXEL, [e.weight for e in exemplars], "matched ones")
@@ -261,6 +265,9 @@ def main() -> None:
     parser.add_argument("--trainings", type=int, default=2, help="Of the classifier, per fold.")
     parser.add_argument("--steps", type=int, default=150, help="Of each training.")
     parser.add_argument("--learning-steps", type=int, default=4000, help="Of CycleGAN, CUT and the learned part.")
+    parser.add_argument(
+        "--device", default="cpu", help="Of CycleGAN, CUT and the learned part; the larger ones on a GPU."
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="Write all figures here.")
     parser.add_argument("--gallery", type=Path, help="Draw the last arm mixed with real patches here (PNG).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Arm:
 
     draw: Callable[[CleanImage, int], Tensor]
     training_cpu_seconds: float
+    training_seconds: float = 0.0  # by the clock
 
 
 Trainer = Callable[[SessionMatch, Sequence[Exemplar], Sequence[CleanImage], int], Arm]
@@ -62,11 +64,15 @@ def classical(kind: NoiseKind) -> Trainer:
     return train
 
 
-def learned(mode: TranslationMode, kind: NoiseKind, steps: int) -> Trainer:
-    """Train a translation on top of a classical start; the baselines start from white noise."""
+def learned(mode: TranslationMode, kind: NoiseKind, steps: int, device: str) -> Trainer:
+    """Train a translation on top of a classical start; the baselines start from white noise.
+
+    The compact network on a CPU, the larger one on a GPU.
+    """
+    make = TranslationSettings.compact if device == "cpu" else TranslationSettings.gpu
 
     def train(match: SessionMatch, exemplars: Sequence[Exemplar], cleans: Sequence[CleanImage], seed: int) -> Arm:
-        started = time.process_time()
+        started, clock = time.process_time(), time.perf_counter()
         start = classical(kind)(match, exemplars, cleans, seed).draw
         real = [
             RealField(name=e.name, image=e.image, pixel_size_in_angstroms=PIXEL, weight=e.weight) for e in exemplars
@@ -82,9 +88,9 @@ def learned(mode: TranslationMode, kind: NoiseKind, steps: int) -> Trainer:
             )
             for clean in cleans
         ]
-        settings = TranslationSettings.compact(mode=mode, steps=steps, seed=seed)
+        settings = make(mode=mode, steps=steps, seed=seed, device=device)
         with torch.enable_grad():
-            translator = train_translator(real, synthetic, settings).translator
+            translator = train_translator(real, synthetic, settings, progress=say).translator.to("cpu")
         print(f"{mode} on {kind}: {steps} steps, strength {translator.strength:.2f}", flush=True)
 
         def draw(clean: CleanImage, seed: int) -> Tensor:
@@ -98,17 +104,21 @@ def learned(mode: TranslationMode, kind: NoiseKind, steps: int) -> Trainer:
                 name=clean.scene.name,
             )
 
-        return Arm(draw, time.process_time() - started)
+        return Arm(draw, time.process_time() - started, time.perf_counter() - clock)
 
     return train
 
 
-def arms_of(steps: int) -> dict[str, Trainer]:
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def arms_of(steps: int, device: str = "cpu") -> dict[str, Trainer]:
     return {kind: classical(kind) for kind in NOISE_KINDS} | {
-        "cyclegan": learned("cyclegan", "gaussian", steps),
-        "cut": learned("cut", "gaussian", steps),
-        "spectrum and learned": learned("cryoprism", "spectrum", steps),
-        "matched and learned": learned("cryoprism", "matched", steps),
+        "cyclegan": learned("cyclegan", "gaussian", steps, device),
+        "cut": learned("cut", "gaussian", steps, device),
+        "spectrum and learned": learned("cryoprism", "spectrum", steps, device),
+        "matched and learned": learned("cryoprism", "matched", steps, device),
     }
 
 

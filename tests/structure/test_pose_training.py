@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from posed_particles import density
+from pretended_device import DEVICE, pretended_device
 from torch import Tensor
 
 from cryoprism.core import InputError, generator_for, random_rotations, rfft2
@@ -173,3 +174,13 @@ def test_images_that_cannot_teach_are_named(known: PosedImages) -> None:
         train_on_posed_images(one, CONFIG)
     with pytest.raises(InputError, match="coefficients"):
         train_on_posed_images(known, replace(CONFIG, radius=12))
+
+
+def test_training_on_another_device_comes_to_the_same(known: PosedImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = replace(CONFIG, steps=3)
+    _, here = train_on_posed_images(known, few)
+    monkeypatch.setattr("cryoprism.structure.pose_training.resolve_device", lambda name: DEVICE)
+    with pretended_device():
+        network, there = train_on_posed_images(known, few, device="cuda")
+        assert there == pytest.approx(here)
+        assert network.precision.device.type == "cpu"

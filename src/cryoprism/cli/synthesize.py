@@ -14,7 +14,7 @@ __all__ = ["FIELDS", "synthesize"]
 OPTIONS = (
     *LENS,
     *job_options(
-        "Synthesize", workers=WORKERS, device="Of learned noise: cpu, cuda, cuda:N or mps; never another one."
+        "Synthesize", workers=WORKERS, device="Of what is trained: cpu, cuda, cuda:N or mps; never another one."
     ),
 )
 #: Which field of ``workflow.SynthesizeConfig`` each option sets.

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cryoprism.core import InputError, generator_for, random_rotations
+from cryoprism.core import InputError, generator_for, random_rotations, resolve_device
 from cryoprism.formats import read_checkpoint, write_checkpoint
 
 from ._packing import packed_frequencies
@@ -171,6 +171,7 @@ def train_on_posed_images(
     config: PoseNetworkConfig,
     progress: Callable[[str], None] = lambda text: None,
     checkpoint: Path | None = None,
+    device: str = "cpu",
 ) -> tuple[PoseNetwork, tuple[float, ...]]:
     """Train a network on images with known poses; their power, shell by shell, stands for the noise.
 
@@ -185,11 +186,13 @@ def train_on_posed_images(
     checkpoint
         File that keeps the state every 50 steps; a later call with the same images and configuration goes on from there
         and comes to the same weights.
+    device
+        Where the network is trained; the images stay where they are.
 
     Returns
     -------
     PoseNetwork and tuple of float
-        Ready for use, and the loss of each step.
+        Ready for use on the CPU, and the loss of each step.
 
     Raises
     ------
@@ -203,7 +206,8 @@ def train_on_posed_images(
         raise InputError("images", f"{known.images.shape[1]} coefficients", f"Pack them at radius {config.radius}.")
     group = torch.zeros(len(known), dtype=torch.long)
     power = noise_from_power(known.images[:, : len(order)], group, config.radius)[0]
-    network = _fresh(config, known.box, per_shell(power, config.radius))
+    there = resolve_device(device)
+    network = _fresh(config, known.box, per_shell(power, config.radius)).to(there)
     turn = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -216,11 +220,12 @@ def train_on_posed_images(
         images = torch.where(over[:, None], other, images)
         transfer = torch.where(over[:, None], transfer[:, order], transfer)
         rotations = torch.where(over[:, None, None], turn @ rotations, rotations)
-        return network.filtered(images, transfer), rotations
+        return network.filtered(images.to(there), transfer.to(there)), rotations.to(there)
 
     identity = f"{config} {known.digest()}"
     generator = generator_for(config.seed, "pose-images")
-    return network, _fit(network, draw, generator, identity, progress, checkpoint)
+    losses = _fit(network, draw, generator, identity, progress, checkpoint)
+    return network.cpu(), losses
 
 
 def _fresh(config: PoseNetworkConfig, box: int, noise_variance: Tensor) -> PoseNetwork:

@@ -38,7 +38,7 @@ def held_out(micrographs: Sequence[T]) -> tuple[list[T], list[T]]:
 
 
 def train_picker_on(
-    folder: Path, names: Sequence[str], diameter_in_angstroms: float, steps: int, seed: int
+    folder: Path, names: Sequence[str], diameter_in_angstroms: float, steps: int, seed: int, device: str = "cpu"
 ) -> tuple[Path, str]:
     """Train on the micrographs of a synthetic set; a seventh of them validates and calibrates.
 
@@ -51,7 +51,7 @@ def train_picker_on(
         The weights, and how they do in validation, in words.
     """
     training, validation = held_out([_field(folder, name, diameter_in_angstroms) for name in names])
-    config = TrainingConfig(fields=len(training), steps=steps, seed=seed)
+    config = TrainingConfig(fields=len(training), steps=steps, seed=seed, device=device)
     checkpoint = folder / ".picker.pt"
     trained = train_on_fields(training, validation, config, log.info, checkpoint)
     facts = training_facts(config, trained) | {

@@ -45,7 +45,13 @@ _MOST = 40_000  # particles: 0.45 GB of coefficients, twice while they are joine
 
 
 def train_poses_on(
-    folder: Path, names: Sequence[str], diameter_in_angstroms: float, symmetry: str, steps: int, seed: int
+    folder: Path,
+    names: Sequence[str],
+    diameter_in_angstroms: float,
+    symmetry: str,
+    steps: int,
+    seed: int,
+    device: str = "cpu",
 ) -> tuple[Path, str]:
     """Train on the particles of a synthetic set, cut out at their labels; a seventh of the micrographs validates.
 
@@ -66,7 +72,7 @@ def train_poses_on(
     (known, pixel), (unseen, _) = (_cut(folder, some, diameter_in_angstroms) for some in (training, validation))
     config = pose_network_settings(known.box, pixel, diameter_in_angstroms, symmetry, steps, seed)
     checkpoint = folder / ".poses.pt"
-    network, losses = train_on_posed_images(known, config, log.info, checkpoint)
+    network, losses = train_on_posed_images(known, config, log.info, checkpoint, device)
     found = pose_accuracy(
         network.candidates(unseen.images, unseen.transfer, _CANDIDATES).rotations, unseen.rotations, symmetry
     )

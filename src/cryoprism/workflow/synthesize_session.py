@@ -136,10 +136,12 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
             synthesis_report(job.path, names, found.match, realism, shown, learned)
             picker, poses, words, poses_words = None, None, "", ""
             if config.train_picker:
-                picker, words = train_picker_on(job.path, names, diameter, config.picker_steps, config.seed)
+                picker, words = train_picker_on(
+                    job.path, names, diameter, config.picker_steps, config.seed, config.device
+                )
             if config.train_poses:
                 poses, poses_words = train_poses_on(
-                    job.path, names, diameter, config.symmetry, config.pose_steps, config.seed
+                    job.path, names, diameter, config.symmetry, config.pose_steps, config.seed, config.device
                 )
             summary = SynthesizeSummary(
                 output=job.path,

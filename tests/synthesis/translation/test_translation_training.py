@@ -1,5 +1,7 @@
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +16,14 @@ from cryoprism.synthesis.translation import (
     train_translator,
 )
 from cryoprism.synthesis.translation.fields import draw_batch, prepare
+from cryoprism.synthesis.translation.losses import patch_nce
 from cryoprism.synthesis.translation.networks import Discriminator, Generator
+from cryoprism.synthesis.translation.sampling import Positions
 from cryoprism.synthesis.translation.strength import best_strength
 from cryoprism.synthesis.translation.training import _Trainer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "structure"))
+from pretended_device import DEVICE, pretended_device
 
 
 def weights_of(trained) -> list[torch.Tensor]:
@@ -197,3 +204,41 @@ def test_presets_are_of_two_sizes():
     assert gpu.seed == 3
     assert gpu.width > compact.width
     assert TranslationSettings.from_dict(gpu.to_dict()) == gpu
+
+
+@pytest.mark.parametrize("mode", TRANSLATION_MODES)
+def test_training_on_another_device_comes_to_the_same(fields, small, mode, monkeypatch):
+    settings = replace(small, mode=mode, steps=3)
+    here = train_translator(*fields, settings)
+    monkeypatch.setattr("cryoprism.synthesis.translation.training.resolve_device", lambda name: DEVICE)
+    with pretended_device():
+        there = train_translator(*fields, settings)
+    for name, losses in here.losses.items():
+        assert there.losses[name] == pytest.approx(losses, rel=1e-4), name
+    assert there.translator.strength == here.translator.strength
+
+
+def test_groups_of_positions_count_alike_whatever_their_size(fields, small):
+    trainer = _Trainer(small, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    after, before = (
+        [torch.randn(3, small.width, 6, 6, generator=generator) for _ in range(trainer.half.generator.layers)]
+        for _ in range(2)
+    )
+
+    def some(count: int) -> torch.Tensor:
+        return torch.randperm(36, generator=generator)[:count]
+
+    positions = [
+        Positions(((some(5), some(7)), (some(7), some(5)))),
+        Positions(((some(9), None),)),
+        Positions(((some(5), some(7)), (some(3), some(7)))),
+    ]
+    each = []
+    for layer, (a, b) in enumerate(zip(after, before, strict=True)):
+        for place, chosen in enumerate(positions):
+            for queries, negatives in chosen.groups:
+                one, other = (trainer.half.heads(layer, x[place].flatten(1).T) for x in (a, b))
+                against = None if negatives is None else other[negatives]
+                each.append(patch_nce(one[queries], other[queries], against, temperature=small.temperature))
+    torch.testing.assert_close(trainer._contrast(after, before, positions), torch.stack(each).mean())

@@ -24,21 +24,21 @@ def patch_nce(query: Tensor, positive: Tensor, negatives: Tensor | None = None, 
     Parameters
     ----------
     query
-        (n, d) unit vectors of the output.
+        (…, n, d) unit vectors of the output.
     positive
-        (n, d) unit vectors of the input at the same places.
+        (…, n, d) unit vectors of the input at the same places.
     negatives
-        (m, d) unit vectors of the input, the same for all queries; None takes the positives of the other queries.
+        (…, m, d) unit vectors of the input, the same for all queries; None takes the positives of the other queries.
     temperature
         Cosines are divided by it.
     """
     if negatives is None:
-        logits = query @ positive.T
-        target = torch.arange(len(query), device=query.device)
+        logits = query @ positive.transpose(-1, -2)
+        target = torch.arange(query.shape[-2], device=query.device).expand(query.shape[:-1])
     else:
-        logits = torch.cat([(query * positive).sum(1, keepdim=True), query @ negatives.T], 1)
-        target = torch.zeros(len(query), dtype=torch.long, device=query.device)
-    return cross_entropy(logits.float() / temperature, target)
+        logits = torch.cat([(query * positive).sum(-1, keepdim=True), query @ negatives.transpose(-1, -2)], -1)
+        target = torch.zeros(query.shape[:-1], dtype=torch.long, device=query.device)
+    return cross_entropy(logits.float().flatten(0, -2) / temperature, target.flatten())
 
 
 def discriminator_loss(real: tuple[Tensor, Tensor], synthetic: tuple[Tensor, Tensor]) -> Tensor:

@@ -285,20 +285,30 @@ class _Trainer:
 
     def _contrast(self, after: list[Tensor], before: list[Tensor], positions: list[Positions]) -> Tensor:
         """PatchNCE over all layers, images and groups of positions."""
-        losses = []
-        for layer, (a, b) in enumerate(zip(after, before, strict=True)):
-            a, b = a.flatten(2).transpose(1, 2), b.flatten(2).transpose(1, 2)
-            for place, chosen in enumerate(positions):
-                for queries, negatives in chosen.groups:
-                    queries = queries.to(self.device)
-                    query = self.half.heads(layer, a[place, queries])
-                    # The input is what the output is held against: it does not move towards it.
-                    positive = self.half.heads(layer, b[place, queries]).detach()
-                    other = None
-                    if negatives is not None:
-                        other = self.half.heads(layer, b[place, negatives.to(self.device)]).detach()
-                    losses.append(patch_nce(query, positive, other, temperature=self.settings.temperature))
-        return torch.stack(losses).mean()
+        # Groups of one size go through together: one by one they are most of what a GPU is asked to start.
+        alike: dict[tuple[int, int | None], list[tuple[int, Tensor, Tensor | None]]] = {}
+        for place, chosen in enumerate(positions):
+            for queries, negatives in chosen.groups:
+                size = len(queries), None if negatives is None else len(negatives)
+                alike.setdefault(size, []).append((place, queries, negatives))
+        total = torch.zeros((), device=self.device)
+        count = 0
+        for (_, many), members in alike.items():
+            places = torch.tensor([one for one, _, _ in members])[:, None].to(self.device)
+            asked = torch.stack([one for _, one, _ in members]).to(self.device)
+            against = None
+            if many is not None:
+                against = torch.stack([one for _, _, one in members if one is not None]).to(self.device)
+            for layer, (a, b) in enumerate(zip(after, before, strict=True)):
+                a, b = a.flatten(2).transpose(1, 2), b.flatten(2).transpose(1, 2)
+                query = self.half.heads(layer, a[places, asked])
+                # The input is what the output is held against: it does not move towards it.
+                positive = self.half.heads(layer, b[places, asked]).detach()
+                other = None if against is None else self.half.heads(layer, b[places, against]).detach()
+                found = patch_nce(query, positive, other, temperature=self.settings.temperature)
+                total = total + len(members) * found
+                count += len(members)
+        return total / count
 
     @torch.no_grad()
     def strength(self, fields: Prepared) -> tuple[float, dict[float, float]]:
