@@ -54,7 +54,7 @@ def hyperscore(v: Array | float, shape: Shape) -> Array:
 
 
 def component_values(answers: Mapping[str, Answer]) -> dict[str, float | None]:
-    """Return what each component adds per unit of weight: its value, impact as ln(Impact + 1); None without an answer."""
+    """Return what each component adds per unit of weight: its value, for impact ln(Impact + 1)."""
     found: dict[str, float | None] = {}
     for name in COMPONENTS:
         value = answers[name].value if name in answers else None
