@@ -2,7 +2,7 @@
 
 from .asking import expected_information_in_bits, most_informative, thompson
 from .judgements import Assessed, Judgement, Outcome, differences, outcomes, read_assessment, read_judgements
-from .learning import Posterior, learn, learn_from, log_posterior, outcome_probabilities
+from .learning import Posterior, agreement_by_judge, learn, learn_from, log_posterior, outcome_probabilities
 from .policy import policy_gradient
 from .regression import Coefficient, QualityRegression, QualityTable, read_quality_table, regress_quality
 from .score import Estimate, Fusion, component_values, fuse, hyperscore
@@ -16,7 +16,9 @@ from .weights import (
     default_shape,
     default_weights,
     impact_bound_in_citations,
+    read_weights,
     softmax,
+    weights_path,
 )
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "QualityTable",
     "Shape",
     "Weights",
+    "agreement_by_judge",
     "component_values",
     "default_shape",
     "default_weights",
@@ -54,8 +57,10 @@ __all__ = [
     "read_assessment",
     "read_judgements",
     "read_quality_table",
+    "read_weights",
     "regress_quality",
     "score_log_likelihoods",
     "softmax",
     "thompson",
+    "weights_path",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from .judgements import Judgement, differences, outcomes
 from .weights import COMPONENTS, Array, Weights, default_weights, softmax
 
-__all__ = ["Posterior", "learn", "learn_from", "log_posterior", "outcome_probabilities"]
+__all__ = ["Posterior", "agreement_by_judge", "learn", "learn_from", "log_posterior", "outcome_probabilities"]
 
 _MANY: Final = len(COMPONENTS)
 #: Before any judgement, of ln s and τ: a V ahead by 0.2 wins 7 times as often as it loses, give or take a lot; about
@@ -171,6 +171,18 @@ def learn_from(ahead: Array, told: Array, prior: Weights | None = None, start: A
 def learn(judgements: Sequence[Judgement], prior: Weights | None = None) -> Posterior:
     """Learn weights from judgements; with few of them the posterior stays near the prior."""
     return learn_from(differences([(one.a, one.b) for one in judgements]), outcomes(judgements), prior)
+
+
+def agreement_by_judge(weights: Weights, judgements: Sequence[Judgement]) -> dict[str, tuple[int, int, int]]:
+    """Return, for each judge, how many judgements, how many of them no tie, and how many of these V agrees with."""
+    ahead = differences([(one.a, one.b) for one in judgements]) @ softmax(np.asarray(weights.logits))
+    found: dict[str, tuple[int, int, int]] = {}
+    for one, d in zip(judgements, ahead, strict=True):
+        count, decided, agreed = found.get(one.judge, (0, 0, 0))
+        no_tie = one.better != "tie"
+        right = no_tie and bool(d > 0 if one.better == "a" else d < 0)
+        found[one.judge] = (count + 1, decided + no_tie, agreed + right)
+    return dict(sorted(found.items()))
 
 
 def _prior(prior: Weights) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +24,9 @@ __all__ = [
     "default_shape",
     "default_weights",
     "impact_bound_in_citations",
+    "read_weights",
     "softmax",
+    "weights_path",
 ]
 
 #: The answers that are weighed, in the order of w1 … w5.
@@ -214,3 +217,30 @@ def default_shape() -> Shape:
 def impact_bound_in_citations() -> float:
     """Largest impact that is reckoned with where impact is unknown."""
     return float(_defaults()["impact_bound_in_citations"])
+
+
+def weights_path(path: str | Path) -> Path:
+    """Return the ``weights.json`` that is meant by it or by the folder of its job."""
+    return Path(path) / "weights.json" if Path(path).is_dir() else Path(path)
+
+
+def read_weights(path: str | Path) -> tuple[Weights, Shape]:
+    """Read weights and shape from the ``weights.json`` of a job, or the job's folder.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is something else.
+    """
+    file = weights_path(path)
+    remedy = "Give the folder of cryoprism weights learn, or its weights.json."
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(file, f"cannot be read: {error}", remedy) from error
+    weights = Weights.from_json(content, str(file))
+    told = content.get("shape", default_shape().to_json())
+    try:
+        return weights, Shape(**{name: told[name] for name in ("beta", "gamma", "kappa")})
+    except (KeyError, TypeError) as error:
+        raise InputError(file, "the shape is not β, γ and κ", remedy) from error
