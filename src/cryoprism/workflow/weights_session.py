@@ -77,7 +77,7 @@ def learn_weights(config: WeightsLearnConfig) -> WeightsSummary:
         job.record_inputs(config.inputs)
         if (kept := _kept(job, config, "weights", config.inputs)) is not None:
             return kept
-        posterior = learn(judgements, default_weights())
+        posterior = learn(judgements, default_weights(), seed=config.seed)
         weights = posterior.weights
         pairs = [(one.a, one.b) for one in judgements]
         beside = softmax(policy_gradient(differences(pairs), outcomes(judgements), seed=config.seed))

@@ -2,7 +2,7 @@
 
 from .asking import expected_information_in_bits, most_informative, thompson
 from .judgements import Assessed, Judgement, Outcome, differences, outcomes, read_assessment, read_judgements
-from .learning import Posterior, agreement_by_judge, learn, learn_from, log_posterior, outcome_probabilities
+from .learning import Posterior, agreement_by_judge, learn, learn_from, log_posterior, mended, outcome_probabilities
 from .policy import policy_gradient
 from .regression import Coefficient, QualityRegression, QualityTable, read_quality_table, regress_quality
 from .score import Estimate, Fusion, component_values, fuse, hyperscore
@@ -50,6 +50,7 @@ __all__ = [
     "learn_from",
     "learn_shape",
     "log_posterior",
+    "mended",
     "most_informative",
     "outcome_probabilities",
     "outcomes",

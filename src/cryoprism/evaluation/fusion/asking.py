@@ -12,8 +12,8 @@ from .weights import COMPONENTS, Array
 __all__ = ["expected_information_in_bits", "most_informative", "thompson"]
 
 _MANY: Final = len(COMPONENTS)
-_WEIGHTS: Final = 96
-_NUISANCE: Final = 12
+_WEIGHTS: Final = 64
+_NUISANCE: Final = 6
 
 
 def expected_information_in_bits(
