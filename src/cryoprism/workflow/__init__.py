@@ -25,6 +25,7 @@ from ._particle_configs import (
 from ._process_results import ProcessSummary
 from ._progress import ConsoleHandler, console, progress
 from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
+from ._score_configs import WeightsExplainConfig, WeightsLearnConfig
 from ._summary import RestoreSummary
 from ._synthesis_configs import SynthesizeConfig
 from .classify_session import ClassifySummary, classify_session
@@ -40,6 +41,7 @@ from .resolution_session import ResolutionResult, measure_resolution
 from .session import Session, analyse_session, restore_session
 from .synthesize_session import SynthesizeSummary, synthesize_session
 from .train_picker import TrainPickerConfig, TrainPickerSummary, run_train_picker
+from .weights_session import Question, WeightsSummary, explain_weights, learn_weights, next_question
 
 __all__ = [
     "FAILURE_MARKER",
@@ -64,6 +66,7 @@ __all__ = [
     "PickSummary",
     "ProcessConfig",
     "ProcessSummary",
+    "Question",
     "ReconstructConfig",
     "ReconstructSummary",
     "RefineConfig",
@@ -79,6 +82,9 @@ __all__ = [
     "SynthesizeSummary",
     "TrainPickerConfig",
     "TrainPickerSummary",
+    "WeightsExplainConfig",
+    "WeightsLearnConfig",
+    "WeightsSummary",
     "advice_for",
     "analyse_session",
     "atomic_path",
@@ -90,13 +96,16 @@ __all__ = [
     "console",
     "ctf_refine_session",
     "estimate_memory_in_bytes",
+    "explain_weights",
     "explanation_of",
     "extract_session",
     "fingerprint",
     "initial_model_session",
+    "learn_weights",
     "map_items",
     "measure_resolution",
     "micrograph_sentences",
+    "next_question",
     "open_job",
     "output_stems",
     "pick_session",

@@ -1,0 +1,279 @@
+"""One score from five answers: V and HyperScore, with what is not known about answers and weights carried through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from scipy.special import expit, ndtr, ndtri
+
+from cryoprism.core import InputError
+from cryoprism.evaluation.evidence import Answer
+
+from .weights import (
+    COMPONENTS,
+    SYMBOLS,
+    Array,
+    Shape,
+    Weights,
+    default_shape,
+    default_weights,
+    impact_bound_in_citations,
+)
+
+__all__ = ["Estimate", "Fusion", "component_values", "fuse", "hyperscore"]
+
+_DRAWS: Final = 20_000
+
+
+def hyperscore(v: Array | float, shape: Shape) -> Array:
+    """Return 100·[1 + σ(β·ln V + γ)^κ], σ(x) = 1/(1 + e^−x).
+
+    At V = 0, where ln V does not exist, the limit is taken: σ → 0 because β > 0, so 100.
+
+    Parameters
+    ----------
+    v
+        Any shape, at least 0.
+    shape
+        β, γ, κ.
+
+    Raises
+    ------
+    InputError
+        A V is negative or no number.
+    """
+    values = np.asarray(v, dtype=float)
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise InputError("V", "is negative or no number", "Give answers of at least 0.")
+    with np.errstate(divide="ignore"):  # ln 0 = −∞ gives σ = 0: the limit
+        return np.asarray(100.0 * (1.0 + expit(shape.beta * np.log(values) + shape.gamma) ** shape.kappa))
+
+
+def component_values(answers: Mapping[str, Answer]) -> dict[str, float | None]:
+    """Return what each component adds per unit of weight: its value, for impact ln(Impact + 1)."""
+    found: dict[str, float | None] = {}
+    for name in COMPONENTS:
+        value = answers[name].value if name in answers else None
+        found[name] = math.log1p(value) if value is not None and name == "impact" else value
+    return found
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with what is not known about it.
+
+    Attributes
+    ----------
+    value
+        The formula at the values themselves.
+    mean, deviation, lower, upper
+        Mean, standard deviation and 95 % interval over draws of answers and weights.
+    """
+
+    value: float
+    mean: float
+    deviation: float
+    lower: float
+    upper: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return {
+            "value": self.value,
+            "mean": self.mean,
+            "standard_deviation": self.deviation,
+            "lower": self.lower,
+            "upper": self.upper,
+        }
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """V and HyperScore of one assessment.
+
+    Attributes
+    ----------
+    v, score
+        None where not one component has an answer.
+    weights
+        Weight of each component as used, after those without an answer were shared out; 0 for these.
+    full_weights
+        Weight of each before that.
+    contributions
+        Weight times what the component adds; None without an answer.
+    missing
+        Components without an answer.
+    v_range, score_range
+        What V and HyperScore would be with the missing components at 0 and at their bound (1; impact: the logarithm
+        of the bound in ``defaults.json``), with their own weights; None where nothing is missing.
+    shape
+        β, γ, κ.
+    judgements
+        How many judgements the weights in use rest on; 0 for the prior.
+    sentences
+        All of it in words, the score first.
+    """
+
+    v: Estimate | None
+    score: Estimate | None
+    weights: Mapping[str, float]
+    full_weights: Mapping[str, float]
+    contributions: Mapping[str, float | None]
+    missing: tuple[str, ...]
+    v_range: tuple[float, float] | None
+    score_range: tuple[float, float] | None
+    shape: Shape
+    judgements: int
+    sentences: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``assessment.json`` holds of it."""
+        return {
+            "v": None if self.v is None else self.v.to_json(),
+            "hyperscore": None if self.score is None else self.score.to_json(),
+            "weights": dict(self.weights),
+            "weights_before_sharing": dict(self.full_weights),
+            "contributions": dict(self.contributions),
+            "missing": list(self.missing),
+            "v_range": None if self.v_range is None else list(self.v_range),
+            "hyperscore_range": None if self.score_range is None else list(self.score_range),
+            "shape": self.shape.to_json(),
+            "judgements": self.judgements,
+            "sentences": list(self.sentences),
+        }
+
+
+def fuse(
+    answers: Mapping[str, Answer],
+    weights: Weights | None = None,
+    shape: Shape | None = None,
+    *,
+    seed: int = 0,
+    draws: int = _DRAWS,
+) -> Fusion:
+    """Fuse answers: V = w1·Logic + w2·Novelty + w3·ln(Impact + 1) + w4·Repro + w5·Meta, and HyperScore of V.
+
+    Answers are drawn from a normal distribution cut off at 0 and 1, impact from a gamma distribution of its mean and
+    deviation (a count is skewed and never negative), weights from theirs. A component without an answer is left out
+    and its weight shared among the others in proportion to theirs.
+
+    Parameters
+    ----------
+    answers
+        By component (``COMPONENTS``); one that is not listed counts as not available.
+    weights, shape
+        The defaults if None. Weights learned from too few judgements are replaced by their prior.
+    seed
+        Of the draws.
+    draws
+        How many.
+
+    Raises
+    ------
+    InputError
+        An answer has an unknown name or lies outside its range.
+    """
+    _require_in_range(answers)
+    told = default_weights() if weights is None else weights
+    used = told.in_use
+    shape = default_shape() if shape is None else shape
+    full = np.array([used.mean[name] for name in COMPONENTS])
+    values = component_values(answers)
+    known = np.array([values[name] is not None for name in COMPONENTS])
+    missing = tuple(name for name in COMPONENTS if values[name] is None)
+    at = np.array([0.0 if values[name] is None else float(values[name] or 0.0) for name in COMPONENTS])
+    share = np.where(known, full, 0.0) / full[known].sum() if known.any() else np.zeros(len(COMPONENTS))
+    v = score = None
+    if known.any():
+        generator = np.random.default_rng(seed)
+        drawn_weights = used.sample(draws, generator) * known
+        drawn_weights /= drawn_weights.sum(axis=1, keepdims=True)
+        drawn = np.stack([_draw(name, answers.get(name), draws, generator) for name in COMPONENTS], axis=1)
+        sums = (drawn_weights * drawn).sum(axis=1)
+        v = _estimate(float(share @ at), sums)
+        score = _estimate(float(hyperscore(share @ at, shape)), hyperscore(sums, shape))
+    v_range = score_range = None
+    if missing:
+        least = float(full @ at)
+        bounds = np.array([math.log1p(impact_bound_in_citations()) if n == "impact" else 1.0 for n in COMPONENTS])
+        v_range = (least, least + float(full @ np.where(known, 0.0, bounds)))
+        score_range = (float(hyperscore(v_range[0], shape)), float(hyperscore(v_range[1], shape)))
+    return Fusion(
+        v=v,
+        score=score,
+        weights=dict(zip(COMPONENTS, share.tolist(), strict=True)),
+        full_weights=dict(zip(COMPONENTS, full.tolist(), strict=True)),
+        contributions={
+            name: None if values[name] is None else float(share[i] * at[i]) for i, name in enumerate(COMPONENTS)
+        },
+        missing=missing,
+        v_range=v_range,
+        score_range=score_range,
+        shape=shape,
+        judgements=used.judgements,
+        sentences=_sentences(v, score, missing, v_range, score_range, told),
+    )
+
+
+def _require_in_range(answers: Mapping[str, Answer]) -> None:
+    for name, answer in answers.items():
+        if name not in COMPONENTS:
+            raise InputError(name, "is no component of the score", f"The components are {', '.join(COMPONENTS)}.")
+        if answer.value is not None and name != "impact" and answer.value > 1:
+            raise InputError(name, f"{answer.value} is more than 1", "Give an answer from 0 to 1.")
+
+
+def _draw(name: str, answer: Answer | None, draws: int, generator: np.random.Generator) -> Array:
+    uniform = generator.random(
+        draws
+    )  # always drawn: a component that goes missing leaves the others' draws as they are
+    if answer is None or answer.value is None:
+        return np.zeros(draws)
+    mean, deviation = answer.value, answer.deviation or 0.0
+    if name == "impact":
+        if deviation == 0 or mean == 0:
+            return np.full(draws, math.log1p(mean))
+        from scipy.stats import gamma
+
+        return np.asarray(np.log1p(gamma.ppf(uniform, (mean / deviation) ** 2, scale=deviation**2 / mean)))
+    if deviation == 0:
+        return np.full(draws, mean)
+    low, high = ndtr(-mean / deviation), ndtr((1 - mean) / deviation)
+    return np.asarray(np.clip(mean + deviation * ndtri(low + uniform * (high - low)), 0.0, 1.0))
+
+
+def _estimate(value: float, drawn: Array) -> Estimate:
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return Estimate(value, float(drawn.mean()), float(drawn.std()), float(low), float(high))
+
+
+def _sentences(
+    v: Estimate | None,
+    score: Estimate | None,
+    missing: tuple[str, ...],
+    v_range: tuple[float, float] | None,
+    score_range: tuple[float, float] | None,
+    weights: Weights,
+) -> tuple[str, ...]:
+    if v is None or score is None:
+        return ("There is no score: not one component has an answer.",)
+    said = [
+        f"HyperScore {score.value:.1f} (95 % {score.lower:.1f} to {score.upper:.1f}), "
+        f"V {v.value:.3f} (95 % {v.lower:.3f} to {v.upper:.3f})."
+    ]
+    if v.value == 0:
+        said.append("V is 0, where its logarithm does not exist: the score is the limit, 100.")
+    if missing and v_range is not None and score_range is not None:
+        names = " and ".join(f"{name} ({SYMBOLS[name]})" for name in missing)
+        few = len(missing) == 1
+        said.append(
+            f"{names} {'has' if few else 'have'} no answer: {'its' if few else 'their'} weight is shared among the "
+            f"others. Whatever {'it' if few else 'they'} came to, V would lie from {v_range[0]:.3f} to "
+            f"{v_range[1]:.3f} and the score from {score_range[0]:.1f} to {score_range[1]:.1f}."
+        )
+    said.append(weights.sentence())
+    return tuple(said)

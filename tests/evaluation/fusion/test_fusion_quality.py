@@ -1,0 +1,144 @@
+"""The shape of the score on held-out pairs, and whether weights and measured quality move together."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryoprism.core import InputError
+from cryoprism.evaluation.fusion import (
+    COMPONENTS,
+    Assessed,
+    Judgement,
+    Shape,
+    default_shape,
+    default_weights,
+    hyperscore,
+    learn_shape,
+    read_quality_table,
+    regress_quality,
+)
+
+
+def pairs(count, shape, seed, sharpness=0.4):
+    """SIMULATED judge who goes by differences of the score with the default weights."""
+    generator = np.random.default_rng(seed)
+    weights = np.array([default_weights().mean[name] for name in COMPONENTS])
+    values = generator.random((count, 2, 5))
+    v = (values * weights).sum(-1)
+    scores = hyperscore(v, shape)
+    picked = generator.random(count) < 1 / (1 + np.exp(-sharpness * (scores[:, 0] - scores[:, 1])))
+    values[..., 2] = np.expm1(values[..., 2])
+    sides = [[Assessed("x", dict(zip(COMPONENTS, side.tolist(), strict=True))) for side in pair] for pair in values]
+    return [Judgement(a, b, "a" if first else "b") for (a, b), first in zip(sides, picked, strict=True)]
+
+
+def test_a_shape_that_is_far_from_the_default_is_found_to_be_better():
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'cryoprism[assess]'")
+    # A judge for whom all below V = 0.6 is alike, which the default does not say.
+    found = learn_shape(pairs(500, Shape(14.0, 7.0, 4.0), 0, sharpness=0.3), trials=25)
+    assert found.gain > 0
+    assert found.pairs == 500
+    assert learn_shape(pairs(60, Shape(14.0, 7.0, 4.0), 0), trials=3, seed=2) == learn_shape(
+        pairs(60, Shape(14.0, 7.0, 4.0), 0), trials=3, seed=2
+    )
+
+
+def test_the_default_shape_stays_where_it_is_the_truth():
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'cryoprism[assess]'")
+    found = learn_shape(pairs(300, default_shape(), 1), trials=12)
+    assert found.shape == default_shape()
+    assert "stays the default" in found.sentence()
+    with pytest.raises(InputError, match="5 pairs"):
+        learn_shape(pairs(5, default_shape(), 0))
+
+
+def table(tmp_path, count=300, seed=0, noise=0.05, shuffled=False, weights=None):
+    generator = np.random.default_rng(seed)
+    w = np.array([(weights or default_weights().mean)[name] for name in COMPONENTS])
+    values = generator.random((count, 5))
+    quality = values @ w + noise * generator.standard_normal(count)
+    if shuffled:
+        generator.shuffle(quality)
+    values[:, 2] = np.expm1(values[:, 2])
+    path = tmp_path / "table.tsv"
+    rows = ["\t".join(["name", *COMPONENTS, "q_score"])]
+    rows += [
+        "\t".join([f"m{i}", *(f"{x:.6f}" for x in [*row, q])])
+        for i, (row, q) in enumerate(zip(values, quality, strict=True))
+    ]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_weights_that_make_quality_are_found_and_said(tmp_path):
+    found = regress_quality(read_quality_table(table(tmp_path), "q_score"), default_weights(), bootstraps=200)
+    share = np.array([one.value for one in found.coefficients])
+    assert share / share.sum() == pytest.approx(list(default_weights().mean.values()), abs=0.04)
+    assert found.explained > 0.7
+    assert found.score_correlation[1] > 0.7
+    assert found.weights_correlation[1] > 0.9
+    assert "V and q_score move together" in found.sentences[0]
+    turned = regress_quality(
+        read_quality_table(table(tmp_path), "q_score"), default_weights(), bootstraps=200, lower_is_better=True
+    )
+    assert turned.score_correlation[2] < 0
+    assert "move against each other" in turned.sentences[0]
+
+
+def test_shuffled_quality_moves_with_nothing(tmp_path):
+    found = regress_quality(
+        read_quality_table(table(tmp_path, shuffled=True), "q_score"), default_weights(), bootstraps=200
+    )
+    assert found.score_correlation[1] < 0 < found.score_correlation[2]
+    assert "are not seen to move together" in found.sentences[0]
+    assert found.explained < 0.05
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say(tmp_path):
+    w = np.array(list(default_weights().mean.values()))
+    inside = total = 0
+    for seed in range(25):
+        found = regress_quality(
+            read_quality_table(table(tmp_path, count=120, seed=seed, noise=0.2), "q_score"),
+            default_weights(), bootstraps=150, ridge=1e-6,
+        )  # fmt: skip
+        spread = np.sqrt(1 / 12)
+        truth = w * spread / np.sqrt((w**2).sum() / 12 + 0.04)
+        inside += sum(one.lower <= t <= one.upper for one, t in zip(found.coefficients, truth, strict=True))
+        total += 5
+    assert 0.86 <= inside / total <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no rows"),
+        ("logic,q\n1,2\n", "1 rows"),
+        ("logic,q\n" + "1,2,3\n" * 30, "line 2"),
+        ("logic,q\n" + "1,2\n" * 3 + "one,2\n" + "1,2\n" * 30, "line 5: logic"),
+        ("logic,other\n" + "1,2\n" * 30, "no column 'q'"),
+        ("logic,q\n" + "1,2\n" * 30, "same in every row"),
+        ("name,q\n" + "abc,2\n" * 30, "no column of numbers"),
+        ("assessment,q\n" + "none.json,2\n" * 30, "line 2"),
+    ],
+)
+def test_bad_tables_are_refused_by_line_or_column(tmp_path, text, words):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        regress_quality(read_quality_table(path, "q"), default_weights(), bootstraps=5)
+
+
+@pytest.mark.real
+def test_the_real_table_of_emdb_entries(tmp_path):
+    data = Path(os.environ.get("CRYOPRISM_DATA", Path(__file__).parents[4] / "shared/data"))
+    path = data / "tables/emdb_q_scores.tsv"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent: set CRYOPRISM_DATA")
+    found = regress_quality(read_quality_table(path, "q_score"), default_weights(), bootstraps=50)
+    resolution = next(one for one in found.coefficients if one.name == "resolution_angstrom")
+    assert resolution.upper < 0  # finer maps have better Q-scores
+    assert found.score_correlation is None
+    assert "cannot be said" in found.sentences[0]
