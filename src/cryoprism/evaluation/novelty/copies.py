@@ -51,14 +51,12 @@ def copy_of(atoms: Atoms, recipe: CopyRecipe, generator: torch.Generator) -> Vol
 
 
 def copies_of(atoms: Atoms, count: int, seed: int, name: str) -> Iterator[tuple[CopyRecipe, Volume]]:
-    """Copies by random recipes: voxels of 1.5 to 3.5 Å, 5 to 15 Å, B of 0 to 200 Å², noise up to 1, half of them none.
+    """Make copies by random recipes: voxels of 1.5 to 3.5 Å, 5 to 15 Å, B of 0 to 200 Å², noise up to 1 in half.
 
     ``name`` of the model and ``seed`` decide the copies.
     """
     for number in range(count):
         generator = generator_for(seed, "novelty-copy", name, number)
         voxel, resolution, b_factor, noise = torch.rand(4, generator=generator).tolist()
-        recipe = CopyRecipe(
-            1.5 + 2.0 * voxel, 5.0 + 10.0 * resolution, 200.0 * b_factor, max(0.0, 2.0 * noise - 1.0)
-        )
+        recipe = CopyRecipe(1.5 + 2.0 * voxel, 5.0 + 10.0 * resolution, 200.0 * b_factor, max(0.0, 2.0 * noise - 1.0))
         yield recipe, copy_of(atoms, recipe, generator)

@@ -1,4 +1,4 @@
-"""The shape descriptor of a map or a model: a vector whose distances compare shape and size, whatever the orientation."""
+"""The shape descriptor of a map or a model: a vector that compares shape and size whatever the orientation."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def shape_vector(shape: Shape) -> NDArray[np.float32]:
 def shape_pictures(shape: Shape) -> NDArray[np.uint8]:
     """Projections (3, 48, 48) of an envelope along its principal axes, the longest upright in the first two.
 
-    The sides of the axes are chosen by the third moments, without mirroring; each picture is 3.6 radii of gyration wide.
+    The sides of the axes are chosen by the third moments, without mirroring; a picture is 3.6 radii of gyration wide.
     """
     points = ball_grid(SIDE)
     weights = shape.envelope / shape.envelope.sum()
@@ -152,7 +152,7 @@ def describe_file(
         if kind == "model":
             atoms = read_structure(file, assembly, include_waters=False, include_hydrogens=False)
             if int(atoms.models.max()) > int(atoms.models.min()):
-                notes.append(f"Of {len(atoms.models.unique())} models in {file.name} the first was taken.")
+                notes.append(f"Of {int(atoms.models.max()) + 1} models in {file.name} the first was taken.")
             atoms = atoms.select((atoms.models == atoms.models.min()) & (atoms.atomic_numbers > 0))
             shape = shape_of_atoms(atoms, resolution_in_angstroms)
             if states_available():
@@ -163,7 +163,9 @@ def describe_file(
             shape = shape_of_map(read_map(file, voxel_size_in_angstroms), resolution_in_angstroms)
         else:
             raise InputError(
-                file, "is neither a map nor a model by its name", "Give .mrc, .map, .ccp4, .pdb or .cif, gzipped or not."
+                file,
+                "is by its name neither a map nor a model",
+                "Give .mrc, .map, .ccp4, .pdb or .cif, gzipped or not.",
             )
     except InputError as error:
         # What the map or model is called matters more than that it is one.

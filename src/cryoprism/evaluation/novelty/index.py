@@ -1,4 +1,4 @@
-"""The index of known shapes: vectors in faiss, what they belong to in SQLite, and a page that says which fit together."""
+"""The index of known shapes: vectors in faiss, what they belong to in SQLite, and a page that says what counts."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Match:
 
 
 def lists_for(count: int) -> int:
-    """Lists of an IVF index: about four square roots of the number of entries, a power of two from 64 to 8192."""
+    """Number of lists of an IVF index: about four square roots of the number of entries, a power of two, 64 to 8192."""
     return int(min(8192, max(64, 2 ** round(math.log2(4 * math.sqrt(max(count, 1)))))))
 
 
@@ -173,7 +173,7 @@ class ShapeIndex:
     @property
     def is_flat(self) -> bool:
         """Whether every vector is kept in full and compared with every query."""
-        return self.page["kind"] == "flat"
+        return bool(self.page["kind"] == "flat")
 
     def probe(self, lists: int) -> None:
         """Look into this many lists for each query; no effect on a flat index."""
@@ -184,6 +184,12 @@ class ShapeIndex:
         """Distances and numbers (queries, count) of the nearest entries; number -1 where there are no more."""
         squares, numbers = self._vectors.search(np.ascontiguousarray(queries, dtype=np.float32), count)
         return np.sqrt(np.maximum(squares, 0.0)), numbers
+
+    def vectors(self) -> Vectors:
+        """Every vector (entries, d), as exactly as the index keeps it."""
+        if hasattr(self._vectors, "make_direct_map"):
+            self._vectors.make_direct_map()
+        return np.asarray(self._vectors.reconstruct_n(0, len(self)))
 
     def search(self, query: Vectors, count: int) -> list[Match]:
         """Return the nearest entries of a vector (d,), the nearest first."""
@@ -267,10 +273,12 @@ class IndexWriter:
     Raises
     ------
     InputError
-        Another run is writing into the index; the index is missing or damaged or of another descriptor; faiss is absent.
+        Another run is writing into the index, it is missing, damaged or of another descriptor, or faiss is absent.
     """
 
-    def __init__(self, path: str | os.PathLike[str], descriptor: str, dimension: int, *, fresh: bool, expected: int = 0):
+    def __init__(
+        self, path: str | os.PathLike[str], descriptor: str, dimension: int, *, fresh: bool, expected: int = 0
+    ):
         self._faiss = require_faiss()
         self.path: Final = Path(path)
         self._descriptor, self._dimension, self._expected = descriptor, dimension, expected

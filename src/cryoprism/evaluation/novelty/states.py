@@ -1,8 +1,9 @@
-"""3Di states of a protein model (the structural alphabet of Foldseek) and how much two models have in common in them."""
+"""3Di states of a protein model (the structural alphabet of Foldseek) and how alike two models are in them."""
 
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def state_sequences(atoms: Atoms) -> list[NDArray[np.uint8]]:
         nothing = np.full(3, np.nan, dtype=np.float32)
         ca, cb, n, c = (np.stack([residue.get(name, nothing) for residue in kept]) for name in _BACKBONE)
         with np.errstate(all="ignore"):
-            states = encoder.encode_atoms(ca, cb, n, c)
+            states: Any = encoder.encode_atoms(ca, cb, n, c)  # masked where an atom is missing
         result.append(np.asarray(states.compressed(), dtype=np.uint8))
     return result
 

@@ -19,17 +19,17 @@ ORDER = 20
 
 def invariant_labels(order: int = ORDER) -> list[tuple[int, int]]:
     """(n, l) of each invariant: n from 0 to ``order``, l from 0 to n with n - l even."""
-    return [(n, l) for n in range(order + 1) for l in range(n % 2, n + 1, 2)]
+    return [(n, degree) for n in range(order + 1) for degree in range(n % 2, n + 1, 2)]
 
 
-def radial_polynomial(n: int, l: int, radius: Array) -> Array:
-    """R_nl(r), orthonormal under the weight r² on [0, 1]: sqrt(2n + 3) r^l P_k^(0, l + 1/2)(2r² - 1), k = (n - l) / 2.
+def radial_polynomial(n: int, degree: int, radius: Array) -> Array:
+    """Orthonormal R_nl(r) under the weight r² on [0, 1]: sqrt(2n + 3) r^l P_k^(0, l + 1/2)(2r² - 1), k = (n - l) / 2.
 
     Through Jacobi polynomials and not through geometric moments, whose sums cancel at high order. Novotni & Klein
     (2003), ACM Symposium on Solid Modeling, 216; Canterakis (1999), SCIA, 85.
     """
-    jacobi: Array = eval_jacobi((n - l) // 2, 0.0, l + 0.5, 2.0 * radius**2 - 1.0)
-    return np.asarray(math.sqrt(2 * n + 3) * radius**l * jacobi)
+    jacobi: Array = eval_jacobi((n - degree) // 2, 0.0, degree + 0.5, 2.0 * radius**2 - 1.0)
+    return np.asarray(math.sqrt(2 * n + 3) * radius**degree * jacobi)
 
 
 def _spherical_harmonics(points: Array, order: int) -> list[Array]:
@@ -46,16 +46,16 @@ def _spherical_harmonics(points: Array, order: int) -> list[Array]:
             legendre[m, m] = math.sqrt((2 * m + 1) / (2 * m)) * sine * legendre[m - 1, m - 1]
         if m < order:
             legendre[m + 1, m] = math.sqrt(2 * m + 3) * cosine * legendre[m, m]
-        for l in range(m + 2, order + 1):
-            a = math.sqrt((4 * l * l - 1) / (l * l - m * m))
-            b = math.sqrt(((l - 1) ** 2 - m * m) / (4 * (l - 1) ** 2 - 1))
-            legendre[l, m] = a * (cosine * legendre[l - 1, m] - b * legendre[l - 2, m])
+        for n in range(m + 2, order + 1):
+            a = math.sqrt((4 * n * n - 1) / (n * n - m * m))
+            b = math.sqrt(((n - 1) ** 2 - m * m) / (4 * (n - 1) ** 2 - 1))
+            legendre[n, m] = a * (cosine * legendre[n - 1, m] - b * legendre[n - 2, m])
     waves = [(np.cos(m * azimuth), np.sin(m * azimuth)) for m in range(order + 1)]
     result = []
-    for l in range(order + 1):
-        columns = [legendre[l, 0]]
-        for m in range(1, l + 1):
-            columns += [math.sqrt(2) * legendre[l, m] * waves[m][0], math.sqrt(2) * legendre[l, m] * waves[m][1]]
+    for degree in range(order + 1):
+        columns = [legendre[degree, 0]]
+        for m in range(1, degree + 1):
+            columns += [math.sqrt(2) * legendre[degree, m] * waves[m][0], math.sqrt(2) * legendre[degree, m] * waves[m][1]]
         result.append(np.stack(columns, -1))
     return result
 
@@ -65,9 +65,9 @@ def _basis(points: Array, order: int) -> list[tuple[Array, Array, list[int]]]:
     radius = np.linalg.norm(points, axis=1)
     harmonics = _spherical_harmonics(points, order)
     result = []
-    for l, harmonic in enumerate(harmonics):
-        orders = list(range(l, order + 1, 2))
-        radial = np.stack([radial_polynomial(n, l, radius) for n in orders])
+    for degree, harmonic in enumerate(harmonics):
+        orders = list(range(degree, order + 1, 2))
+        radial = np.stack([radial_polynomial(n, degree, radius) for n in orders])
         result.append((radial, harmonic, orders))
     return result
 
@@ -75,10 +75,10 @@ def _basis(points: Array, order: int) -> list[tuple[Array, Array, list[int]]]:
 def _norms(basis: list[tuple[Array, Array, list[int]]], weights: Array, order: int) -> Array:
     place = {label: i for i, label in enumerate(invariant_labels(order))}
     result = np.zeros(len(place))
-    for l, (radial, harmonic, orders) in enumerate(basis):
+    for degree, (radial, harmonic, orders) in enumerate(basis):
         moments = (radial * weights) @ harmonic
         for n, norm in zip(orders, np.linalg.norm(moments, axis=1), strict=True):
-            result[place[n, l]] = norm
+            result[place[n, degree]] = norm
     return np.asarray(math.sqrt(3 / (4 * math.pi)) * result)
 
 
