@@ -83,17 +83,23 @@ def measure_scale(panel: Panel, work: Path, count: int, seed: int, queries: int 
     peak = _peak()
     disk = {path.suffix: path.stat().st_size / 1e9 for path in folder.iterdir()}
     build = seconds["train"] + seconds["add"] + seconds["write"]
-    print(f"\n{count:,} SYNTHETIC vectors of {DIMENSION}, {lists} lists, 8 bit, {len(sample):,} to train, seed {seed}:\n")
+    print(
+        f"\n{count:,} SYNTHETIC vectors of {DIMENSION}, {lists} lists, 8 bit, {len(sample):,} to train, seed {seed}:\n"
+    )
     print("| build, CPU [min] | of it lists [min] | peak memory [GB] | vectors on disk [GB] | names on disk [GB] |")
     print("|---|---|---|---|---|")
     print(
-        f"| {build / 60:.1f} | {seconds['train'] / 60:.1f} | {peak:.2f} | {disk['.faiss']:.2f} | {disk['.sqlite']:.2f} |"
+        f"| {build / 60:.1f} | {seconds['train'] / 60:.1f} | {peak:.2f} | {disk['.faiss']:.2f} | "
+        f"{disk['.sqlite']:.2f} |"
     )
     _queries(folder, asked, exact[1], seconds["exact"] / queries)
 
 
 def _nearer(
-    known: tuple[NDArray[np.float64], NDArray[np.int64]], asked: NDArray[np.float32], vectors: NDArray[np.float32], first: int
+    known: tuple[NDArray[np.float64], NDArray[np.int64]],
+    asked: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    first: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     squares = (asked**2).sum(1)[:, None] + (vectors**2).sum(1) - 2 * asked @ vectors.T
     near = np.argpartition(squares, _NEAREST, axis=1)[:, :_NEAREST]

@@ -19,6 +19,7 @@ from . import (
     explain,
     extract,
     initial_model,
+    novelty,
     pick,
     process,
     reconstruct,
@@ -88,6 +89,7 @@ app.command("resolution", short_help="Say how well a map is resolved, from its h
 app.command("initial-model", short_help="Make a first map from particles alone.")(initial_model.initial_model)
 app.command("refine", short_help="Find poses and make a map from particles.")(refine.refine)
 app.command("ctf-refine", short_help="Refine defocus and beam tilt of particles with poses.")(ctf_refine.ctf_refine)
+app.add_typer(novelty.app, name="novelty", short_help="Say whether anything of this shape has been seen.")
 app.command("demo", short_help="Simulate, restore and compare with the truth.")(demo.demo)
 
 

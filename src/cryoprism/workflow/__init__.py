@@ -13,6 +13,7 @@ from ._narrative import (
     read_causes,
     session_sentences,
 )
+from ._novelty_configs import NoveltyAddConfig, NoveltyBuildConfig, NoveltyQueryConfig
 from ._parallel import Failure, close_workers, map_items
 from ._particle_configs import (
     ClassifyConfig,
@@ -32,6 +33,7 @@ from .ctf_refine_session import CtfRefineSummary, ctf_refine_session
 from .demo import Demonstration, compare_with_truth, run_demo
 from .extract_session import ExtractSummary, extract_session
 from .initial_model_session import InitialModelSummary, initial_model_session
+from .novelty_session import NoveltyIndexSummary, NoveltyQuerySummary, add_to_index, build_index, query_novelty
 from .pick_session import PickSummary, pick_session
 from .process_session import process_session
 from .reconstruct_session import ReconstructSummary, reconstruct_session
@@ -60,6 +62,11 @@ __all__ = [
     "JobConfig",
     "MemoryPlan",
     "ModelFit",
+    "NoveltyAddConfig",
+    "NoveltyBuildConfig",
+    "NoveltyIndexSummary",
+    "NoveltyQueryConfig",
+    "NoveltyQuerySummary",
     "PickConfig",
     "PickSummary",
     "ProcessConfig",
@@ -79,10 +86,12 @@ __all__ = [
     "SynthesizeSummary",
     "TrainPickerConfig",
     "TrainPickerSummary",
+    "add_to_index",
     "advice_for",
     "analyse_session",
     "atomic_path",
     "available_memory_in_bytes",
+    "build_index",
     "cause_in_words",
     "classify_session",
     "close_workers",
@@ -104,6 +113,7 @@ __all__ = [
     "plot_ledger",
     "process_session",
     "progress",
+    "query_novelty",
     "read_causes",
     "reconstruct_session",
     "refine_session",

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from cryoprism import __version__
 from cryoprism.core import InputError, point_group_matrices, resolve_device
 
-__all__ = ["JobConfig", "MicrographsConfig", "RestoreConfig", "SelectingConfig", "SimulateConfig"]
+__all__ = ["Inputs", "JobConfig", "MicrographsConfig", "RestoreConfig", "SelectingConfig", "SimulateConfig"]
 
 
 def _as_paths(value: Any) -> Any:

@@ -12,7 +12,7 @@ from .descriptor import (
     shape_vector,
 )
 from .index import FLAT_LIMIT, INDEX_REMEDY, Entry, IndexWriter, Match, ShapeIndex, lists_for, require_faiss
-from .judgement import Neighbour, Novelty, describe_files, judge, novelty_of, write_shapes
+from .judgement import Neighbour, Novelty, Written, judge, novelty_of, write_shapes
 from .preparation import Shape, shape_of_atoms, shape_of_map
 from .states import state_histogram, state_sequences, state_similarity, states_available
 from .zernike import ball_grid, grid_invariants, invariant_labels, radial_polynomial, zernike_invariants
@@ -32,11 +32,11 @@ __all__ = [
     "Novelty",
     "Shape",
     "ShapeIndex",
+    "Written",
     "ball_grid",
     "copies_of",
     "copy_of",
     "describe_file",
-    "describe_files",
     "fit_calibration",
     "grid_invariants",
     "invariant_labels",

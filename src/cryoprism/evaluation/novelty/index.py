@@ -106,7 +106,7 @@ class Match:
 
 
 def lists_for(count: int) -> int:
-    """Number of lists of an IVF index: about four square roots of the number of entries, a power of two, 64 to 8192."""
+    """Choose the number of lists of an IVF index: about four square roots of its entries, a power of two, 64 to 8192."""
     return int(min(8192, max(64, 2 ** round(math.log2(4 * math.sqrt(max(count, 1)))))))
 
 
@@ -319,6 +319,7 @@ class IndexWriter:
             "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, name TEXT, source TEXT, kind TEXT, "
             "sha256 TEXT, radius_of_gyration REAL, volume REAL, states BLOB, pictures BLOB)"
         )
+        self._table.execute("CREATE INDEX IF NOT EXISTS by_file ON entries (sha256) WHERE sha256 <> ''")
         self._table.execute("DELETE FROM entries WHERE id >= ?", (self._vectors.ntotal,))
 
     def __enter__(self) -> IndexWriter:
@@ -329,11 +330,18 @@ class IndexWriter:
         self._table.close()
         if self._fresh:
             (self.path / self._name).unlink(missing_ok=True)
+            if not (self.path / _PAGE).is_file():
+                (self.path / _LOCK).unlink(missing_ok=True)
         self._lock.close()
 
     def __len__(self) -> int:
         """Return the number of entries, uncommitted ones among them."""
         return int(self._vectors.ntotal)
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether an entry of this name was made from this very file."""
+        query = "SELECT 1 FROM entries WHERE sha256 = ? AND sha256 <> '' AND name = ?"
+        return self._table.execute(query, (entry.sha256, entry.name)).fetchone() is not None
 
     def train(self, sample: Vectors, lists: int) -> None:
         """Make the (empty) index one of inverted lists with 8-bit vectors, its lists learned from a sample."""

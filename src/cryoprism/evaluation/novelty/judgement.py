@@ -18,7 +18,7 @@ from .descriptor import DESCRIPTOR, DIMENSION, Descriptor, describe_file
 from .index import INDEX_REMEDY, Entry, IndexWriter, ShapeIndex
 from .states import state_similarity
 
-__all__ = ["Neighbour", "Novelty", "describe_files", "judge", "novelty_of", "write_shapes"]
+__all__ = ["Neighbour", "Novelty", "Written", "judge", "novelty_of", "write_shapes"]
 
 #: Neighbours whose likelihood ratios are added up; the others are farther and count next to nothing.
 _SUMMED: Final = 64
@@ -296,15 +296,24 @@ def _alike(
     return tuple(listed[:count])
 
 
-def describe_files(
-    paths: Sequence[Path], resolution_in_angstroms: float, assembly: str | None
-) -> Iterable[tuple[Path, Descriptor | InputError]]:
-    """Descriptor of each file, or why there is none."""
-    for path in paths:
-        try:
-            yield path, describe_file(path, resolution_in_angstroms=resolution_in_angstroms, assembly=assembly)
-        except InputError as error:
-            yield path, error
+@dataclass(frozen=True)
+class Written:
+    """What came of writing shapes into an index.
+
+    Attributes
+    ----------
+    entries, added
+        Of the index now, and those that are new.
+    refused
+        Files that could not be used, with the reason.
+    notes
+        What was left out of the others, and which files the index held already.
+    """
+
+    entries: int
+    added: int
+    refused: tuple[tuple[Path, InputError], ...]
+    notes: tuple[str, ...]
 
 
 def write_shapes(
@@ -312,32 +321,43 @@ def write_shapes(
     described: Iterable[tuple[Path, Descriptor | InputError]],
     *,
     fresh: bool,
-    expected: int,
     page: dict[str, Any],
-) -> tuple[int, list[tuple[Path, InputError]], list[str]]:
+) -> Written:
     """Write descriptors into an index; nothing counts before all are in.
 
-    Returns
-    -------
-    How many entries the index holds, the files that could not be used with the reason, and what was left out.
+    Parameters
+    ----------
+    index
+        Its folder.
+    described
+        Files with their descriptors, or with the reason why there is none.
+    fresh
+        Begin a new index in the folder.
+    page
+        What goes into ``index.json`` beside the rest; ``resolution_in_angstroms`` is needed.
 
     Raises
     ------
     InputError
-        No file could be used, or the index cannot be written to.
+        No file could be used, another run writes into the index, or it cannot be written to.
     """
     refused: list[tuple[Path, InputError]] = []
     notes: set[str] = set()
-    with IndexWriter(index, DESCRIPTOR, DIMENSION, fresh=fresh, expected=expected) as writer:
+    with IndexWriter(index, DESCRIPTOR, DIMENSION, fresh=fresh) as writer:
         before = len(writer)
+        known = 0
         for path, one in described:
             if isinstance(one, InputError):
                 refused.append((path, one))
-                continue
-            notes.update(one.notes)
-            writer.add(one.vector[None], [one.entry])
-        if len(writer) == before:
-            first = refused[0][1] if refused else InputError("files", "none was given", "Name maps and models.")
-            raise InputError(first.where, first.found, first.remedy)
-        writer.commit(page)
-        return len(writer), refused, sorted(notes)
+            elif writer.holds(one.entry):
+                known += 1
+            else:
+                notes.update(one.notes)
+                writer.add(one.vector[None], [one.entry])
+        if known:
+            notes.add(f"{known} files were left out: the index holds them already.")
+        if len(writer) == before and not known:
+            raise refused[0][1] if refused else InputError("files", "none was given", "Name maps and models.")
+        if len(writer) > before:
+            writer.commit(page)
+        return Written(len(writer), len(writer) - before, tuple(refused), tuple(sorted(notes)))

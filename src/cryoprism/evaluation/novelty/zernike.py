@@ -55,7 +55,10 @@ def _spherical_harmonics(points: Array, order: int) -> list[Array]:
     for degree in range(order + 1):
         columns = [legendre[degree, 0]]
         for m in range(1, degree + 1):
-            columns += [math.sqrt(2) * legendre[degree, m] * waves[m][0], math.sqrt(2) * legendre[degree, m] * waves[m][1]]
+            columns += [
+                math.sqrt(2) * legendre[degree, m] * waves[m][0],
+                math.sqrt(2) * legendre[degree, m] * waves[m][1],
+            ]
         result.append(np.stack(columns, -1))
     return result
 
