@@ -106,7 +106,7 @@ class Match:
 
 
 def lists_for(count: int) -> int:
-    """Choose the number of lists of an IVF index: about four square roots of its entries, a power of two, 64 to 8192."""
+    """Choose how many lists an IVF index has: four square roots of its entries, a power of two, 64 to 8192."""
     return int(min(8192, max(64, 2 ** round(math.log2(4 * math.sqrt(max(count, 1)))))))
 
 

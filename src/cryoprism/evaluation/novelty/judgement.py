@@ -113,8 +113,8 @@ class Novelty:
         best = self.neighbours[0]
         low, high = self.interval
         words = [
-            f"Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): probability that none of the {self.entries} known "
-            f"shapes is this one, where {self.prior:.2f} was expected to be known beforehand.",
+            f"Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): the probability that none of {self.entries} known "
+            f"shapes is this one, where {1 - self.prior:.2f} was expected beforehand.",
             f"The nearest is {best.entry.name} at a distance of {best.distance:.3f}, which is {_times(best)} for "
             "different ones.",
         ]

@@ -168,7 +168,8 @@ def _meaning() -> str:
         '<section id="meaning"><h2>What this can and cannot say</h2><div class="box small">'
         "<p>Compared are outer shape and size at the resolution of the index, not sequence and not fold. A shape "
         "and its mirror image have the same invariants: the hand is not seen. The likelihood ratio says how much "
-        "likelier a distance is for two views of one molecule (turned, filtered, uneven, with noise) than for two proteins; the "
-        "more shapes an index holds, the more of them are near by chance, and the probability counts that in. What the "
-        "index does not hold is not known to it: new here means new against these files.</p></div></section>"
+        "likelier a distance is for two views of one molecule (turned, filtered, uneven, bent, with noise) than for "
+        "two proteins; the more shapes an index holds, the more of them are near by chance, and the probability counts "
+        "that in. What the index does not hold is not known to it: new here means new against these files.</p>"
+        "</div></section>"
     )
