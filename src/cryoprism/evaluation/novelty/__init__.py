@@ -1,0 +1,61 @@
+"""Has anything of this shape been seen: descriptors of maps and models, an index of known shapes, a probability."""
+
+from .calibration import Calibration, fit_calibration, known_probability, shipped_calibration
+from .copies import CopyRecipe, copies_of, copy_of
+from .descriptor import (
+    DESCRIPTOR,
+    DIMENSION,
+    Descriptor,
+    describe_file,
+    kind_of_file,
+    shape_pictures,
+    shape_vector,
+)
+from .index import FLAT_LIMIT, INDEX_REMEDY, Entry, IndexWriter, Match, ShapeIndex, lists_for, require_faiss
+from .judgement import Neighbour, Novelty, Written, judge, novelty_of, write_shapes
+from .preparation import Shape, shape_of_atoms, shape_of_map
+from .states import state_histogram, state_sequences, state_similarity, states_available
+from .zernike import ball_grid, grid_invariants, invariant_labels, radial_polynomial, zernike_invariants
+
+__all__ = [
+    "DESCRIPTOR",
+    "DIMENSION",
+    "FLAT_LIMIT",
+    "INDEX_REMEDY",
+    "Calibration",
+    "CopyRecipe",
+    "Descriptor",
+    "Entry",
+    "IndexWriter",
+    "Match",
+    "Neighbour",
+    "Novelty",
+    "Shape",
+    "ShapeIndex",
+    "Written",
+    "ball_grid",
+    "copies_of",
+    "copy_of",
+    "describe_file",
+    "fit_calibration",
+    "grid_invariants",
+    "invariant_labels",
+    "judge",
+    "kind_of_file",
+    "known_probability",
+    "lists_for",
+    "novelty_of",
+    "radial_polynomial",
+    "require_faiss",
+    "shape_of_atoms",
+    "shape_of_map",
+    "shape_pictures",
+    "shape_vector",
+    "shipped_calibration",
+    "state_histogram",
+    "state_sequences",
+    "state_similarity",
+    "states_available",
+    "write_shapes",
+    "zernike_invariants",
+]

@@ -1,0 +1,104 @@
+"""Copies of a model as other experiments would show it: turned, uneven, a little bent, filtered and with noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cryoprism.core import generator_for, random_rotations
+from cryoprism.formats import Atoms, Volume
+from cryoprism.structure import low_pass, model_map
+
+from .preparation import box_around
+
+__all__ = ["CopyRecipe", "copies_of", "copy_of"]
+
+_MARGIN = 25.0
+_WAVES = 4
+
+
+@dataclass(frozen=True)
+class CopyRecipe:
+    """How a copy is made.
+
+    Attributes
+    ----------
+    voxel_size_in_angstroms
+        Of its grid [Å].
+    resolution_in_angstroms
+        Sharp low-pass before the noise [Å].
+    b_factor_in_square_angstroms
+        Of all atoms [Å²].
+    noise
+        Standard deviation of the white noise in units of the molecule's mean density.
+    magnification
+        By which every length is wrong, as that of microscopes is by a percent or two.
+    unevenness
+        Part of the density that the most mobile places lack; it changes smoothly over the molecule.
+    bend_in_angstroms
+        Root mean square of smooth displacements, as between conformations [Å].
+    """
+
+    voxel_size_in_angstroms: float = 2.0
+    resolution_in_angstroms: float = 10.0
+    b_factor_in_square_angstroms: float = 0.0
+    noise: float = 0.0
+    magnification: float = 1.0
+    unevenness: float = 0.0
+    bend_in_angstroms: float = 0.0
+
+
+def copy_of(atoms: Atoms, recipe: CopyRecipe, generator: torch.Generator) -> Volume:
+    """Map of a model turned at random, by a recipe."""
+    turn = random_rotations(1, generator)[0]
+    places = atoms.positions_in_angstroms - atoms.positions_in_angstroms.mean(0)
+    fields = _smooth_fields(places, 4, generator)
+    bent = places + recipe.bend_in_angstroms * fields[:, 1:] / math.sqrt(3)
+    # A standard deviation of 1 brings most of the field between 0 and 1.
+    dim = (0.5 + 0.4 * fields[:, :1]).clamp(0, 1).flatten()
+    turned = replace(
+        atoms,
+        positions_in_angstroms=recipe.magnification * bent @ turn.T,
+        occupancies=atoms.occupancies * (1 - recipe.unevenness * dim),
+    )
+    like = box_around(turned.positions_in_angstroms, recipe.voxel_size_in_angstroms, _MARGIN)
+    made = model_map(turned, like, b_factor_in_square_angstroms=recipe.b_factor_in_square_angstroms)
+    data = low_pass(made.data, made.voxel_size_in_angstroms, recipe.resolution_in_angstroms)
+    height = float(data[data > 0.25 * data.max()].mean())
+    noise = recipe.noise * height * torch.randn(data.shape, generator=generator)
+    return replace(made, data=data + noise)
+
+
+def _smooth_fields(places: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Random fields (n, count) of variance about 1 at places (n, 3): waves of one to three of its diameters."""
+    diameter = 2.6 * float(places.square().sum(1).mean().sqrt())
+    directions = torch.nn.functional.normalize(torch.randn(_WAVES, count, 3, generator=generator), dim=-1)
+    lengths = diameter * (1 + 2 * torch.rand(_WAVES, count, 1, generator=generator))
+    phases = 2 * math.pi * torch.rand(_WAVES, count, generator=generator)
+    angles = torch.einsum("nd,wcd->nwc", places, 2 * math.pi * directions / lengths) + phases
+    return math.sqrt(2 / _WAVES) * angles.cos().sum(1)
+
+
+def copies_of(atoms: Atoms, count: int, seed: int, name: str) -> Iterator[tuple[CopyRecipe, Volume]]:
+    """Make copies by random recipes.
+
+    Voxels of 1.5 to 3.5 Å, resolution of 5 to 15 Å, B of 0 to 200 Å², noise up to 1 in one half and none in the other,
+    lengths wrong by up to 3 %, density uneven by up to a half, bent by up to 2 Å. ``name`` and ``seed`` decide them.
+    """
+    for number in range(count):
+        generator = generator_for(seed, "novelty-copy", name, number)
+        voxel, fine, b_factor, noise, size, uneven, bend = torch.rand(7, generator=generator).tolist()
+        recipe = CopyRecipe(
+            voxel_size_in_angstroms=1.5 + 2.0 * voxel,
+            resolution_in_angstroms=5.0 + 10.0 * fine,
+            b_factor_in_square_angstroms=200.0 * b_factor,
+            noise=max(0.0, 2.0 * noise - 1.0),
+            magnification=1.0 + 0.03 * (2 * size - 1),
+            unevenness=0.5 * uneven,
+            bend_in_angstroms=2.0 * bend,
+        )
+        yield recipe, copy_of(atoms, recipe, generator)

@@ -1,0 +1,196 @@
+"""The shape descriptor of a map or a model: a vector that compares shape and size whatever the orientation."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import scipy.ndimage
+from numpy.typing import NDArray
+
+from cryoprism.core import InputError
+from cryoprism.formats import read_map, read_structure
+
+from .index import Entry
+from .preparation import SIDE, Shape, shape_of_atoms, shape_of_map
+from .states import state_histogram, state_sequences, states_available
+from .zernike import ORDER, ball_grid, grid_invariants, invariant_labels
+
+__all__ = [
+    "DESCRIPTOR",
+    "DIMENSION",
+    "MAP_SUFFIXES",
+    "MODEL_SUFFIXES",
+    "Descriptor",
+    "describe_file",
+    "kind_of_file",
+    "shape_pictures",
+    "shape_vector",
+]
+
+#: Version of the vectors; those of another version cannot be compared.
+DESCRIPTOR: Final = f"zernike{ORDER}-v1"
+#: 121 invariants, the logarithm of the radius of gyration, and zeros up to a multiple of 16.
+DIMENSION: Final = 128
+MODEL_SUFFIXES: Final = (".pdb", ".ent", ".cif", ".mmcif")
+MAP_SUFFIXES: Final = (".mrc", ".map", ".ccp4", ".rec")
+# Invariants of high order carry more noise than shape: they fade as exp(-(n / 15)²).
+_FADE: Final = 15.0
+_PICTURE_SIDE: Final = 48
+
+
+@dataclass(frozen=True, eq=False)
+class Descriptor:
+    """What the index compares.
+
+    Attributes
+    ----------
+    vector
+        (128,) float32.
+    entry
+        Name, source, kind, size, 3Di histogram and pictures.
+    share_outside
+        Part of the envelope beyond 1.8 radii of gyration, which the invariants do not see.
+    notes
+        What was left out: 3Di states where mini3di is absent, further models of a file.
+    """
+
+    vector: NDArray[np.float32]
+    entry: Entry
+    share_outside: float
+    notes: tuple[str, ...]
+
+
+def shape_vector(shape: Shape) -> NDArray[np.float32]:
+    """Vector (128,) of a shape.
+
+    The invariants, faded with their order, as a vector of length 1, then ln(radius of gyration / Å): the unit ball is
+    scaled by the radius of gyration, so that only this entry knows the size. A distance of 0.1 is 10 % in radius.
+    A shape and its mirror image have the same vector.
+    """
+    norms = grid_invariants(shape.envelope, SIDE)
+    norms = norms * np.exp([-((n / _FADE) ** 2) for n, _ in invariant_labels()])
+    vector = np.zeros(DIMENSION, dtype=np.float32)
+    vector[: norms.size] = norms / np.linalg.norm(norms)
+    vector[norms.size] = np.log(shape.radius_of_gyration_in_angstroms)
+    return vector
+
+
+def shape_pictures(shape: Shape) -> NDArray[np.uint8]:
+    """Projections (3, 48, 48) of an envelope along its principal axes, the longest upright in the first two.
+
+    The sides of the axes are chosen by the third moments, without mirroring; a picture is 3.6 radii of gyration wide.
+    """
+    points = ball_grid(SIDE)
+    weights = shape.envelope / shape.envelope.sum()
+    centred = points - weights @ points
+    _, axes = np.linalg.eigh((centred * weights[:, None]).T @ centred)
+    axes = axes[:, ::-1]  # the longest first
+    skew = (weights[:, None] * (centred @ axes) ** 3).sum(0)
+    axes = axes * np.where(skew < 0, -1.0, 1.0)
+    axes[:, 2] *= np.sign(np.linalg.det(axes))
+    cube = np.zeros((SIDE,) * 3, dtype=np.float32)
+    place = np.rint((points + 1) * SIDE / 2 - 0.5).astype(int)
+    cube[place[:, 2], place[:, 1], place[:, 0]] = shape.envelope
+    # Rows of the turned cube: from the top down the longest axis, then the middle one, then the shortest.
+    grid = (np.arange(_PICTURE_SIDE) - (_PICTURE_SIDE - 1) / 2) * (2 / _PICTURE_SIDE)
+    u, v, w = np.meshgrid(-grid, grid, grid, indexing="ij")
+    at = np.stack([u, v, w], -1).reshape(-1, 3) @ axes.T
+    turned = scipy.ndimage.map_coordinates(cube, ((at[:, ::-1] + 1) * SIDE / 2 - 0.5).T, order=1)
+    turned = turned.reshape((_PICTURE_SIDE,) * 3)
+    sums = [turned.sum(2), turned.sum(1), turned.sum(0)]
+    return np.stack([np.clip(255 * s / max(float(s.max()), 1e-9), 0, 255).astype(np.uint8) for s in sums])
+
+
+def kind_of_file(path: str | os.PathLike[str]) -> Literal["model", "map"] | None:
+    """Whether a file's name is that of a model or a map; None for any other file."""
+    name = Path(path).name.lower()
+    for suffix in (".gz", ".bz2"):
+        name = name.removesuffix(suffix)
+    if name.endswith(MODEL_SUFFIXES):
+        return "model"
+    return "map" if name.endswith(MAP_SUFFIXES) else None
+
+
+def describe_file(
+    path: str | os.PathLike[str],
+    *,
+    resolution_in_angstroms: float = 10.0,
+    assembly: str | None = None,
+    voxel_size_in_angstroms: float | None = None,
+) -> Descriptor:
+    """Descriptor of a map (MRC, CCP4) or a model (PDB, mmCIF), gzipped or not.
+
+    Parameters
+    ----------
+    path
+        The file.
+    resolution_in_angstroms
+        Common resolution [Å]; vectors of different ones cannot be compared.
+    assembly
+        Biological assembly of a model (``"1"`` …); the coordinates as they stand if absent.
+    voxel_size_in_angstroms
+        Of a map, in place of its header's [Å].
+
+    Raises
+    ------
+    InputError
+        No such file, neither a map nor a model, no atoms, no voxel size, or nothing that stands out of the noise.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(file, "does not exist", "Give a map (.mrc, .map) or a model (.pdb, .cif), gzipped or not.")
+    kind = kind_of_file(file)
+    notes: list[str] = []
+    states = None
+    try:
+        if kind == "model":
+            atoms = read_structure(file, assembly, include_waters=False, include_hydrogens=False)
+            if int(atoms.models.max()) > int(atoms.models.min()):
+                notes.append(f"Of {int(atoms.models.max()) + 1} models in {file.name} the first was taken.")
+            atoms = atoms.select((atoms.models == atoms.models.min()) & (atoms.atomic_numbers > 0))
+            shape = shape_of_atoms(atoms, resolution_in_angstroms)
+            if states_available():
+                states = state_histogram(state_sequences(atoms))
+            else:
+                notes.append("3Di states were left out: install mini3di (the extra 'assess').")
+        elif kind == "map":
+            shape = shape_of_map(read_map(file, voxel_size_in_angstroms), resolution_in_angstroms)
+        else:
+            raise InputError(
+                file,
+                "is by its name neither a map nor a model",
+                "Give .mrc, .map, .ccp4, .pdb or .cif, gzipped or not.",
+            )
+    except InputError as error:
+        # What the map or model is called matters more than that it is one.
+        raise error if str(file) in str(error.where) else InputError(file, error.found, error.remedy) from error
+    name = file.name
+    for suffix in (".gz", ".bz2"):
+        name = name.removesuffix(suffix)
+    entry = Entry(
+        name=Path(name).stem + (f" assembly {assembly}" if assembly and kind == "model" else ""),
+        source=str(file.resolve()),
+        kind=str(kind),
+        sha256=_digest(file),
+        radius_of_gyration_in_angstroms=shape.radius_of_gyration_in_angstroms,
+        volume_in_cubic_angstroms=shape.volume_in_cubic_angstroms,
+        states=states,
+        pictures=shape_pictures(shape),
+    )
+    return Descriptor(shape_vector(shape), entry, shape.share_outside, tuple(notes))
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file's content, of what is inside where it is gzipped: a packed copy is the same file."""
+    digest = hashlib.sha256()
+    opener: Any = gzip.open if file.suffix.lower() == ".gz" else open
+    with opener(file, "rb") as stream:
+        while part := stream.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,427 @@
+"""The index of known shapes: vectors in faiss, what they belong to in SQLite, and a page that says what counts."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sqlite3
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoprism.core import InputError, OutputError
+
+__all__ = ["FLAT_LIMIT", "INDEX_REMEDY", "Entry", "IndexWriter", "Match", "ShapeIndex", "lists_for", "require_faiss"]
+
+Vectors = NDArray[np.float32]
+
+#: Up to this many entries the index is flat: every vector in full, compared with every query, nothing lost.
+FLAT_LIMIT: Final = 10_000
+#: How to get an index.
+INDEX_REMEDY: Final = "Build one: cryoprism novelty build FOLDER --out INDEX."
+_SCHEMA: Final = "cryoprism-shape-index-1"
+_PAGE: Final = "index.json"
+_LOCK: Final = ".index-lock"
+_COLUMNS: Final = "id, name, source, kind, sha256, radius_of_gyration, volume, states, pictures"
+
+
+def require_faiss() -> Any:
+    """Return the module faiss.
+
+    Raises
+    ------
+    InputError
+        It is not installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise InputError(
+            "novelty", "the package faiss is not installed", "Install it: pip install 'cryoprism[assess]'."
+        ) from error
+    return faiss
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """What an index knows of a shape beside its vector.
+
+    Attributes
+    ----------
+    name, source
+        As shown, and the file it came from.
+    kind
+        ``model`` or ``map``; ``synthetic`` for vectors of a benchmark.
+    sha256
+        Of the file.
+    radius_of_gyration_in_angstroms, volume_in_cubic_angstroms
+        Of the envelope; 0 where unknown.
+    states
+        Histogram of 3Di states (``states.state_histogram``), models of proteins only.
+    pictures
+        (3, side, side) uint8: projections of the envelope along its principal axes.
+    """
+
+    name: str
+    source: str
+    kind: str
+    sha256: str = ""
+    radius_of_gyration_in_angstroms: float = 0.0
+    volume_in_cubic_angstroms: float = 0.0
+    states: NDArray[np.float64] | None = None
+    pictures: NDArray[np.uint8] | None = None
+
+    def _row(self, number: int) -> tuple[object, ...]:
+        states = None if self.states is None else self.states.astype(np.float16).tobytes()
+        pictures = None if self.pictures is None else zlib.compress(self.pictures.tobytes(), 6)
+        size = (self.radius_of_gyration_in_angstroms, self.volume_in_cubic_angstroms)
+        return (number, self.name, self.source, self.kind, self.sha256, *size, states, pictures)
+
+    @classmethod
+    def _of(cls, row: Sequence[Any]) -> Entry:
+        states = None if row[7] is None else np.frombuffer(row[7], dtype=np.float16).astype(np.float64)
+        pictures = None
+        if row[8] is not None:
+            flat = np.frombuffer(zlib.decompress(row[8]), dtype=np.uint8)
+            side = round(math.sqrt(flat.size / 3))
+            pictures = flat.reshape(3, side, side)
+        return cls(row[1], row[2], row[3], row[4], row[5], row[6], states, pictures)
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """An entry, its number in the index, and its distance to a query."""
+
+    number: int
+    entry: Entry
+    distance: float
+
+
+def lists_for(count: int) -> int:
+    """Choose how many lists an IVF index has: four square roots of its entries, a power of two, 64 to 8192."""
+    return int(min(8192, max(64, 2 ** round(math.log2(4 * math.sqrt(max(count, 1)))))))
+
+
+class ShapeIndex:
+    """An index that is read.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    page
+        Content of its ``index.json``.
+    """
+
+    def __init__(self, path: Path, page: dict[str, Any], vectors: Any) -> None:
+        self.path: Final = path
+        self.page: Final = page
+        self._vectors = vectors
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], version: str | None = None) -> ShapeIndex:
+        """Open an index.
+
+        Parameters
+        ----------
+        path
+            Its folder.
+        version
+            Descriptor version that it must have; any if absent.
+
+        Raises
+        ------
+        InputError
+            There is none, it is damaged, it was made with another descriptor, or faiss is absent.
+        """
+        folder = Path(path)
+        page = _read_page(folder)
+        if version is not None and page["descriptor"] != version:
+            raise InputError(
+                folder,
+                f"was built with the shape descriptor {page['descriptor']}, this program uses {version}",
+                "Build it again from its files: cryoprism novelty build FOLDER --out INDEX --overwrite.",
+            )
+        faiss = require_faiss()
+        file = folder / page["vectors"]
+        try:
+            if file.stat().st_size != page["bytes"]:
+                raise RuntimeError(f"{file.stat().st_size} bytes instead of {page['bytes']}")
+            vectors = faiss.read_index(os.fspath(file))
+        except (OSError, RuntimeError) as error:
+            raise _damaged(file, error) from error
+        if vectors.ntotal != page["count"]:
+            raise _damaged(file, f"{vectors.ntotal} vectors instead of {page['count']}")
+        if hasattr(vectors, "nprobe"):
+            vectors.nprobe = page["probes"]
+        index = cls(folder, page, vectors)
+        index._require_table()
+        return index
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return int(self.page["count"])
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether every vector is kept in full and compared with every query."""
+        return bool(self.page["kind"] == "flat")
+
+    def probe(self, lists: int) -> None:
+        """Look into this many lists for each query; no effect on a flat index."""
+        if hasattr(self._vectors, "nprobe"):
+            self._vectors.nprobe = lists
+
+    def nearest(self, queries: Vectors, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Distances and numbers (queries, count) of the nearest entries; number -1 where there are no more."""
+        squares, numbers = self._vectors.search(np.ascontiguousarray(queries, dtype=np.float32), count)
+        return np.sqrt(np.maximum(squares, 0.0)), numbers
+
+    def vectors(self) -> Vectors:
+        """Every vector (entries, d), as exactly as the index keeps it."""
+        if hasattr(self._vectors, "make_direct_map"):
+            self._vectors.make_direct_map()
+        return np.asarray(self._vectors.reconstruct_n(0, len(self)))
+
+    def search(self, query: Vectors, count: int) -> list[Match]:
+        """Return the nearest entries of a vector (d,), the nearest first."""
+        distances, numbers = self.nearest(query[None], min(count, len(self)))
+        found = [(int(n), float(d)) for n, d in zip(numbers[0], distances[0], strict=True) if n >= 0]
+        entries = self.entries([number for number, _ in found])
+        return [Match(number, entries[number], distance) for number, distance in found]
+
+    def entries(self, numbers: Sequence[int]) -> dict[int, Entry]:
+        """Entries by their numbers."""
+        marks = ",".join("?" * len(numbers))
+        query = f"SELECT {_COLUMNS} FROM entries WHERE id IN ({marks})"
+        with self._table() as table:
+            return {int(row[0]): Entry._of(row) for row in table.execute(query, list(numbers))}
+
+    def all_entries(self) -> Iterator[tuple[int, Entry]]:
+        """Every entry with its number."""
+        with self._table() as table:
+            query = f"SELECT {_COLUMNS} FROM entries WHERE id < ? ORDER BY id"
+            for row in table.execute(query, (len(self),)):
+                yield int(row[0]), Entry._of(row)
+
+    @contextmanager
+    def _table(self) -> Iterator[sqlite3.Connection]:
+        file = self.path / self.page["table"]
+        try:
+            if file.stat().st_size < 512:
+                raise sqlite3.DatabaseError(f"{file.stat().st_size} bytes")
+            with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as table:
+                yield table
+        except (sqlite3.Error, OSError) as error:
+            raise _damaged(file, error) from error
+
+    def _require_table(self) -> None:
+        with self._table() as table:
+            # Numbers are given without gaps: the last one tells whether all are there, and is found at once.
+            last = table.execute("SELECT max(id) FROM entries").fetchone()[0]
+        if (-1 if last is None else last) + 1 < len(self):
+            raise _damaged(self.path / self.page["table"], f"entries end at {last}, {len(self)} are needed")
+
+
+def _damaged(file: Path, why: object) -> InputError:
+    return InputError(
+        file, f"is damaged ({why})"[:300], "Build the index again: cryoprism novelty build FOLDER --out INDEX."
+    )
+
+
+def _read_page(folder: Path) -> dict[str, Any]:
+    file = folder / _PAGE
+    if not file.is_file():
+        found = "does not exist" if not folder.exists() else "holds no index of shapes (index.json is missing)"
+        raise InputError(folder, found, INDEX_REMEDY)
+    try:
+        page = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+    needed = {"schema", "descriptor", "kind", "count", "vectors", "table", "bytes", "probes", "dimension"}
+    if not isinstance(page, dict) or page.get("schema") != _SCHEMA or not needed <= page.keys():
+        raise _damaged(file, f"no page of {_SCHEMA}")
+    return page
+
+
+class IndexWriter:
+    """Builds an index or adds to one; nothing counts before :meth:`commit`, which replaces one page.
+
+    Rows of SQLite whose number the page does not reach are left from a run that was killed, and are overwritten.
+
+    Parameters
+    ----------
+    path
+        Folder of the index; it is made if absent.
+    descriptor
+        Version of the vectors.
+    dimension
+        Of the vectors.
+    fresh
+        Begin a new index: what an earlier one held counts no more once this one is committed.
+    expected
+        How many entries there will be in all, as far as known: chooses the number of lists.
+
+    Raises
+    ------
+    InputError
+        Another run is writing into the index, it is missing, damaged or of another descriptor, or faiss is absent.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], descriptor: str, dimension: int, *, fresh: bool, expected: int = 0
+    ):
+        self._faiss = require_faiss()
+        self.path: Final = Path(path)
+        self._descriptor, self._dimension, self._expected = descriptor, dimension, expected
+        self._fresh = fresh
+        if fresh:
+            self.path.mkdir(parents=True, exist_ok=True)
+        elif not (self.path / _PAGE).is_file():
+            _read_page(self.path)
+        self._lock = (self.path / _LOCK).open("a", encoding="utf-8")
+        try:
+            _lock(self._lock.fileno())
+        except OSError as error:
+            self._lock.close()
+            raise InputError(
+                self.path, "another run is writing into this index", "Wait for it, or name another index."
+            ) from error
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self) -> None:
+        if self._fresh:
+            self._vectors = self._faiss.IndexFlatL2(self._dimension)
+            self._generation, self.probes = 0, 1
+            with suppress(InputError):
+                self._generation = int(_read_page(self.path).get("generation", 0))
+            self._name = f"entries-{self._generation + 1:06d}.sqlite"
+            (self.path / self._name).unlink(missing_ok=True)
+        else:
+            known = ShapeIndex.open(self.path, self._descriptor)
+            self._vectors = known._vectors
+            self._generation, self.probes = int(known.page.get("generation", 0)), int(known.page["probes"])
+            self._name = str(known.page["table"])
+        self._table = sqlite3.connect(self.path / self._name)
+        self._table.execute(
+            "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, name TEXT, source TEXT, kind TEXT, "
+            "sha256 TEXT, radius_of_gyration REAL, volume REAL, states BLOB, pictures BLOB)"
+        )
+        self._table.execute("CREATE INDEX IF NOT EXISTS by_file ON entries (sha256) WHERE sha256 <> ''")
+        self._table.execute("DELETE FROM entries WHERE id >= ?", (self._vectors.ntotal,))
+
+    def __enter__(self) -> IndexWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._table.rollback()
+        self._table.close()
+        if self._fresh:
+            (self.path / self._name).unlink(missing_ok=True)
+            if not (self.path / _PAGE).is_file():
+                (self.path / _LOCK).unlink(missing_ok=True)
+        self._lock.close()
+
+    def __len__(self) -> int:
+        """Return the number of entries, uncommitted ones among them."""
+        return int(self._vectors.ntotal)
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether an entry of this name was made from this very file."""
+        query = "SELECT 1 FROM entries WHERE sha256 = ? AND sha256 <> '' AND name = ?"
+        return self._table.execute(query, (entry.sha256, entry.name)).fetchone() is not None
+
+    def train(self, sample: Vectors, lists: int) -> None:
+        """Make the (empty) index one of inverted lists with 8-bit vectors, its lists learned from a sample."""
+        quantizer = self._faiss.IndexFlatL2(self._dimension)
+        made = self._faiss.IndexIVFScalarQuantizer(
+            quantizer, self._dimension, lists, self._faiss.ScalarQuantizer.QT_8bit, self._faiss.METRIC_L2
+        )
+        made.train(np.ascontiguousarray(sample, dtype=np.float32))
+        made.own_fields = True
+        quantizer.this.disown()
+        self._vectors = made
+        # One list in sixty-four, the measured middle between recall and time; see docs/decisions/0017-novelty.md.
+        self.probes = max(8, lists // 64)
+
+    def add(self, vectors: Vectors, entries: Sequence[Entry]) -> None:
+        """Add vectors (n, d) with their entries; a flat index that grows beyond its limit gets inverted lists.
+
+        Raises
+        ------
+        InputError
+            Vectors that are not finite.
+        """
+        if not bool(np.isfinite(vectors).all()):
+            raise InputError("shape descriptor", "is not finite", "Look at the map: it may be empty or damaged.")
+        first = len(self)
+        self._vectors.add(np.ascontiguousarray(vectors, dtype=np.float32))
+        rows = (entry._row(first + i) for i, entry in enumerate(entries))
+        self._table.executemany(f"INSERT INTO entries ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        if self._is_flat and len(self) > FLAT_LIMIT:
+            known = self._vectors.reconstruct_n(0, len(self))
+            self.train(known, min(lists_for(max(self._expected, len(known))), len(known) // 39))
+            self._vectors.add(known)
+
+    @property
+    def _is_flat(self) -> bool:
+        return not hasattr(self._vectors, "nprobe")
+
+    def commit(self, more: dict[str, Any] | None = None) -> None:
+        """Make what was added count; ``more`` goes into ``index.json``."""
+        self._table.commit()
+        name = f"shapes-{self._generation + 1:06d}.faiss"
+        _whole(self.path / name, lambda file: self._faiss.write_index(self._vectors, os.fspath(file)))
+        page = {
+            "schema": _SCHEMA,
+            "descriptor": self._descriptor,
+            "kind": "flat" if self._is_flat else "ivf-sq8",
+            "count": len(self),
+            "dimension": self._dimension,
+            "lists": 0 if self._is_flat else int(self._vectors.nlist),
+            "probes": self.probes,
+            "vectors": name,
+            "table": self._name,
+            "bytes": (self.path / name).stat().st_size,
+            "generation": self._generation + 1,
+            **(more or {}),
+        }
+        text = json.dumps(page, indent=1, ensure_ascii=False) + "\n"
+        _whole(self.path / _PAGE, lambda file: file.write_text(text, encoding="utf-8"))
+        for file in [*self.path.glob("shapes-*.faiss"), *self.path.glob("entries-*.sqlite")]:
+            if file.name not in {name, self._name}:
+                file.unlink(missing_ok=True)
+        self._generation += 1
+        self._fresh = False
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name and move it into place when it is whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(path, f"cannot be written ({error})"[:300], "Check the folder and the space left.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,363 @@
+"""How new the shape of a map or a model is against an index of known ones, with its nearest neighbours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cryoprism.core import InputError
+from cryoprism.evaluation.evidence import Answer, available, not_available
+
+from .calibration import Calibration, known_probability, shipped_calibration
+from .descriptor import DESCRIPTOR, DIMENSION, Descriptor, describe_file
+from .index import INDEX_REMEDY, Entry, IndexWriter, ShapeIndex
+from .states import state_similarity
+
+__all__ = ["Neighbour", "Novelty", "Written", "judge", "novelty_of", "write_shapes"]
+
+#: Neighbours whose likelihood ratios are added up; the others are farther and count next to nothing.
+_SUMMED: Final = 64
+#: A small index is compared in 3Di states whole; of a large one only the neighbours in shape are.
+_COMPARED_IN_STATES: Final = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbour:
+    """An entry near the query.
+
+    Attributes
+    ----------
+    entry
+        What it is.
+    distance
+        Of the two vectors.
+    likelihood_ratio
+        How much likelier this distance is for equal shapes than for different ones; None without a calibration.
+    probability
+        That this entry, of all, is the one with the query's shape; None without a calibration.
+    state_similarity
+        Of the 3Di states, 0 to 1; None where one of the two is no protein model.
+    is_same_file
+        Whether the entry was made from this very file.
+    """
+
+    entry: Entry
+    distance: float
+    likelihood_ratio: float | None
+    probability: float | None
+    state_similarity: float | None
+    is_same_file: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for ``novelty.json``."""
+        return {
+            "name": self.entry.name,
+            "source": self.entry.source,
+            "kind": self.entry.kind,
+            "radius_of_gyration_in_angstroms": self.entry.radius_of_gyration_in_angstroms,
+            "volume_in_cubic_angstroms": self.entry.volume_in_cubic_angstroms,
+            "distance": self.distance,
+            "likelihood_ratio": self.likelihood_ratio,
+            "probability": self.probability,
+            "state_similarity": self.state_similarity,
+            "is_same_file": self.is_same_file,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Novelty:
+    """How new a shape is.
+
+    Attributes
+    ----------
+    query
+        Descriptor of the map or model; None where there is no index.
+    value
+        1 - probability that the index holds an entry of this shape; None where there is no answer.
+    deviation, interval
+        Standard deviation and 5 to 95 % of the value over the samples of the calibration's proteins.
+    neighbours
+        In shape, the nearest first.
+    fold_neighbours
+        Most alike in 3Di states, the most alike first; empty for maps.
+    entries, is_flat, prior
+        Entries of the index, whether every one was compared in full, and the prior that it holds the shape.
+    reason, remedy
+        Where there is no value: why, and how to get one.
+    notes
+        What to be careful about.
+    """
+
+    query: Descriptor | None
+    value: float | None
+    deviation: float | None
+    interval: tuple[float, float] | None
+    neighbours: tuple[Neighbour, ...]
+    fold_neighbours: tuple[Neighbour, ...]
+    entries: int
+    is_flat: bool
+    prior: float
+    reason: str = ""
+    remedy: str = ""
+    notes: tuple[str, ...] = ()
+
+    def sentences(self) -> tuple[str, ...]:
+        """Say it in words, the verdict first."""
+        if self.value is None or self.interval is None or not self.neighbours:
+            return (self.reason, self.remedy, *self.notes)
+        best = self.neighbours[0]
+        low, high = self.interval
+        words = [
+            f"Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): the probability that none of {self.entries} known "
+            f"shapes is this one, where {1 - self.prior:.2f} was expected beforehand.",
+            f"The nearest is {best.entry.name} at a distance of {best.distance:.3f}, which is {_times(best)} for "
+            "different ones.",
+        ]
+        if best.is_same_file:
+            words.append(f"The index holds this very file: {best.entry.name}.")
+        if self.fold_neighbours:
+            alike = self.fold_neighbours[0]
+            words.append(
+                f"In 3Di states {alike.entry.name} is most alike ({alike.state_similarity:.2f} of 1); the probability "
+                "comes from the shape alone."
+            )
+        return (*words, *self.notes)
+
+    def answer(self) -> Answer:
+        """Return it as one of the answers about a result."""
+        if self.value is None or self.deviation is None or self.interval is None:
+            return not_available(self.reason, self.remedy, self.evidence())
+        return available(self.value, self.deviation, self.sentences(), self.evidence())
+
+    def evidence(self) -> dict[str, Any]:
+        """Return everything behind the value, as JSON values."""
+        query = self.query
+        return {
+            "query": None
+            if query is None
+            else {
+                "name": query.entry.name,
+                "source": query.entry.source,
+                "kind": query.entry.kind,
+                "radius_of_gyration_in_angstroms": query.entry.radius_of_gyration_in_angstroms,
+                "volume_in_cubic_angstroms": query.entry.volume_in_cubic_angstroms,
+                "share_outside": query.share_outside,
+            },
+            "descriptor": DESCRIPTOR,
+            "interval": None if self.interval is None else list(self.interval),
+            "prior": self.prior,
+            "index_entries": self.entries,
+            "index_is_flat": self.is_flat,
+            "neighbours": [one.to_json() for one in self.neighbours],
+            "fold_neighbours": [one.to_json() for one in self.fold_neighbours],
+        }
+
+
+def _times(best: Neighbour) -> str:
+    ratio = best.likelihood_ratio or 0.0
+    if ratio >= 1:
+        return f"{ratio:.3g} times likelier for equal shapes than"
+    return f"{ratio:.2g} times as likely for equal shapes as"
+
+
+def novelty_of(
+    path: str | os.PathLike[str],
+    index: str | os.PathLike[str] | None,
+    *,
+    assembly: str | None = None,
+    voxel_size_in_angstroms: float | None = None,
+    neighbours: int = 10,
+    prior: float = 0.5,
+    calibration: Calibration | None = None,
+) -> Novelty:
+    """How new the shape of a map or a model is.
+
+    Parameters
+    ----------
+    path
+        Map or model.
+    index
+        Folder of an index of known shapes; None or a folder that does not exist gives "not available".
+    assembly, voxel_size_in_angstroms
+        As in :func:`describe_file`.
+    neighbours
+        How many are listed.
+    prior
+        Probability that the index holds the shape, before it was looked at.
+    calibration
+        That which comes with the program if absent.
+
+    Raises
+    ------
+    InputError
+        The file cannot be used, the index is damaged or of another descriptor, or faiss is absent.
+    """
+    if index is None or not Path(index).exists():
+        missing = "No index of known shapes was given." if index is None else f"There is no index of shapes in {index}."
+        return _nothing(None, missing, INDEX_REMEDY, prior)
+    opened = ShapeIndex.open(index, DESCRIPTOR)
+    query = describe_file(
+        path,
+        resolution_in_angstroms=float(opened.page["resolution_in_angstroms"]),
+        assembly=assembly,
+        voxel_size_in_angstroms=voxel_size_in_angstroms,
+    )
+    return judge(query, opened, neighbours=neighbours, prior=prior, calibration=calibration)
+
+
+def judge(
+    query: Descriptor,
+    index: ShapeIndex,
+    *,
+    neighbours: int = 10,
+    prior: float = 0.5,
+    calibration: Calibration | None = None,
+) -> Novelty:
+    """As :func:`novelty_of`, for a descriptor that is there already."""
+    if not len(index):
+        return _nothing(query, f"The index {index.path} is empty.", INDEX_REMEDY, prior)
+    law = shipped_calibration() if calibration is None else calibration
+    found = index.search(query.vector, max(neighbours, _SUMMED))
+    distances = np.array([match.distance for match in found])
+    resolution = float(index.page["resolution_in_angstroms"])
+    if abs(resolution - law.resolution_in_angstroms) > 1e-6:
+        shown = tuple(_neighbour(m.entry, m.distance, query, None, None) for m in found[:neighbours])
+        made = law.resolution_in_angstroms
+        return Novelty(
+            query, None, None, None, shown, (), len(index), index.is_flat, prior,
+            f"The index was built at {resolution:g} Å, the calibration at {made:g} Å.",
+            f"Build the index at {made:g} Å: cryoprism novelty build FOLDER --out INDEX --resolution {made:g}.",
+        )  # fmt: skip
+    ratios = law.log_ratio(distances)
+    known = known_probability(ratios, len(index), prior)
+    drawn = 1 - np.array([known_probability(law.log_ratio(distances, draw), len(index), prior) for draw in law.draws])
+    low, high = np.quantile(drawn, [0.05, 0.95])
+    shares = np.exp(ratios - ratios.max())
+    shares = known * shares / shares.sum()
+    shown = tuple(
+        _neighbour(match.entry, match.distance, query, float(np.exp(min(ratio, 700.0))), float(share))
+        for match, ratio, share in zip(found[:neighbours], ratios, shares, strict=False)
+    )
+    notes = list(query.notes)
+    if distances[0] < law.range_of_distances[0]:
+        notes.append(
+            f"The nearest is nearer than any two different shapes of the calibration were "
+            f"({law.range_of_distances[0]:.3f}): there its law is extrapolated."
+        )
+    if query.share_outside > 0.1:
+        notes.append(
+            f"{100 * query.share_outside:.0f} % of the envelope lies beyond 1.8 radii of gyration, which the "
+            "invariants do not see."
+        )
+    return Novelty(
+        query, 1 - known, float(drawn.std()), (float(min(low, 1 - known)), float(max(high, 1 - known))), shown,
+        _alike(query, index, [(m.entry, m.distance) for m in found], neighbours),
+        len(index), index.is_flat, prior, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _nothing(query: Descriptor | None, reason: str, remedy: str, prior: float) -> Novelty:
+    return Novelty(query, None, None, None, (), (), 0, True, prior, reason, remedy)
+
+
+def _neighbour(
+    entry: Entry, distance: float, query: Descriptor, ratio: float | None, probability: float | None
+) -> Neighbour:
+    known = query.entry.states is not None and entry.states is not None
+    return Neighbour(
+        entry,
+        distance,
+        ratio,
+        probability,
+        state_similarity(query.entry.states, entry.states) if known else None,  # type: ignore[arg-type]
+        bool(entry.sha256) and entry.sha256 == query.entry.sha256 and entry.name == query.entry.name,
+    )
+
+
+def _alike(
+    query: Descriptor, index: ShapeIndex, near: Sequence[tuple[Entry, float]], count: int
+) -> tuple[Neighbour, ...]:
+    """Entries most alike in 3Di states: of all in a small index, else of the neighbours in shape."""
+    if query.entry.states is None:
+        return ()
+    everything: Iterable[tuple[Entry, float]] = near
+    if len(index) <= _COMPARED_IN_STATES:
+        vectors = index.vectors()
+        everything = (
+            (entry, float(np.linalg.norm(vectors[number] - query.vector))) for number, entry in index.all_entries()
+        )
+    made = (_neighbour(entry, distance, query, None, None) for entry, distance in everything)
+    listed = sorted((one for one in made if one.state_similarity is not None), key=lambda n: -(n.state_similarity or 0))
+    return tuple(listed[:count])
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of writing shapes into an index.
+
+    Attributes
+    ----------
+    entries, added
+        Of the index now, and those that are new.
+    refused
+        Files that could not be used, with the reason.
+    notes
+        What was left out of the others, and which files the index held already.
+    """
+
+    entries: int
+    added: int
+    refused: tuple[tuple[Path, InputError], ...]
+    notes: tuple[str, ...]
+
+
+def write_shapes(
+    index: str | os.PathLike[str],
+    described: Iterable[tuple[Path, Descriptor | InputError]],
+    *,
+    fresh: bool,
+    page: dict[str, Any],
+) -> Written:
+    """Write descriptors into an index; nothing counts before all are in.
+
+    Parameters
+    ----------
+    index
+        Its folder.
+    described
+        Files with their descriptors, or with the reason why there is none.
+    fresh
+        Begin a new index in the folder.
+    page
+        What goes into ``index.json`` beside the rest; ``resolution_in_angstroms`` is needed.
+
+    Raises
+    ------
+    InputError
+        No file could be used, another run writes into the index, or it cannot be written to.
+    """
+    refused: list[tuple[Path, InputError]] = []
+    notes: set[str] = set()
+    with IndexWriter(index, DESCRIPTOR, DIMENSION, fresh=fresh) as writer:
+        before = len(writer)
+        known = 0
+        for path, one in described:
+            if isinstance(one, InputError):
+                refused.append((path, one))
+            elif writer.holds(one.entry):
+                known += 1
+            else:
+                notes.update(one.notes)
+                writer.add(one.vector[None], [one.entry])
+        if known:
+            notes.add(f"{known} files were left out: the index holds them already.")
+        if len(writer) == before and not known:
+            raise refused[0][1] if refused else InputError("files", "none was given", "Name maps and models.")
+        if len(writer) > before:
+            writer.commit(page)
+        return Written(len(writer), len(writer) - before, tuple(refused), tuple(sorted(notes)))

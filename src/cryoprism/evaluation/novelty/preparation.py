@@ -1,0 +1,176 @@
+"""From a map or a model to a soft envelope in the unit ball: one resolution, one level, one centre, one scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cryoprism.core import InputError
+from cryoprism.formats import Atoms, Volume
+from cryoprism.structure import model_map, molecule_threshold
+
+from .zernike import ball_grid
+
+__all__ = ["RADIUS_IN_GYRATIONS", "SIDE", "Shape", "box_around", "shape_of_atoms", "shape_of_map"]
+
+Array = NDArray[np.float64]
+
+#: Points of the grid along the diameter of the unit ball.
+SIDE = 48
+#: Radius of the unit ball in radii of gyration: a ball ends at 1.29, a thin rod at 1.73.
+RADIUS_IN_GYRATIONS = 1.8
+#: Level of the envelope between solvent (0) and mean of the molecule (1), and where its soft edge begins and ends.
+_LEVEL, _EDGE = 0.5, 0.25
+_PASSES = 12
+#: A molecule has to stand out of the solvent by this many of the solvent's standard deviations.
+_LEAST_CONTRAST = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """A soft envelope (0 to 1) about its centre of mass.
+
+    Attributes
+    ----------
+    envelope
+        (k,) at the points of ``zernike.ball_grid(SIDE)``.
+    radius_of_gyration_in_angstroms
+        [Å] of the envelope.
+    volume_in_cubic_angstroms
+        [Å³] of the envelope.
+    share_outside
+        Part of the envelope beyond the unit ball, which the descriptor does not see.
+    """
+
+    envelope: Array
+    radius_of_gyration_in_angstroms: float
+    volume_in_cubic_angstroms: float
+    share_outside: float
+
+
+def shape_of_map(volume: Volume, resolution_in_angstroms: float = 10.0) -> Shape:
+    """Envelope of the molecule in a map whose protein is bright.
+
+    The map is low-passed by a Gaussian that falls to 1/e at the resolution. The level lies half way between the solvent
+    and the mean of what exceeds it (Ridler & Calvard 1978, with a fixed background), so that it depends neither on the
+    box nor on the scale of the map. Pieces smaller than a twentieth of the largest are dropped.
+
+    Raises
+    ------
+    InputError
+        The map is constant, or no molecule stands out of its noise.
+    """
+    if not resolution_in_angstroms > 0:
+        raise InputError("resolution", f"{resolution_in_angstroms:g} Å", "Give one above 0, usually 10.")
+    smooth, voxels = _low_passed(volume, resolution_in_angstroms)
+    envelope = _envelope(smooth)
+    # A map that ends within the molecule: no density beyond it.
+    grid = [np.arange(n) * v for n, v in zip(envelope.shape, voxels, strict=True)]
+    total = float(envelope.sum(dtype=np.float64))
+    sums = [envelope.sum(axis=tuple(b for b in range(3) if b != a), dtype=np.float64) for a in range(3)]
+    centre = [float((s * g).sum()) / total for s, g in zip(sums, grid, strict=True)]
+    square = sum(float((s * (g - c) ** 2).sum()) / total for s, g, c in zip(sums, grid, centre, strict=True))
+    gyration = math.sqrt(square)
+    radius = RADIUS_IN_GYRATIONS * gyration
+    points = ball_grid(SIDE)[:, ::-1] * radius
+    at = np.stack([(points[:, a] + centre[a]) / voxels[a] for a in range(3)])
+    sampled = scipy.ndimage.map_coordinates(envelope, at, order=1, mode="constant")
+    z, y, x = ((g - c) ** 2 for g, c in zip(grid, centre, strict=True))
+    beyond = z[:, None, None] + y[:, None] + x > radius**2
+    return Shape(
+        np.asarray(sampled, dtype=np.float64),
+        gyration,
+        total * float(np.prod(voxels)),
+        float(envelope[beyond].sum(dtype=np.float64)) / total,
+    )
+
+
+def shape_of_atoms(atoms: Atoms, resolution_in_angstroms: float = 10.0) -> Shape:
+    """Envelope of an atomic model, by way of its map: potential against ice, of its first model if it has several.
+
+    Raises
+    ------
+    InputError
+        No atom of a known element.
+    """
+    atoms = atoms.select((atoms.models == atoms.models.min()) & (atoms.atomic_numbers > 0))
+    if not len(atoms):
+        raise InputError("model", "holds no atoms but water and unknown ones", "Give a structure with known elements.")
+    like = box_around(atoms.positions_in_angstroms, resolution_in_angstroms / 3.0, 2.0 * resolution_in_angstroms)
+    # B-factors say how sharp the atoms are, not where they are; some files hold other numbers in their place.
+    return shape_of_map(model_map(atoms, like, b_factor_in_square_angstroms=0.0), resolution_in_angstroms)
+
+
+def box_around(positions_in_angstroms: Tensor, voxel_size_in_angstroms: float, margin_in_angstroms: float) -> Volume:
+    """Empty map around positions (n, 3) as (x, y, z) [Å], with a margin [Å] on every side."""
+    low, high = positions_in_angstroms.amin(0), positions_in_angstroms.amax(0)
+    voxel = voxel_size_in_angstroms
+    x, y, z = (
+        2 * int(scipy.fft.next_fast_len(math.ceil((float(side) / 2 + margin_in_angstroms) / voxel)))
+        for side in high - low
+    )
+    middle = (low + high) / 2
+    origin = [float(m) - (n // 2) * voxel for m, n in zip(middle, (x, y, z), strict=True)]
+    return Volume(torch.zeros(z, y, x), voxel, (origin[0], origin[1], origin[2]))
+
+
+def _low_passed(volume: Volume, resolution: float) -> tuple[NDArray[np.float32], list[float]]:
+    """Map blurred to a resolution on a grid of about a third of it, and the voxel size along z, y and x."""
+    data = volume.data.float()
+    voxel = volume.voxel_size_in_angstroms
+    shape = [int(n) for n in data.shape]
+    spectrum = torch.fft.rfftn(data)
+    small = [min(n, 2 * math.ceil(1.5 * n * voxel / resolution)) for n in shape]
+    frequency = []
+    for axis, (n, s) in enumerate(zip(shape, small, strict=True)):
+        keep = torch.arange(s // 2 + 1) if axis == 2 else (torch.fft.fftfreq(s) * s).round().long().remainder(n)
+        spectrum = spectrum.index_select(axis, keep)
+        frequency.append((torch.fft.rfftfreq(s) if axis == 2 else torch.fft.fftfreq(s)) * (s / (n * voxel)))
+    z, y, x = (f * resolution for f in frequency)
+    spectrum = spectrum * torch.exp(-(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2))
+    scale = math.prod(small) / math.prod(shape)
+    smooth: Tensor = torch.fft.irfftn(spectrum * scale, s=small)
+    return smooth.numpy(), [n * voxel / s for n, s in zip(shape, small, strict=True)]
+
+
+def _envelope(smooth: NDArray[np.float32]) -> NDArray[np.float32]:
+    level = molecule_threshold(torch.from_numpy(smooth))
+    outside = smooth[smooth <= level]
+    solvent = float(np.median(outside))
+    spread = 1.4826 * float(np.median(np.abs(outside - solvent)))
+    piece = _large_pieces(smooth > level)
+    for _ in range(_PASSES):
+        height = float(smooth[piece].mean()) - solvent
+        fresh = _large_pieces(smooth > solvent + max(_LEVEL * height, 3.0 * spread))
+        if not fresh.any() or bool((fresh == piece).all()):
+            break
+        piece = fresh
+    height = float(smooth[piece].mean()) - solvent
+    if height < _LEAST_CONTRAST * spread or piece.sum() < 8:
+        raise InputError(
+            "map",
+            f"no molecule stands out: its densest parts exceed the solvent by {height / max(spread, 1e-12):.1f} of the "
+            "noise's standard deviations",
+            "Give a map of a molecule, its protein bright; half maps are averaged first.",
+        )
+    low, high = _LEVEL - _EDGE, _LEVEL + _EDGE
+    share = np.clip(((smooth - solvent) / height - low) / (high - low), 0.0, 1.0)
+    # The soft edge reaches beyond the level; what is not next to a piece is noise.
+    near = scipy.ndimage.binary_dilation(piece, scipy.ndimage.generate_binary_structure(3, 3), iterations=2)
+    return np.asarray(np.where(near, share, 0.0), dtype=np.float32)
+
+
+def _large_pieces(molecule: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    labels, count = scipy.ndimage.label(molecule)
+    if count < 2:
+        return molecule
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= 0.05 * sizes.max())[labels])
