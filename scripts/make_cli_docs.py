@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import typer
 from typer.testing import CliRunner
 
 from cryoprism.cli import app
@@ -27,16 +28,20 @@ def help_of(*command: str) -> str:
     return result.output.strip("\n")
 
 
-def commands() -> list[str]:
-    """Names of all commands, in the order of ``cryoprism --help``."""
-    return [str(command.name) for command in app.registered_commands]
+def commands() -> list[tuple[str, ...]]:
+    """Words of all commands, in the order of ``cryoprism --help``; those of a group behind its name."""
+    found: list[tuple[str, ...]] = []
+    for name, command in typer.main.get_command(app).commands.items():
+        inside = getattr(command, "commands", None)
+        found += [(name,)] if inside is None else [(name, one) for one in inside]
+    return found
 
 
 def page() -> str:
     """Return the whole page."""
     parts = [HEADER, f"```text\n{help_of()}\n```\n"]
-    for name in commands():
-        parts.append(f"## cryoprism {name}\n\n```text\n{help_of(name)}\n```\n")
+    for words in commands():
+        parts.append(f"## cryoprism {' '.join(words)}\n\n```text\n{help_of(*words)}\n```\n")
     return "\n".join(parts)
 
 

@@ -25,6 +25,7 @@ from . import (
     refine,
     resolution,
     restore,
+    sandbox,
     simulate,
     synthesize,
     train_picker,
@@ -88,6 +89,7 @@ app.command("resolution", short_help="Say how well a map is resolved, from its h
 app.command("initial-model", short_help="Make a first map from particles alone.")(initial_model.initial_model)
 app.command("refine", short_help="Find poses and make a map from particles.")(refine.refine)
 app.command("ctf-refine", short_help="Refine defocus and beam tilt of particles with poses.")(ctf_refine.ctf_refine)
+app.add_typer(sandbox.app, name="sandbox", short_help="Run foreign code between walls and within limits.")
 app.command("demo", short_help="Simulate, restore and compare with the truth.")(demo.demo)
 
 

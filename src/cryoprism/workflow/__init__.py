@@ -37,6 +37,7 @@ from .process_session import process_session
 from .reconstruct_session import ReconstructSummary, reconstruct_session
 from .refine_session import RefineSummary, refine_session
 from .resolution_session import ResolutionResult, measure_resolution
+from .sandbox_session import SandboxConfig, SandboxSummary, run_in_sandbox
 from .session import Session, analyse_session, restore_session
 from .synthesize_session import SynthesizeSummary, synthesize_session
 from .train_picker import TrainPickerConfig, TrainPickerSummary, run_train_picker
@@ -73,6 +74,8 @@ __all__ = [
     "ResolutionSummary",
     "RestoreConfig",
     "RestoreSummary",
+    "SandboxConfig",
+    "SandboxSummary",
     "Session",
     "SimulateConfig",
     "SynthesizeConfig",
@@ -109,6 +112,7 @@ __all__ = [
     "refine_session",
     "restore_session",
     "run_demo",
+    "run_in_sandbox",
     "run_train_picker",
     "session_sentences",
     "summarise_resolution",

@@ -1,13 +1,14 @@
 """The first process inside the sandbox: it starts the program, keeps watch, ends it, and says what it used.
 
-It runs as ``python -I -S -c SOURCE SPECIFICATION`` with the standard library alone, so that the sandbox holds nothing of
-CryoPrism. As process 1 of its own PID namespace it inherits every process that loses its parent, waits for all
-(``wait4``), cannot be signalled from inside, and takes all others with it when it ends: whatever goes wrong here, nothing
-is left running.
+It runs as ``python -I -S -c SOURCE SPECIFICATION`` with the standard library alone, so that it starts quickly and needs
+nothing of CryoPrism inside. As process 1 of its own PID namespace it inherits every process that loses its parent,
+waits for all (``wait4``), cannot be signalled from inside, and takes all others with it when it ends: whatever goes
+wrong here, nothing is left running.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -16,6 +17,10 @@ import signal
 import stat
 import sys
 import time
+
+TYPE_CHECKING = False  # typing takes longer to load than the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 _LOOK_EVERY_SECONDS = 0.01
@@ -28,21 +33,23 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Watch:
     """What has been seen of the processes."""
 
-    def __init__(self, spec):
+    def __init__(self, spec: dict[str, Any]) -> None:
         self.spec = spec
         self.me = os.getpid()
         self.waited_user = self.waited_system = 0.0
         self.largest = self.peak = self.peak_processes = self.peak_temporary = 0
         # Own CPU seconds by (pid, start), and of those that are gone: some parents do not wait for their children.
-        self.seen, self.gone = {}, 0.0
-        self.status = None
+        self.seen: dict[tuple[int, bytes], float] = {}
+        self.gone = 0.0
+        self.status: int | None = None
 
-    def account(self, usage):
+    def account(self, usage: resource.struct_rusage) -> None:
+        """Add what a process used that was waited for, its own waited-for children included."""
         self.waited_user += usage.ru_utime
         self.waited_system += usage.ru_stime
         self.largest = max(self.largest, usage.ru_maxrss * 1024)
 
-    def processes(self):
+    def processes(self) -> dict[int, list[bytes]]:
         """PIDs that belong to the run, with the fields of /proc/PID/stat after the name."""
         found = {}
         for name in os.listdir("/proc"):
@@ -54,7 +61,7 @@ class Watch:
                     continue
         if self.spec["alone"]:
             return found
-        children = {}
+        children: dict[int, list[int]] = {}
         for pid, fields in found.items():
             children.setdefault(int(fields[1]), []).append(pid)
         mine, queue = {}, [self.me]
@@ -64,7 +71,7 @@ class Watch:
                 queue.append(pid)
         return mine
 
-    def look(self):
+    def look(self) -> str | None:
         """Return the limit that is exceeded, or None."""
         spec, living, threads, memory = self.spec, 0.0, 0, 0
         processes, before, self.seen = self.processes(), self.seen, {}
@@ -96,11 +103,11 @@ class Watch:
                 self.peak_temporary = max(self.peak_temporary, used)
         return "files" if files > spec["most_files"] else None
 
-    def own(self):
+    def own(self) -> float:
         """CPU seconds seen on the processes themselves, without what they say of their children."""
         return self.gone + sum(self.seen.values())
 
-    def reap(self, child):
+    def reap(self, child: int) -> bool:
         """Wait for all that have ended; whether there are others."""
         while True:
             try:
@@ -113,21 +120,18 @@ class Watch:
             if pid == child:
                 self.status = status
 
-    def kill(self):
+    def kill(self) -> None:
+        """End all processes of the run but this one."""
         if self.spec["alone"]:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             return
         for pid in self.processes():
-            try:
+            with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
 
 
-def _memory(pid):
+def _memory(pid: int) -> int:
     """Bytes that a process has written or shares, in memory and swapped out; files that it only reads do not count."""
     total = 0
     try:
@@ -140,7 +144,7 @@ def _memory(pid):
     return total
 
 
-def _exact_memory(pid):
+def _exact_memory(pid: int) -> int:
     total = 0
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as stream:
@@ -152,7 +156,7 @@ def _exact_memory(pid):
     return total
 
 
-def _limit(spec):
+def _limit(spec: dict[str, Any]) -> None:
     size, cpu = spec["file"], int(spec["cpu"]) + 1
     data = int(spec["memory"] * _MARGIN) + _MARGIN_BYTES
     for what, most in (
@@ -171,7 +175,7 @@ def _limit(spec):
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
 
 
-def _start(spec):
+def _start(spec: dict[str, Any]) -> tuple[int, int]:
     """Start the program; its PID, or the error number for which it could not be started."""
     read, write = os.pipe()
     child = os.fork()
@@ -194,7 +198,7 @@ def _start(spec):
     return child, int(told) if told else 0
 
 
-def run(spec):
+def run(spec: dict[str, Any]) -> dict[str, Any]:
     """Run the program; return the report."""
     watch = Watch(spec)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
@@ -241,14 +245,17 @@ def run(spec):
     }
 
 
-def _used(folder):
+def _used(folder: str) -> int:
     status = os.statvfs(folder)
     return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
-def collect(folder, most_bytes):
+def collect(folder: str, most_bytes: int) -> tuple[list[tuple[str, int, bool]], dict[str, str]]:
     """Return the regular files below a folder, as (path, bytes, executable), and what is left out with the reason."""
-    files, left_out, total, queue, links = [], {}, 0, [""], set()
+    files: list[tuple[str, int, bool]] = []
+    left_out: dict[str, str] = {}
+    links: set[tuple[int, int]] = set()
+    total, queue = 0, [""]
     while queue:
         below = queue.pop()
         place = os.path.join(folder, below)
@@ -279,7 +286,7 @@ def collect(folder, most_bytes):
     return files, left_out
 
 
-def _send(descriptor, report, spec):
+def _send(descriptor: int, report: dict[str, Any], spec: dict[str, Any]) -> None:
     files, left_out = collect(spec["out"], spec["file"]) if spec["alone"] else ([], {})
     text = json.dumps({"report": report, "files": files, "left_out": left_out}).encode()
     with open(descriptor, "wb") as stream:
@@ -294,17 +301,14 @@ def _send(descriptor, report, spec):
                     size -= len(block) or size
 
 
-def main():
+def main() -> None:
     """Read the specification, run, report."""
     spec = json.loads(sys.argv[1])
     os.set_inheritable(spec["report"], False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a handler would let it through from inside
-    try:
-        # If memory runs out on the machine, this and what it starts go first.
-        with open("/proc/self/oom_score_adj", "w") as stream:
-            stream.write("1000")
-    except OSError:
-        pass
+    # If memory runs out on the machine, this and what it starts go first.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as stream:
+        stream.write("1000")
     libc = ctypes.CDLL(None, use_errno=True)
     if spec["uid"] is not None:
         os.setgroups([])

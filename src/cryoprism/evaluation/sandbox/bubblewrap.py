@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from cryoprism.core import InputError
 
@@ -88,13 +88,13 @@ class Walls:
             call.append("--unshare-user")
         else:
             call += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-        for path in _SYSTEM:
-            if os.path.islink(path):
-                call += ["--symlink", os.readlink(path), path]
-            elif os.path.isdir(path):
-                call += ["--ro-bind", path, path]
-        for path in _SETTINGS:
-            call += ["--ro-bind-try", path, path]
+        for root in _SYSTEM:
+            if os.path.islink(root):
+                call += ["--symlink", os.readlink(root), root]
+            elif os.path.isdir(root):
+                call += ["--ro-bind", root, root]
+        for name in _SETTINGS:
+            call += ["--ro-bind-try", name, name]
         size = ["--size", str(most_bytes)]
         call += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", *size, "--tmpfs", "/dev/shm"]
         call += ["--perms", "1777", *size, "--tmpfs", "/tmp", "--perms", "0777", *size, "--tmpfs", OUTPUT]
@@ -133,8 +133,9 @@ def _walls(user: int) -> Walls:
     python = _interpreter()
     seccomp_filter()
     said = ""
-    for how in ("root", "user") if user == 0 else ("user",):
-        candidate = Walls(program, how, python)  # type: ignore[arg-type]
+    ways: tuple[Literal["root", "user"], ...] = ("root", "user") if user == 0 else ("user",)
+    for how in ways:
+        candidate = Walls(program, how, python)
         try:
             said = _try(candidate)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -150,13 +151,15 @@ def _try(candidate: Walls) -> str:
     try:
         os.write(sink, seccomp_filter())
         os.close(sink)
-        drop = {} if candidate.how == "root" or os.geteuid() else {"user": candidate.user(), "extra_groups": []}
+        drop: dict[str, Any] = (
+            {} if candidate.how == "root" or os.geteuid() else {"user": candidate.user(), "extra_groups": []}
+        )
         done = subprocess.run(
             [*candidate.arguments(runtime_paths(candidate.python), 1 << 20, source), candidate.python, "-ISc", ""],
             capture_output=True,
             pass_fds=(source,),
             timeout=30,
-            **drop,  # type: ignore[call-overload]
+            **drop,
         )
     finally:
         os.close(source)

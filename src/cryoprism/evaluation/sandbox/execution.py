@@ -355,7 +355,7 @@ def _judged(
         exit_code=code if stopped is None and number is None else None,
         signal=None if stopped or number is None else signal.Signals(number).name,
         stopped_by=stopped,
-        limits_reached=_reached(report, limits) if stopped is None else (),
+        limits_reached=tuple(name for name in _reached(report, limits) if name != stopped),
         output=target,
         outputs=tuple(_text(name) for name in files),
         left_out={_text(name): _text(reason) for name, reason in left_out.items()},

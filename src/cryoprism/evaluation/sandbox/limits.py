@@ -164,14 +164,13 @@ class Execution:
     def sentence(self) -> str:
         """Say in words how it ended."""
         if self.verdict == "finished":
-            return "The program finished."
-        if self.stopped_by is not None:
-            return _STOPPED[self.stopped_by].format(**self.limits.to_json())
-        how = f"with exit code {self.exit_code}" if self.signal is None else f"by {self.signal}"
-        touched = "".join(
-            f" It had reached its limit of {_LIMIT_NAMES[name]}." for name in self.limits_reached
-        )
-        return f"The program ended {how}.{touched}"
+            how = "The program finished."
+        elif self.stopped_by is not None:
+            how = _STOPPED[self.stopped_by].format(**self.limits.to_json())
+        else:
+            end = f"with exit code {self.exit_code}" if self.signal is None else f"by {self.signal}"
+            how = f"The program ended {end}."
+        return how + "".join(f" It had reached its limit of {_LIMIT_NAMES[name]}." for name in self.limits_reached)
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``sandbox.json`` holds."""

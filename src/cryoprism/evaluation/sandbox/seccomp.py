@@ -188,7 +188,7 @@ def _refuse(error: int) -> _Instruction:
 
 
 def _judge(number: int, argument: int, tests: list[_Instruction], error: int) -> list[_Instruction]:
-    """Return what judges call ``number`` by an argument: after the last test, no jump refuses it, one step allows it."""
+    """Return what judges call ``number`` by an argument: behind the tests stands a refusal, then a permission."""
     # The low word comes first on both processors, which are little-endian here.
     load = (_LOAD, 0, 0, 16 + 8 * argument)
     return [(_JEQ, 0, len(tests) + 3, number), load, *tests, _refuse(error), (_RETURN, 0, 0, _ALLOW)]
