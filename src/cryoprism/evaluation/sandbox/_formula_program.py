@@ -38,7 +38,10 @@ def build(tree: list[Any], symbols: dict[str, Any], sympy: Any) -> Any:
 
 def number(expression: Any, values: dict[Any, Any]) -> float | None:
     """Return the value as a float; None where it is no finite real number."""
-    value = complex(expression.evalf(17, subs=values))
+    try:
+        value = complex(expression.evalf(17, subs=values))
+    except (ArithmeticError, TypeError, ValueError):  # an infinity, or a part that has no value
+        return None
     scale = max(1.0, abs(value.real)) * 1e-12
     return value.real if math.isfinite(value.real) and abs(value.imag) <= scale else None
 

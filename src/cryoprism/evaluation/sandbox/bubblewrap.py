@@ -22,7 +22,7 @@ from cryoprism.core import InputError
 
 from .seccomp import seccomp_filter
 
-__all__ = ["OUTPUT", "Walls", "runtime_paths", "walls"]
+__all__ = ["OUTPUT", "Walls", "interpreter", "runtime_paths", "walls"]
 
 #: Where the output folder lies inside.
 OUTPUT: Final = "/out"
@@ -130,18 +130,19 @@ def _walls(user: int) -> Walls:
     program = shutil.which("bwrap")
     if program is None:
         raise InputError("sandbox", "bubblewrap (bwrap) is not installed", _REMEDY)
-    python = _interpreter()
+    python = interpreter()
     seccomp_filter()
     said = ""
     ways: tuple[Literal["root", "user"], ...] = ("root", "user") if user == 0 else ("user",)
     for how in ways:
         candidate = Walls(program, how, python)
         try:
-            said = _try(candidate)
+            wrong = _try(candidate)
         except (OSError, subprocess.TimeoutExpired) as error:
-            said = str(error)
-        if not said:
+            wrong = str(error)
+        if not wrong:
             return candidate
+        said = said or wrong
     raise InputError("sandbox", f"bubblewrap cannot make a sandbox here ({said})", _REMEDY)
 
 
@@ -180,12 +181,14 @@ def runtime_paths(python: Path | None = None) -> list[Path]:
     if python is not None:
         return [python.resolve().parent.parent]
     source = Path(__file__).resolve().parents[3]
-    paths = [Path(sys.base_prefix).resolve(), Path(sys.prefix)]
-    return paths if source.is_relative_to(sys.prefix) else [*paths, source]
+    paths = [Path(sys.base_prefix), Path(sys.base_prefix).resolve(), Path(sys.prefix)]
+    if not source.is_relative_to(sys.prefix):
+        paths.append(source)
+    return [path for path in paths if os.access(path, os.R_OK | os.X_OK)]
 
 
-def _interpreter() -> Path:
-    """Interpreter that can be run inside: the running one's own, or the system's where others may not read that."""
+def interpreter() -> Path:
+    """Return an interpreter that can be run inside: the running one's own, or the system's where that is closed."""
     own = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     for path in (own, Path("/usr/bin/python3")):
         try:

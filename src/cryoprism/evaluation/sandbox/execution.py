@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 from cryoprism.core import InputError
 
 from ._outputs import Received, receive
-from .bubblewrap import OUTPUT, Walls, runtime_paths, walls
+from .bubblewrap import OUTPUT, Walls, interpreter, runtime_paths, walls
 from .limits import Accounting, Execution, Isolation, Limits, StoppedBy
 from .seccomp import seccomp_filter
 
@@ -121,7 +121,7 @@ class _Run:
         report, report_end = os.pipe()
         filter_end, filter_in = os.pipe()
         self.spec["report"] = report_end
-        python = sys.executable if built is None else str(built.python)
+        python = str(interpreter() if built is None else built.python)
         arguments = [python, "-I", "-S", "-c", _LAUNCHER.read_text(encoding="utf-8"), json.dumps(self.spec)]
         drop: dict[str, Any] = {}
         if built is not None:
