@@ -47,7 +47,10 @@ class Program:
 
 def programs(place: Path, port: int, pid: int) -> list[Program]:
     """Return the programs; ``place`` holds a secret file, ``port`` listens, ``pid`` runs, all outside."""
-    read = "\nfor path in {paths}:\n  try: n = len(open(path, 'rb').read(99)); print('GOT', path[-9:], n, 'bytes')\n  except OSError: pass"
+    read = (
+        "\nfor path in {paths}:\n  try: n = len(open(path, 'rb').read(99)); print('GOT', path[-9:], n, 'bytes')"
+        "\n  except OSError: pass"
+    )
     # What the calling user could read outside, the home folder and the secret.
     private = [str(place / "secret"), str(Path.home() / ".bashrc"), "/root/.bashrc", "/etc/shadow", "/proc/1/environ"]
     return [
@@ -78,7 +81,7 @@ def programs(place: Path, port: int, pid: int) -> list[Program]:
             "socket to this machine",
             f"import socket; socket.create_connection(('127.0.0.1', {port}), 2); print('GOT it')",
         ),
-        Program("ptrace", LIBC + "if 0 in (libc.ptrace(16, os.getppid(), 0, 0), libc.ptrace(0, 0, 0, 0)): print('GOT it')"),
+        Program("ptrace", LIBC + "print('GOT it' if 0 in (libc.ptrace(16, os.getppid()), libc.ptrace(0)) else 'no')"),
         Program(
             "new user namespace, mount",
             LIBC + "if libc.unshare(0x10020000) == 0: print('GOT unshare')\n"
