@@ -18,8 +18,11 @@ from cryoprism.formats import read_mrc
 
 __all__ = ["FileComparison", "compare_outputs"]
 
-#: What a run writes about itself, and pictures and pages of what is in the other files.
-_NOT_RESULTS: Final = {"job.json", "run.log", "RELION_JOB_EXIT_SUCCESS", "RELION_JOB_EXIT_FAILURE", "report.html"}
+#: What a run writes about itself and for going on; pictures and pages show what is in the other files.
+_NOT_RESULTS: Final = {
+    "job.json", "run.log", "RELION_JOB_EXIT_SUCCESS", "RELION_JOB_EXIT_FAILURE", "RELION_OUTPUT_NODES.star",
+    "passes.npz", "deposition.json",
+}  # fmt: skip
 _PICTURES: Final = {".png", ".html", ".svg", ".pdf"}
 #: Numbers that tell of the run, not of the result.
 _OF_THE_RUN: Final = re.compile(r"second|cpu|time|memory|date", re.IGNORECASE)
