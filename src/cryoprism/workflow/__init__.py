@@ -1,0 +1,122 @@
+"""Jobs: validated configuration, folders that record everything, resume, progress, memory, several workers."""
+
+from ._config import JobConfig, RestoreConfig, SimulateConfig
+from ._explanation import Explanation, explanation_of, plot_ledger
+from ._files import atomic_path, fingerprint, output_stems, write_json, write_text
+from ._jobs import FAILURE_MARKER, SUCCESS_MARKER, Job, open_job
+from ._map_configs import InitialModelConfig, ProcessConfig, RefineConfig
+from ._memory import MemoryPlan, available_memory_in_bytes, estimate_memory_in_bytes, plan_memory
+from ._narrative import (
+    advice_for,
+    cause_in_words,
+    micrograph_sentences,
+    read_causes,
+    session_sentences,
+)
+from ._parallel import Failure, close_workers, map_items
+from ._particle_configs import (
+    ClassifyConfig,
+    CtfRefineConfig,
+    ExtractConfig,
+    PickConfig,
+    ReconstructConfig,
+    ResolutionConfig,
+)
+from ._process_results import ProcessSummary
+from ._progress import ConsoleHandler, console, progress
+from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
+from ._summary import RestoreSummary
+from ._synthesis_configs import SynthesizeConfig
+from .classify_session import ClassifySummary, classify_session
+from .ctf_refine_session import CtfRefineSummary, ctf_refine_session
+from .demo import Demonstration, compare_with_truth, run_demo
+from .extract_session import ExtractSummary, extract_session
+from .initial_model_session import InitialModelSummary, initial_model_session
+from .pick_session import PickSummary, pick_session
+from .process_session import process_session
+from .reconstruct_session import ReconstructSummary, reconstruct_session
+from .refine_session import RefineSummary, refine_session
+from .resolution_session import ResolutionResult, measure_resolution
+from .sandbox_session import SandboxConfig, SandboxSummary, run_in_sandbox
+from .session import Session, analyse_session, restore_session
+from .synthesize_session import SynthesizeSummary, synthesize_session
+from .train_picker import TrainPickerConfig, TrainPickerSummary, run_train_picker
+
+__all__ = [
+    "FAILURE_MARKER",
+    "SUCCESS_MARKER",
+    "ClassifyConfig",
+    "ClassifySummary",
+    "ConsoleHandler",
+    "CtfRefineConfig",
+    "CtfRefineSummary",
+    "Demonstration",
+    "Explanation",
+    "ExtractConfig",
+    "ExtractSummary",
+    "Failure",
+    "InitialModelConfig",
+    "InitialModelSummary",
+    "Job",
+    "JobConfig",
+    "MemoryPlan",
+    "ModelFit",
+    "PickConfig",
+    "PickSummary",
+    "ProcessConfig",
+    "ProcessSummary",
+    "ReconstructConfig",
+    "ReconstructSummary",
+    "RefineConfig",
+    "RefineSummary",
+    "ResolutionConfig",
+    "ResolutionResult",
+    "ResolutionSummary",
+    "RestoreConfig",
+    "RestoreSummary",
+    "SandboxConfig",
+    "SandboxSummary",
+    "Session",
+    "SimulateConfig",
+    "SynthesizeConfig",
+    "SynthesizeSummary",
+    "TrainPickerConfig",
+    "TrainPickerSummary",
+    "advice_for",
+    "analyse_session",
+    "atomic_path",
+    "available_memory_in_bytes",
+    "cause_in_words",
+    "classify_session",
+    "close_workers",
+    "compare_with_truth",
+    "console",
+    "ctf_refine_session",
+    "estimate_memory_in_bytes",
+    "explanation_of",
+    "extract_session",
+    "fingerprint",
+    "initial_model_session",
+    "map_items",
+    "measure_resolution",
+    "micrograph_sentences",
+    "open_job",
+    "output_stems",
+    "pick_session",
+    "plan_memory",
+    "plot_ledger",
+    "process_session",
+    "progress",
+    "read_causes",
+    "reconstruct_session",
+    "refine_session",
+    "restore_session",
+    "run_demo",
+    "run_in_sandbox",
+    "run_train_picker",
+    "session_sentences",
+    "summarise_resolution",
+    "synthesize_session",
+    "write_json",
+    "write_text",
+]

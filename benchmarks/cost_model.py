@@ -1,0 +1,116 @@
+"""Measure small jobs of every kind, learn what jobs cost, and see how well that foretells one that is left out.
+
+``python benchmarks/cost_model.py [--write] [--sizes 5]``
+
+The jobs are a chain on SIMULATED micrographs of several sizes: simulate, restore, extract, reconstruct, resolution,
+refine (two iterations). The sandbox's first process measures them (``wait4``), without walls, since each job reads what
+the one before it wrote in place. ``--write`` replaces the model that ships with the package,
+``src/cryoprism/evaluation/reproducibility/cost_model.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from cryoprism.evaluation.reproducibility import (
+    Observation,
+    fit_cost_model,
+    read_record,
+    size_of,
+)
+from cryoprism.evaluation.sandbox import Limits, execute
+
+#: Side of the micrographs, how many, particles on each, box [pixels].
+SIZES = ((256, 2, 20, 32), (512, 2, 30, 48), (512, 4, 60, 64), (1024, 2, 80, 64), (1024, 4, 120, 96))
+LIMITS = Limits(cpu_seconds=400, memory_in_gigabytes=4, wall_seconds=500, files_in_megabytes=500)
+RUN = "import os, sys; os.chdir(sys.argv[1]); from cryoprism.cli import main; main(sys.argv[2:])"
+
+
+def run(project: Path, name: str, *arguments: object) -> Observation | None:
+    """Run a command into ``project/NAME``; what it took, None where it failed."""
+    done = execute(
+        [sys.executable, "-c", RUN, str(project), *map(str, arguments), "--out", name], limits=LIMITS, isolation="none"
+    )
+    if done.verdict != "finished":
+        print(f"{name} {arguments}: {done.sentence()} {done.errors.decode()[-300:]}", file=sys.stderr)
+        return None
+    record, used = read_record(project / name), done.accounting
+    return Observation(
+        record.kind, size_of(record), used.wall_seconds, used.cpu_seconds, float(used.peak_memory_in_bytes)
+    )
+
+
+def chain(project: Path, side: int, count: int, particles: int, box: int) -> list[Observation]:
+    """Run the chain at one size."""
+    steps = (
+        ("sim", "simulate", "--structure", "barrel", "--recipe", "clean", "--micrographs", count, "--width", side,
+         "--height", side, "--pixel-size", 3, "--particles", particles),
+        ("restore", "restore", "sim/micrographs.star"),
+        ("extract", "extract", "sim/truth.star", "--coordinates", "sim/particles.star", "--box", box, "--diameter", 90),
+        ("rec", "reconstruct", "extract/particles.star"),
+        ("res", "resolution", "rec/half1.mrc", "rec/half2.mrc", "--no-local"),
+        ("refine", "refine", "extract/particles.star", "--reference", "rec/map.mrc", "--initial-lowpass", 20,
+         "--diameter", 90, "--iterations", 2, "--no-local"),
+    )  # fmt: skip
+    found = [run(project, name, *arguments) for name, *arguments in steps]
+    return [one for one in found if one is not None]
+
+
+def left_out(observations: list[Observation], machine: str) -> None:
+    """Print how well jobs are foretold by a model of all others."""
+    print(
+        "\n| kind | jobs | CPU time [s] | memory [GB] | ratio of actual to foretold CPU, each left out | inside 90 % |"
+    )
+    print("|---|---|---|---|---|---|")
+    inside_all = total = 0
+    for kind in dict.fromkeys(one.kind for one in observations):
+        mine = [one for one in observations if one.kind == kind]
+        ratios, inside = [], 0
+        for one in mine:
+            cost = fit_cost_model([other for other in observations if other is not one], machine).predict(
+                kind, one.size
+            )
+            if cost is None:
+                continue
+            ratios.append(one.cpu_seconds / cost.cpu_seconds.median)
+            inside += cost.cpu_seconds.low <= one.cpu_seconds <= cost.cpu_seconds.high
+        inside_all, total = inside_all + inside, total + len(ratios)
+        cpu, memory = [one.cpu_seconds for one in mine], [one.memory_in_bytes / 1e9 for one in mine]
+        print(
+            f"| {kind} | {len(mine)} | {min(cpu):.1f} to {max(cpu):.1f} | {min(memory):.2f} to {max(memory):.2f} | "
+            f"{', '.join(f'{ratio:.2f}' for ratio in ratios)} | {inside} of {len(ratios)} |"
+        )
+    print(f"\nInside the 90 % interval: {inside_all} of {total}.")
+    if observations:
+        worst = max(abs(math.log(one.wall_seconds / max(one.cpu_seconds, 1e-9))) for one in observations)
+        print(f"Wall time and CPU time differ by a factor of up to {math.exp(worst):.1f}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="replace the model that ships")
+    parser.add_argument("--sizes", type=int, default=len(SIZES))
+    options = parser.parse_args()
+    machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    observations: list[Observation] = []
+    for size in SIZES[: options.sizes]:
+        project = Path(tempfile.mkdtemp(prefix="cryoprism-cost-"))
+        observations += chain(project, *size)
+        shutil.rmtree(project)
+    print(f"Jobs on {machine}: {len(observations)}.")
+    left_out(observations, machine)
+    if options.write:
+        path = Path(__file__).parents[1] / "src/cryoprism/evaluation/reproducibility/cost_model.json"
+        fit_cost_model(observations, machine).write(path)
+        print(f"\nWritten: {path.name}")
+
+
+if __name__ == "__main__":
+    main()

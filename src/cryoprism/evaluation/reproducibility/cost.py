@@ -1,0 +1,230 @@
+"""What a job will cost: time, CPU time and memory from its size, with an interval, learned from jobs that were run.
+
+For each kind of job the logarithm of each cost is linear in the logarithms of pixels, particles and box: a Bayesian
+regression with a conjugate prior that holds the exponents near 1 (cost in proportion) until the jobs say otherwise.
+What it predicts is a Student distribution (Gelman et al., Bayesian Data Analysis, section 14.2), whose quantiles are
+the interval. Only exponents have a prior; every level comes from measured jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cryoprism.core import InputError
+
+from .record import Record
+
+__all__ = ["Cost", "CostModel", "Observation", "Range", "Size", "fit_cost_model", "shipped_cost_model", "size_of"]
+
+_SCHEMA: Final = "cryoprism-cost-1"
+_TARGETS: Final = ("wall_seconds", "cpu_seconds", "memory_in_bytes")
+_FEATURES: Final = ("pixels", "particles", "box")
+# In units of the noise: exponents are 1 give or take twice the scatter, the level is free.
+_PRIOR_DEVIATION: Final = 2.0
+_LEVEL_DEVIATION: Final = 1e3
+# As much as two jobs that scatter by a factor of 1.35.
+_NOISE_SHAPE, _NOISE_SCALE = 1.0, 1.0 * 0.3**2
+_FEWEST: Final = 3
+_TABLES: Final = {".star", ".cs", ".json", ".txt", ".xml"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of a job.
+
+    Attributes
+    ----------
+    pixels
+        Of the images and maps that it reads, or makes where it reads none.
+    particles
+        In its table; 0 where there is none.
+    box
+        Side of a particle's image or of a map [pixels]; 0 where there is none.
+    """
+
+    pixels: float
+    particles: float = 0.0
+    box: float = 0.0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A job that was run: its kind, its size and what it took."""
+
+    kind: str
+    size: Size
+    wall_seconds: float
+    cpu_seconds: float
+    memory_in_bytes: float
+
+
+@dataclass(frozen=True)
+class Range:
+    """Median and 90 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a job will take."""
+
+    wall_seconds: Range
+    cpu_seconds: Range
+    memory_in_bytes: Range
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """What was learned of each kind of job.
+
+    Attributes
+    ----------
+    kinds
+        Kind to features used, their means, and for each cost the posterior: mean, covariance (in units of the noise),
+        shape and scale of the noise's variance.
+    machine
+        On which the jobs were run.
+    """
+
+    kinds: Mapping[str, Mapping[str, Any]]
+    machine: str
+
+    def predict(self, kind: str, size: Size) -> Cost | None:
+        """Return what a job of this kind and size will take; None for a kind that was not learned."""
+        known = self.kinds.get(kind)
+        if known is None:
+            return None
+        logs = _logs(size)
+        x = np.array([1.0, *(logs[name] - known["means"][name] for name in known["features"])])
+        ranges = []
+        for target in _TARGETS:
+            fit = known["costs"][target]
+            mean = float(x @ np.array(fit["mean"]))
+            spread = float(x @ np.array(fit["covariance"]) @ x)
+            scale = math.sqrt(fit["scale"] / fit["shape"] * (1 + spread))
+            half = _student_quantile(0.95, 2 * fit["shape"]) * scale
+            ranges.append(Range(math.exp(mean), math.exp(mean - half), math.exp(mean + half)))
+        return Cost(*ranges)
+
+    def write(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        content = {"schema": _SCHEMA, "machine": self.machine, "kinds": dict(self.kinds)}
+        Path(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | Path) -> CostModel:
+        """Read what :meth:`write` wrote.
+
+        Raises
+        ------
+        InputError
+            It is no such file.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = None
+        if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
+            raise InputError(path, "is no cost model", "Make one with: python benchmarks/cost_model.py")
+        return cls(content["kinds"], content["machine"])
+
+
+def shipped_cost_model() -> CostModel | None:
+    """Return the model that is installed with the package."""
+    path = files("cryoprism.evaluation.reproducibility") / "cost_model.json"
+    return CostModel.read(Path(str(path))) if path.is_file() else None
+
+
+def fit_cost_model(observations: Sequence[Observation], machine: str) -> CostModel:
+    """Learn from jobs; kinds with fewer than three of them are left out.
+
+    Raises
+    ------
+    InputError
+        A cost is not above zero.
+    """
+    kinds: dict[str, dict[str, Any]] = {}
+    for kind in sorted({one.kind for one in observations}):
+        mine = [one for one in observations if one.kind == kind]
+        if len(mine) < _FEWEST:
+            continue
+        logs = [_logs(one.size) for one in mine]
+        used = [name for name in _FEATURES if max(row[name] for row in logs) - min(row[name] for row in logs) > 1e-9]
+        means = {name: sum(row[name] for row in logs) / len(logs) for name in used}
+        x = np.array([[1.0, *(row[name] - means[name] for name in used)] for row in logs])
+        costs = {}
+        for target in _TARGETS:
+            values = np.array([getattr(one, target) for one in mine], dtype=float)
+            if not (values > 0).all():
+                raise InputError(target, f"a {kind} job has {values.min():g}", "Leave it out.")
+            costs[target] = _posterior(x, np.log(values))
+        kinds[kind] = {"jobs": len(mine), "features": used, "means": means, "costs": costs}
+    return CostModel(kinds, machine)
+
+
+def _posterior(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    start = np.array([y.mean(), *[1.0] * (x.shape[1] - 1)])
+    precision = np.diag([_LEVEL_DEVIATION**-2, *[_PRIOR_DEVIATION**-2] * (x.shape[1] - 1)])
+    after = precision + x.T @ x
+    mean = np.linalg.solve(after, precision @ start + x.T @ y)
+    residual = y - x @ mean
+    away = mean - start
+    scale = _NOISE_SCALE + 0.5 * float(residual @ residual + away @ precision @ away)
+    return {
+        "mean": mean.tolist(),
+        "covariance": np.linalg.inv(after).tolist(),
+        "shape": _NOISE_SHAPE + 0.5 * len(y),
+        "scale": scale,
+    }
+
+
+def _student_quantile(probability: float, freedom: float) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(probability, freedom))
+
+
+def _logs(size: Size) -> dict[str, float]:
+    return {name: math.log(max(getattr(size, name), 1.0)) for name in _FEATURES}
+
+
+def size_of(record: Record) -> Size:
+    """Return the size of a recorded job, from its configuration, inputs and results."""
+    config, notes = record.config, record.notes
+    images = sum(one.bytes for one in record.inputs if one.path.suffix.lower() not in _TABLES) / 4
+    if not images and "width_in_pixels" in config:
+        images = float(
+            config["width_in_pixels"] * config["height_in_pixels"] * config.get("micrographs", 1)
+            * max(int(config.get("frames") or 1), 1)
+        )  # fmt: skip
+    result: dict[str, Any] = {}
+    for name in ("reconstruction.json", "resolution.json", "initial_model.json"):
+        try:
+            result |= json.loads((record.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            continue
+    halves = result.get("particles_in_halves")
+    particles = notes.get("particles") or result.get("particles") or (sum(halves) if isinstance(halves, list) else 0)
+    voxels = result.get("box_in_voxels")
+    box = (
+        config.get("scaled_box_in_pixels") or config.get("box_in_pixels") or result.get("box_in_pixels")
+        or (max(voxels) if isinstance(voxels, list) and voxels else 0)
+    )  # fmt: skip
+    particles = particles if isinstance(particles, int | float) else 0
+    # Jobs on particles name a table; their images are counted by number and side.
+    return Size(float(images or particles * box**2), float(particles), float(box))

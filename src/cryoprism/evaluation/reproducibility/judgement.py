@@ -1,0 +1,291 @@
+"""Could someone else repeat it: what is complete, what a re-run gave and cost, and one figure from both."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cryoprism.evaluation.evidence import Answer, available
+from cryoprism.evaluation.sandbox import Execution, Isolation, Limits, execute
+
+from .comparison import FileComparison, compare_outputs
+from .completeness import Item, check_completeness, completeness
+from .cost import Cost, CostModel, Range, shipped_cost_model, size_of
+from .record import Record, chain_of, read_record
+
+__all__ = ["Repeat", "Reproducibility", "delta_repro", "judge_reproducibility", "repeat_job"]
+
+#: Standard deviation of a uniform distribution over [0, 1]: nothing is known.
+_IGNORANCE: Final = 12**-0.5
+_COST_WEIGHT: Final = 0.1
+#: These would need walls within walls.
+_NOT_RUN_AGAIN: Final = {"Sandbox"}
+_RUN: Final = (
+    "import os, sys\ntry: os.chdir(sys.argv[1])\nexcept OSError: pass\n"
+    "from cryoprism.cli import main\nmain(sys.argv[2:])"
+)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A re-run: how it ended, what it cost against the prediction, and how like its outputs are."""
+
+    execution: Execution
+    predicted: Cost | None
+    files: tuple[FileComparison, ...]
+
+    @property
+    def agreement(self) -> float:
+        """Mean agreement of the outputs; 0 where the re-run failed."""
+        return statistics.fmean(one.agreement for one in self.files) if self.files else 0.0
+
+    @property
+    def deviation(self) -> float:
+        """Standard error of the agreement over the outputs."""
+        values = [one.agreement for one in self.files]
+        return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it by name."""
+        return {
+            "verdict": self.execution.verdict,
+            "sentence": self.execution.sentence(),
+            "accounting": self.execution.accounting.to_json(),
+            "predicted": None if self.predicted is None else self.predicted.to_json(),
+            "agreement": self.agreement,
+            "files": [one.to_json() for one in self.files],
+        }
+
+
+@dataclass(frozen=True)
+class Reproducibility:
+    """What is known of whether a record can be repeated.
+
+    Attributes
+    ----------
+    chain
+        The record and those before it.
+    items
+        What is needed, and whether it is there.
+    predicted
+        What a re-run would cost, where that is known.
+    repeat
+        The re-run; None where there was none.
+    why_not
+        Why there was none.
+    """
+
+    chain: tuple[Record, ...]
+    items: tuple[Item, ...]
+    predicted: Cost | None
+    repeat: Repeat | None
+    why_not: str | None
+
+    def missing(self) -> tuple[Item, ...]:
+        """Return what is missing, with where to give it."""
+        return tuple(item for item in self.items if not item.there)
+
+    def answer(self) -> Answer:
+        """Return the answer.
+
+        With a re-run: completeness · (1 − Δ_Repro), see :func:`delta_repro`. Without one: completeness alone, with the
+        standard deviation of a value of which nothing is known, since nobody has tried.
+        """
+        share, spread = completeness(self.items)
+        sentences = [
+            f"Of {len(self.items)} things that are needed to repeat and deposit it, "
+            f"{sum(item.there for item in self.items)} are there, over {len(self.chain)} job(s)."
+        ]
+        evidence: dict[str, Any] = {
+            "chain": [{"kind": record.kind, "folder": str(record.folder)} for record in self.chain],
+            "completeness": share,
+            "items": [item.to_json() for item in self.items],
+            "predicted": None if self.predicted is None else self.predicted.to_json(),
+        }
+        if self.repeat is None:
+            value, deviation = share, max(spread, _IGNORANCE)
+            sentences.append(f"It was not run again ({self.why_not}): the answer rests on completeness alone.")
+        else:
+            delta = delta_repro(self.repeat)
+            value = share * (1.0 - delta)
+            deviation = math.hypot(spread * (1.0 - delta), share * self.repeat.deviation)
+            evidence |= {"delta_repro": delta, "repeat": self.repeat.to_json()}
+            sentences += _repeat_in_words(self.repeat, delta)
+        sentences += [f"Missing: {item.name}: {item.found}. {item.remedy}" for item in self.missing()]
+        return available(value, deviation, sentences, evidence)
+
+
+def delta_repro(repeat: Repeat) -> float:
+    """Return Δ_Repro, 0 for a perfect repeat, 1 for none: 1 − A·(0.9 + 0.1·K).
+
+    A is the mean agreement of the outputs. K = exp(−z), z = how far the measured CPU time lies outside the 90 %
+    interval of its prediction, in powers of ten: K is 1 inside it, and where there was no prediction. So the result
+    decides, and a cost that nobody foresaw takes at most a tenth.
+    """
+    kept = 1.0
+    if repeat.predicted is not None:
+        span, actual = repeat.predicted.cpu_seconds, repeat.execution.accounting.cpu_seconds
+        if actual > 0:
+            outside = max(0.0, math.log10(actual / span.high), math.log10(span.low / actual))
+            kept = math.exp(-outside)
+    return 1.0 - repeat.agreement * (1.0 - _COST_WEIGHT + _COST_WEIGHT * kept)
+
+
+def judge_reproducibility(
+    record_folder: str | Path,
+    *,
+    rerun: bool = True,
+    limits: Limits | None = None,
+    isolation: Isolation = "bubblewrap",
+    model: CostModel | None = None,
+) -> Reproducibility:
+    """Judge whether a record can be repeated.
+
+    Parameters
+    ----------
+    record_folder
+        Folder of a job.
+    rerun
+        Run it again in the sandbox, where its predicted cost lies within the limits.
+    limits
+        What the re-run may use; its budget.
+    isolation
+        As in :func:`cryoprism.evaluation.sandbox.execute`.
+    model
+        Of the cost; the one that ships if absent.
+
+    Raises
+    ------
+    InputError
+        The folder holds no readable record, or no sandbox can be made here.
+    """
+    record = read_record(record_folder)
+    chain = chain_of(record)
+    items = check_completeness(chain)
+    limits = limits or Limits()
+    predicted = _prediction(record, model or shipped_cost_model())
+    why_not = _objection(record, items, predicted, limits) if rerun else "it was not asked for"
+    repeat = None
+    if why_not is None:
+        repeat = repeat_job(record, chain, limits=limits, isolation=isolation, predicted=predicted)
+        if repeat.execution.stopped_by is not None:
+            why_not, repeat = repeat.execution.sentence(), None
+    return Reproducibility(chain, items, predicted, repeat, why_not)
+
+
+def repeat_job(
+    record: Record,
+    chain: Sequence[Record],
+    *,
+    limits: Limits,
+    isolation: Isolation = "bubblewrap",
+    predicted: Cost | None = None,
+) -> Repeat:
+    """Run a recorded job again in a folder of its own, its inputs read-only, and compare the outputs.
+
+    Parameters
+    ----------
+    record, chain
+        The job, and those before it, whose folders it may read.
+    limits, isolation
+        As in :func:`cryoprism.evaluation.sandbox.execute`.
+    predicted
+        What it is expected to cost.
+    """
+    place = Path(tempfile.mkdtemp(prefix="cryoprism-repeat-"))
+    try:
+        settings = place / "config.json"
+        changes = {"output": None, "only_do_unfinished": False, "overwrite": False}
+        settings.write_text(json.dumps({**record.config, **changes}), encoding="utf-8")
+        settings.chmod(0o644)
+        inside = "/out/job" if isolation == "bubblewrap" else str(place / "out" / "job")
+        arguments = [record.command, "--config", str(settings), "--out", inside]
+        execution = execute(
+            [sys.executable, "-c", _RUN, str(record.base.resolve()), *arguments],
+            limits=limits,
+            inputs=[settings, *_seen(record, chain)],
+            output=place / "out",
+            isolation=isolation,
+        )
+        files = compare_outputs(record.folder, place / "out" / "job") if execution.verdict == "finished" else ()
+        return Repeat(execution, predicted, files)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _seen(record: Record, chain: Sequence[Record]) -> list[Path]:
+    """Folders below the project's in which inputs lie, and files elsewhere: tables name images in the same folders."""
+    base, found = record.base.resolve(), []
+    for one in chain:
+        for path in (*one.files(), *([] if one is record else [one.folder])):
+            whole = Path(os.path.abspath(path))
+            if whole.is_relative_to(base) and whole != base:
+                found.append(base / whole.relative_to(base).parts[0])
+            elif whole != base:
+                found.append(whole)
+    return list(dict.fromkeys(found))
+
+
+def _prediction(record: Record, model: CostModel | None) -> Cost | None:
+    return None if model is None else model.predict(record.kind, size_of(record))
+
+
+def _objection(record: Record, items: Sequence[Item], predicted: Cost | None, limits: Limits) -> str | None:
+    if record.kind in _NOT_RUN_AGAIN:
+        return f"a {record.kind} job is not run inside another sandbox"
+    gone = [one.path for one in record.inputs if one.state == "absent"]
+    if gone:
+        return f"{gone[0]} is not there any more"
+    if predicted is None:
+        if record.seconds is not None and record.seconds > limits.wall_seconds:
+            return f"it took {record.seconds:.0f} s, more than the {limits.wall_seconds:g} s allowed"
+        return None
+    over = (
+        ("CPU time", predicted.cpu_seconds, limits.cpu_seconds, "s", 1.0),
+        ("time", predicted.wall_seconds, limits.wall_seconds, "s", 1.0),
+        ("memory", predicted.memory_in_bytes, limits.memory_in_gigabytes * 1e9, "GB", 1e9),
+    )
+    for name, span, most, unit, scale in over:
+        if span.median > most:
+            return (
+                f"it would take {_about(span, scale)} {unit} of {name}, more than the {most / scale:g} {unit} allowed"
+            )
+    return None
+
+
+def _about(span: Range, scale: float) -> str:
+    return f"{span.median / scale:.3g} ({span.low / scale:.3g} to {span.high / scale:.3g})"
+
+
+def _repeat_in_words(repeat: Repeat, delta: float) -> list[str]:
+    used = repeat.execution.accounting
+    if not repeat.files:
+        said = repeat.execution.errors.decode(errors="replace").strip().splitlines()
+        why = f" It said: {said[-1]}" if said else ""
+        return [f"The re-run failed. {repeat.execution.sentence()}{why}"]
+    same = sum(one.agreement == 1.0 for one in repeat.files)
+    worst = min(repeat.files, key=lambda one: one.agreement)
+    sentences = [
+        f"Run again, {same} of {len(repeat.files)} outputs are the same; mean agreement {repeat.agreement:.4f}, "
+        f"Δ_Repro {delta:.4f}."
+    ]
+    if worst.agreement < 1:
+        sentences.append(f"Least alike: {worst.name} ({worst.how}).")
+    cost = (
+        f"It took {used.cpu_seconds:.1f} CPU s, {used.wall_seconds:.1f} s and {used.peak_memory_in_bytes / 1e9:.2f} GB"
+    )
+    if repeat.predicted is not None:
+        cost += (
+            f"; foreseen were {_about(repeat.predicted.cpu_seconds, 1.0)} CPU s, "
+            f"{_about(repeat.predicted.wall_seconds, 1.0)} s and {_about(repeat.predicted.memory_in_bytes, 1e9)} GB"
+        )
+    return [*sentences, cost + "."]

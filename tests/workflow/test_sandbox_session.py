@@ -1,0 +1,111 @@
+"""``cryoprism sandbox run``: what it writes, its exit codes, its options."""
+
+import json
+import shutil
+
+import pytest
+import typer
+
+from cryoprism.cli import main, sandbox
+from cryoprism.core import InputError
+from cryoprism.workflow import SandboxConfig, run_in_sandbox
+
+WALLS = "bubblewrap" if shutil.which("bwrap") else "none"
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(["sandbox", "run", *map(str, arguments)])
+    return caught.value.code
+
+
+def test_a_run_leaves_a_record(tmp_path, capsys):
+    out = tmp_path / "run"
+    code = "print('hello'); open('x.txt', 'w').write('12')"
+    call = ("--isolation", WALLS, "--cpu", 5, "--out", out)
+    assert run(*call, "--", "python3", "-c", code) == 0
+    record = json.loads((out / "sandbox.json").read_text())
+    assert (record["schema"], record["verdict"], record["outputs"]) == ("cryoprism-sandbox-1", "finished", ["x.txt"])
+    assert record["limits"]["cpu_seconds"] == 5
+    assert record["accounting"]["cpu_seconds"] > 0
+    assert (out / "stdout.txt").read_text() == "hello\n"
+    assert (out / "output/x.txt").read_text() == "12"
+    job = json.loads((out / "job.json").read_text())
+    assert (job["kind"], job["config"]["command"]) == ("Sandbox", ["python3", "-c", code])
+    assert "The program finished." in capsys.readouterr().out
+    assert run(*call, "--", "python3", "-c", code) == 2
+    assert run(*call, "--only-do-unfinished", "--", "python3", "-c", code) == 0
+    assert run(*call, "--overwrite", "--", "python3", "-c", "pass") == 0
+    assert list((out / "output").iterdir()) == []
+
+
+def test_exit_codes_say_how_it_ended(tmp_path, capsys):
+    base = ("--isolation", WALLS)
+    assert run(*base, "--out", tmp_path / "a", "--", "python3", "-c", "raise SystemExit(3)") == 1
+    assert "exit code 3" in capsys.readouterr().out
+    assert run(*base, "--out", tmp_path / "b", "--wall", 0.3, "--", "sleep", 30) == 1
+    assert "had run for 0.3 s" in capsys.readouterr().out
+    assert json.loads((tmp_path / "b/sandbox.json").read_text())["stopped_by"] == "wall"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "nothing was given"),
+        (("--", ""), "no program was given"),
+        (("--", "no-such-program"), "not installed"),
+        (("--cpu", 0, "--", "true"), "--cpu"),
+        (("--memory", -1, "--", "true"), "--memory"),
+        (("--wall", "nan", "--", "true"), "--wall"),
+        (("--files", 0, "--", "true"), "--files"),
+        (("--processes", 0, "--", "true"), "--processes"),
+        (("--input", "nothing", "--", "true"), "does not exist"),
+        (("--formula", "x+1"), "unknown"),
+        (("--formula", "a+b", "--variable", "a=1 Å", "--variable", "b=1 kV"), "like units"),
+        (("--formula", "1", "--", "true"), "beside a formula"),
+        (("--variable", "a=1"), "Add --formula"),
+        (("--isolation", "prayer", "--", "true"), "--isolation"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, said):
+    if "--isolation" not in arguments:
+        arguments = ("--isolation", WALLS, *arguments)
+    assert run("--out", tmp_path / "out", *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("Error: ")
+    assert said in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_formula_is_recorded(tmp_path, capsys):
+    pytest.importorskip("sympy")
+    arguments = ("--formula", "a*x^2", "--variable", "a=2±0.1 1/Å", "--variable", "x=3 Å", "--unit", "nm")
+    assert run("--isolation", WALLS, "--out", tmp_path / "out", *arguments) == 0
+    formula = json.loads((tmp_path / "out/sandbox.json").read_text())["formula"]
+    assert formula["value"] == pytest.approx(1.8)
+    assert formula["standard_deviation"] == pytest.approx(0.09)
+    assert "2*a*x" in capsys.readouterr().out
+
+
+def test_every_field_has_its_option():
+    reachable = set(sandbox.FIELDS.values()) | {"workers", "device", "seed", "max_memory_in_gigabytes"}
+    assert reachable == set(SandboxConfig.model_fields)
+    command = typer.main.get_command(sandbox.app)
+    command = getattr(command, "commands", {"run": command})["run"]
+    for parameter in command.params:
+        assert parameter.help
+        assert parameter.help.endswith((".", "]"))
+
+
+def test_a_step_of_the_pipeline_runs_in_it(tmp_path):
+    """The program itself can be put behind the walls, with this environment."""
+    config = SandboxConfig(
+        command=("python3", "-c", "import cryoprism; print(cryoprism.__version__)"), isolation=WALLS,
+        output=tmp_path / "out",
+    )  # fmt: skip
+    assert run_in_sandbox(config).verdict == "finished"
+
+
+def test_a_configuration_needs_one_thing_to_run():
+    with pytest.raises(InputError):
+        SandboxConfig()
