@@ -19,6 +19,7 @@ from . import (
     explain,
     extract,
     initial_model,
+    novelty,
     pick,
     process,
     reconstruct,
@@ -29,6 +30,7 @@ from . import (
     simulate,
     synthesize,
     train_picker,
+    weights,
 )
 from ._errors import describe, one_line
 
@@ -89,7 +91,9 @@ app.command("resolution", short_help="Say how well a map is resolved, from its h
 app.command("initial-model", short_help="Make a first map from particles alone.")(initial_model.initial_model)
 app.command("refine", short_help="Find poses and make a map from particles.")(refine.refine)
 app.command("ctf-refine", short_help="Refine defocus and beam tilt of particles with poses.")(ctf_refine.ctf_refine)
+app.add_typer(novelty.app, name="novelty", short_help="Say whether anything of this shape has been seen.")
 app.add_typer(sandbox.app, name="sandbox", short_help="Run foreign code between walls and within limits.")
+app.add_typer(weights.app, name="weights", short_help="Learn and explain the weights of the score.")
 app.command("demo", short_help="Simulate, restore and compare with the truth.")(demo.demo)
 
 

@@ -13,6 +13,7 @@ from ._narrative import (
     read_causes,
     session_sentences,
 )
+from ._novelty_configs import NoveltyAddConfig, NoveltyBuildConfig, NoveltyQueryConfig
 from ._parallel import Failure, close_workers, map_items
 from ._particle_configs import (
     ClassifyConfig,
@@ -25,6 +26,7 @@ from ._particle_configs import (
 from ._process_results import ProcessSummary
 from ._progress import ConsoleHandler, console, progress
 from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
+from ._score_configs import WeightsExplainConfig, WeightsLearnConfig
 from ._summary import RestoreSummary
 from ._synthesis_configs import SynthesizeConfig
 from .classify_session import ClassifySummary, classify_session
@@ -32,6 +34,7 @@ from .ctf_refine_session import CtfRefineSummary, ctf_refine_session
 from .demo import Demonstration, compare_with_truth, run_demo
 from .extract_session import ExtractSummary, extract_session
 from .initial_model_session import InitialModelSummary, initial_model_session
+from .novelty_session import NoveltyIndexSummary, NoveltyQuerySummary, add_to_index, build_index, query_novelty
 from .pick_session import PickSummary, pick_session
 from .process_session import process_session
 from .reconstruct_session import ReconstructSummary, reconstruct_session
@@ -41,6 +44,7 @@ from .sandbox_session import SandboxConfig, SandboxSummary, run_in_sandbox
 from .session import Session, analyse_session, restore_session
 from .synthesize_session import SynthesizeSummary, synthesize_session
 from .train_picker import TrainPickerConfig, TrainPickerSummary, run_train_picker
+from .weights_session import Question, WeightsSummary, explain_weights, learn_weights, next_question
 
 __all__ = [
     "FAILURE_MARKER",
@@ -61,10 +65,16 @@ __all__ = [
     "JobConfig",
     "MemoryPlan",
     "ModelFit",
+    "NoveltyAddConfig",
+    "NoveltyBuildConfig",
+    "NoveltyIndexSummary",
+    "NoveltyQueryConfig",
+    "NoveltyQuerySummary",
     "PickConfig",
     "PickSummary",
     "ProcessConfig",
     "ProcessSummary",
+    "Question",
     "ReconstructConfig",
     "ReconstructSummary",
     "RefineConfig",
@@ -82,10 +92,15 @@ __all__ = [
     "SynthesizeSummary",
     "TrainPickerConfig",
     "TrainPickerSummary",
+    "WeightsExplainConfig",
+    "WeightsLearnConfig",
+    "WeightsSummary",
+    "add_to_index",
     "advice_for",
     "analyse_session",
     "atomic_path",
     "available_memory_in_bytes",
+    "build_index",
     "cause_in_words",
     "classify_session",
     "close_workers",
@@ -93,13 +108,16 @@ __all__ = [
     "console",
     "ctf_refine_session",
     "estimate_memory_in_bytes",
+    "explain_weights",
     "explanation_of",
     "extract_session",
     "fingerprint",
     "initial_model_session",
+    "learn_weights",
     "map_items",
     "measure_resolution",
     "micrograph_sentences",
+    "next_question",
     "open_job",
     "output_stems",
     "pick_session",
@@ -107,6 +125,7 @@ __all__ = [
     "plot_ledger",
     "process_session",
     "progress",
+    "query_novelty",
     "read_causes",
     "reconstruct_session",
     "refine_session",
