@@ -21,7 +21,7 @@ NUISANCE_DEVIATION: Final = (1.0, 1.0)
 _STEPS: Final = 100
 _SETTLED: Final = 1e-9
 # Of the importance sampling: draws, points of the grid, degrees of freedom and width of the proposal.
-_DRAWS: Final = 6000
+_DRAWS: Final = 3000
 _GRID: Final = 11
 _FREEDOM: Final = 6.0
 _WIDER: Final = 1.2

@@ -1,0 +1,263 @@
+"""Train the models on the past, choose the best on later years, measure its errors on works it was not chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from cryoprism.core import InputError
+
+from .attachment import PreferentialAttachment, WangSongBarabasi
+from .features import HORIZON_IN_YEARS, OLDEST_IN_YEARS, Snapshot, later_citations, snapshot
+from .graph import CitationGraph, Floats, Integers
+from .learned import GradientBoosting, GraphSage
+
+__all__ = ["MODELS", "Conformal", "Model", "Prediction", "Trained", "fit_model", "forecast_works", "train"]
+
+#: Names of the models, the simplest first: of equals the first is taken.
+MODELS: Final = ("preferential attachment", "Wang–Song–Barabási", "gradient boosting", "GraphSAGE")
+_TRAINING_CUTS: Final = 3
+_LEAST_WORKS: Final = 60
+_GROUPS: Final = 3
+_LEAST_IN_GROUP: Final = 60
+_COVERAGE: Final = 0.95
+
+
+class Model(Protocol):
+    """What foretells ln(1 + citations) of the works of a snapshot."""
+
+    def predict(self, cut: Snapshot) -> Floats:
+        """Return (k,) in the order of ``cut.rows``."""
+
+
+def fit_model(name: str, cuts: Sequence[Snapshot], targets: Sequence[Floats], seed: int) -> Model:
+    """Fit one of ``MODELS``.
+
+    Raises
+    ------
+    InputError
+        The name is unknown, or the library behind it is not installed.
+    """
+    if name == "preferential attachment":
+        return PreferentialAttachment.fit(cuts, targets)
+    if name == "Wang–Song–Barabási":
+        return WangSongBarabasi.fit(cuts, targets, seed)
+    if name == "gradient boosting":
+        return GradientBoosting(seed).fit(cuts, targets)
+    if name == "GraphSAGE":
+        return GraphSage(seed).fit(cuts, targets)
+    raise InputError("model", f"'{name}' is unknown", f"Choose from {', '.join(MODELS)}.")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of k works: expected citations with deviation and 95 % interval.
+
+    Attributes
+    ----------
+    expected, deviation, lower, upper
+        (k,) counts.
+    """
+
+    expected: Floats
+    deviation: Floats
+    lower: Floats
+    upper: Floats
+
+
+@dataclass(frozen=True)
+class Conformal:
+    """Split conformal intervals on the scale ln(1 + citations).
+
+    Residuals of works that neither trained nor chose the model, in up to three groups by the size of the forecast,
+    since small counts scatter differently from large ones. Where the works to come are exchangeable with these, an
+    interval holds the truth with 95 %; years differ, so they are so only nearly.
+
+    Attributes
+    ----------
+    edges
+        Forecasts that part the groups.
+    residuals
+        Of each group, sorted: truth minus forecast.
+
+    References
+    ----------
+    Vovk, Gammerman and Shafer (2005), Algorithmic Learning in a Random World.
+    """
+
+    edges: Floats
+    residuals: tuple[Floats, ...]
+
+    @classmethod
+    def of(cls, predicted: Floats, truth: Floats) -> Conformal:
+        """Take the residuals of works that were held out, both as ln(1 + citations)."""
+        groups = max(1, min(_GROUPS, len(predicted) // _LEAST_IN_GROUP))
+        edges = np.unique(np.quantile(predicted, np.arange(1, groups) / groups))
+        which = np.searchsorted(edges, predicted, side="right")
+        residuals = [np.sort((truth - predicted)[which == g]) for g in range(len(edges) + 1)]
+        if min(map(len, residuals)) < 20:  # ties in the forecasts
+            return cls(np.zeros(0), (np.sort(truth - predicted),))
+        return cls(edges, tuple(residuals))
+
+    def predict(self, predicted: Floats) -> Prediction:
+        """Turn forecasts on the scale ln(1 + citations) into expected counts with intervals."""
+        which = np.searchsorted(self.edges, predicted, side="right")
+        found = np.zeros((4, len(predicted)))
+        for group, residuals in enumerate(self.residuals):
+            inside = which == group
+            counts = np.maximum(np.expm1(predicted[inside, None] + residuals), 0.0)
+            tail, many = (1 - _COVERAGE) / 2, len(residuals)
+            # The k-th smallest of n is passed by a new one with chance (n + 1 − k)/(n + 1).
+            high = int(np.ceil((1 - tail) * (many + 1)))
+            low = int(np.floor(tail * (many + 1)))
+            found[0, inside], found[1, inside] = counts.mean(axis=1), counts.std(axis=1)
+            # With too few to go by, an interval starts at 0, and reaches as far as the widest with twice its room.
+            found[2, inside] = counts[:, low - 1] if low >= 1 else 0.0
+            found[3, inside] = counts[:, high - 1] if high <= many else 2 * counts[:, -1] + 1
+        return Prediction(*found)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to.
+
+    Attributes
+    ----------
+    by_patents
+        Whether citations by patents were foretold.
+    chosen
+        Name of the model that was best on the validation year.
+    errors
+        Mean absolute error of ln(1 + citations) of every model there.
+    absent
+        Models that could not be tried, and why.
+    model, conformal
+        The chosen one and its errors.
+    works
+        How many works trained, chose, and gave the intervals.
+    moments
+        When the training snapshots were taken, the validation snapshot, and until when citations were counted [years].
+    """
+
+    by_patents: bool
+    chosen: str
+    errors: Mapping[str, float]
+    absent: Mapping[str, str]
+    model: Model
+    conformal: Conformal
+    works: tuple[int, int, int]
+    moments: tuple[tuple[float, ...], float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the model."""
+        return {
+            "by_patents": self.by_patents,
+            "chosen": self.chosen,
+            "mean_absolute_error_of_log1p": dict(self.errors),
+            "absent": dict(self.absent),
+            "works": {"training": self.works[0], "choosing": self.works[1], "intervals": self.works[2]},
+            "training_moments": list(self.moments[0]),
+            "validation_moment": self.moments[1],
+            "counted_until": self.moments[2],
+        }
+
+    def sentence(self) -> str:
+        """Say which model is used and how wrong it was."""
+        others = ", ".join(f"{name} {value:.3f}" for name, value in self.errors.items() if name != self.chosen)
+        what = "patent citations" if self.by_patents else "citations"
+        said = (
+            f"{what.capitalize()} are forecast by {self.chosen}: mean absolute error of ln(1 + {what}) "
+            f"{self.errors[self.chosen]:.3f} on works from before {self.moments[1]:.1f}"
+        )
+        return f"{said} ({others})." if others else f"{said}."
+
+
+def train(
+    graph: CitationGraph,
+    now: float | None = None,
+    *,
+    seed: int = 0,
+    by_patents: bool = False,
+    models: Sequence[str] = MODELS,
+) -> Trained:
+    """Train every model on the past and choose the best, looking at nothing after ``now``.
+
+    Validation is the snapshot five years before now, whose citations are counted until now; training snapshots lie
+    five years and more before that one, so that no count reaches into it. Half the works of the validation snapshot
+    choose the model, the other half give the intervals.
+
+    Parameters
+    ----------
+    graph
+        All that is known.
+    now
+        In years; the date of the newest work if None.
+    seed
+        Of models and halves.
+    by_patents
+        Foretell citations by patents, not by works.
+    models
+        Which to try.
+
+    Raises
+    ------
+    InputError
+        The graph reaches back too little, or no model can be tried.
+    """
+    now = float(graph.time[-1]) if now is None else now
+    known = graph.until(now)
+    validation = now - HORIZON_IN_YEARS
+    cuts, targets, moments = [], [], []
+    for back in range(_TRAINING_CUTS):
+        moment = validation - HORIZON_IN_YEARS - back
+        cut = snapshot(known, moment)
+        if len(cut.rows) >= _LEAST_WORKS and len(cut.graph.citing):
+            cuts.append(cut)
+            targets.append(later_citations(known, cut, by_patents=by_patents))
+            moments.append(moment)
+    check = snapshot(known, validation)
+    if not cuts or len(check.rows) < 2 * _LEAST_WORKS:
+        raise InputError(
+            "the citation graph",
+            f"holds {len(check.rows)} works of the {OLDEST_IN_YEARS:g} years before {validation:.1f} and "
+            f"{sum(len(cut.rows) for cut in cuts)} of those before {validation - HORIZON_IN_YEARS:.1f}",
+            f"Give works of {2 * HORIZON_IN_YEARS + OLDEST_IN_YEARS:g} years or more, at least {2 * _LEAST_WORKS} a "
+            "period.",
+        )
+    truth = np.log1p(later_citations(known, check, by_patents=by_patents))
+    order = np.random.default_rng(seed).permutation(len(check.rows))
+    choose, rest = order[: len(order) // 2], order[len(order) // 2 :]
+    fitted: dict[str, Model] = {}
+    predicted: dict[str, Floats] = {}
+    errors: dict[str, float] = {}
+    absent: dict[str, str] = {}
+    for name in models:
+        try:
+            fitted[name] = fit_model(name, cuts, targets, seed)
+        except InputError as error:
+            absent[name] = str(error)
+            continue
+        predicted[name] = fitted[name].predict(check)
+        errors[name] = float(np.abs(predicted[name] - truth)[choose].mean())
+    if not errors:
+        raise InputError("models", f"none can be tried: {'; '.join(absent.values())}", "Install what is missing.")
+    chosen = min(errors, key=lambda name: errors[name])
+    return Trained(
+        by_patents,
+        chosen,
+        errors,
+        absent,
+        fitted[chosen],
+        Conformal.of(predicted[chosen][rest], truth[rest]),
+        (sum(len(cut.rows) for cut in cuts), len(choose), len(rest)),
+        (tuple(moments), validation, now),
+    )
+
+
+def forecast_works(trained: Trained, graph: CitationGraph, now: float) -> tuple[Integers, Prediction]:
+    """Return the ids of the works of the last years before ``now`` and the forecast of each."""
+    cut = snapshot(graph, now)
+    return cut.graph.ids[cut.rows], trained.conformal.predict(trained.model.predict(cut))
