@@ -202,7 +202,9 @@ def _search(seed: int) -> None:
         ("1d66", "3pqr", "different"),
     )
     print("\nA search over rotations and shifts (rigid fit at 15 Å), the slow standard, on a few pairs:\n")
-    print("| map of (10 Å) | fitted | truth | correlation after the fit | FSC 0.5 at [Å] | CPU [s] | distance | CPU [s] |")
+    print(
+        "| map of (10 Å) | fitted | truth | correlation after the fit | FSC 0.5 at [Å] | CPU [s] | distance | CPU [s] |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for target, moved, truth in pairs:
         clean = _in_a_cube(atoms[target], generator_for(seed, "novelty-search", target, moved))
