@@ -4,10 +4,9 @@
                                  [--work FOLDER] [--seed 0] [--write FILE]
 
 REAL: 50 PDB entries and map EMD-1997 from CRYOPRISM_DATA (../shared/data if absent). SIMULATED: copies of the entries
-as maps, turned at random, on another grid (2.5 to 4 Å), lengths wrong by up to 3 %, uneven by up to a half, bent by up to
-2 Å, filtered (5 to 15 Å, B of 0 to 200 Å²), half of them with white noise up to the molecule's own mean density in
-voxels of 2 Å. SYNTHETIC: the vectors of the large indexes, mixtures of
-real descriptors with the residue of a copy.
+as maps, turned at random, on another grid (2.5 to 4 Å), lengths wrong by up to 3 %, uneven by up to a half, bent by up
+to 2 Å, filtered (5 to 15 Å, B of 0 to 200 Å²), half of them with white noise up to the molecule's own mean density in
+voxels of 2 Å. SYNTHETIC: the vectors of the large indexes, mixtures of real descriptors with the residue of a copy.
 
 * ``scale``: build time, peak memory, disk, recall@10 against exact search, time of a query on one thread;
 * ``real``: the same protein in another crystal or another copy of it in the same one, turned, at 10 Å and with noise:

@@ -21,8 +21,8 @@ from cryoprism.workflow import RestoreConfig, RestoreSummary, SimulateConfig
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 EXPECTED = {
-    "classify", "ctf-refine", "demo", "explain", "extract", "initial-model", "novelty", "pick", "process", "reconstruct",
-    "refine", "resolution", "restore", "simulate", "synthesize", "train-picker",
+    "classify", "ctf-refine", "demo", "explain", "extract", "initial-model", "novelty", "pick", "process",
+    "reconstruct", "refine", "resolution", "restore", "simulate", "synthesize", "train-picker",
 }  # fmt: skip
 
 

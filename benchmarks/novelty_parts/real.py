@@ -1,4 +1,4 @@
-"""What ranks first: copies, other copies of a chain in its crystal, other crystals, a map; and a search over rotations."""
+"""What ranks first: copies, twins of a chain in its crystal, other crystals, a map; and a search over rotations."""
 
 from __future__ import annotations
 
@@ -202,9 +202,7 @@ def _search(seed: int) -> None:
         ("1d66", "3pqr", "different"),
     )
     print("\nA search over rotations and shifts (rigid fit at 15 Å), the slow standard, on a few pairs:\n")
-    print(
-        "| map of (10 Å) | fitted | truth | correlation after the fit | FSC 0.5 at [Å] | CPU [s] | distance | CPU [s] |"
-    )
+    print("| map of (10 Å) | fitted | truth | fitted correlation | FSC 0.5 at [Å] | CPU [s] | distance | CPU [s] |")
     print("|---|---|---|---|---|---|---|---|")
     for target, moved, truth in pairs:
         clean = _in_a_cube(atoms[target], generator_for(seed, "novelty-search", target, moved))
