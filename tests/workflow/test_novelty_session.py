@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from cryoprism.cli import main, novelty
@@ -13,6 +14,9 @@ from cryoprism.workflow import NoveltyAddConfig, NoveltyBuildConfig, NoveltyQuer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation" / "novelty"))
 from made_shapes import blob_rows, write_pdb
 
+SCHEMA = json.loads(
+    (Path(__file__).resolve().parents[2] / "src/cryoprism/workflow/schemas/novelty.schema.json").read_text("utf-8")
+)
 pytest.importorskip("faiss", reason="faiss is not installed (the extra 'assess')")
 
 
@@ -49,7 +53,8 @@ def test_query_writes_the_answer_and_pictures(index, tmp_path, capsys):
     copy = write_pdb(tmp_path / "copy <1>.pdb", blob_rows(1, turn=3))
     assert run("novelty", "query", copy, "--index", index, "--out", tmp_path / "q") == 0
     document = json.loads((tmp_path / "q" / "novelty.json").read_text())
-    assert document["schema"] == "cryoprism-novelty-1"
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    assert not jsonschema.Draft202012Validator(SCHEMA).is_valid({**document, "value": 1.5})
     assert document["evidence"]["neighbours"][0]["name"] == "blob1"
     page = (tmp_path / "q" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3 * 4
@@ -61,6 +66,7 @@ def test_query_writes_the_answer_and_pictures(index, tmp_path, capsys):
 def test_query_without_an_index_is_no_error_and_no_number(models, tmp_path, capsys):
     assert run("novelty", "query", models / "blob0.pdb", "--out", tmp_path / "q") == 0
     document = json.loads((tmp_path / "q" / "novelty.json").read_text())
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
     assert (document["status"], document["value"]) == ("not available", None)
     assert "novelty build" in capsys.readouterr().out
 
