@@ -1,12 +1,12 @@
 """Novelty: large indexes, real structures, and whether its probabilities can be believed.
 
-    python benchmarks/novelty.py [--parts scale,real,calibration] [--counts 1000000,10000000] [--copies 10]
+    python benchmarks/novelty.py [--parts scale,real,calibration] [--counts 1000000,10000000] [--copies 6]
                                  [--work FOLDER] [--seed 0] [--write FILE]
 
 REAL: 50 PDB entries and map EMD-1997 from CRYOPRISM_DATA (../shared/data if absent). SIMULATED: copies of the entries
-as maps, turned at random, on another grid (1.5 to 3.5 Å), filtered (5 to 15 Å, B of 0 to 200 Å²), half of them with
-white noise up to the molecule's own mean density per voxel. SYNTHETIC: the vectors of the large indexes, mixtures of
-real descriptors with the residue of a copy.
+as maps, turned at random, on another grid (2.5 to 4 Å), lengths wrong by up to 3 %, uneven by up to a half, bent by up
+to 2 Å, filtered (5 to 15 Å, B of 0 to 200 Å²), half of them with white noise up to the molecule's own mean density in
+voxels of 2 Å. SYNTHETIC: the vectors of the large indexes, mixtures of real descriptors with the residue of a copy.
 
 * ``scale``: build time, peak memory, disk, recall@10 against exact search, time of a query on one thread;
 * ``real``: the same protein in another crystal or another copy of it in the same one, turned, at 10 Å and with noise:
@@ -33,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="scale,real,calibration")
     parser.add_argument("--counts", default="1000000,10000000")
-    parser.add_argument("--copies", type=int, default=10)
+    parser.add_argument("--copies", type=int, default=6)
     parser.add_argument("--work", type=Path, default=Path("novelty-benchmark"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path)

@@ -34,7 +34,8 @@ class CopyRecipe:
     b_factor_in_square_angstroms
         Of all atoms [Å²].
     noise
-        Standard deviation of the white noise in units of the molecule's mean density.
+        Standard deviation of the white noise in voxels of 2 Å, in units of the molecule's mean density; its power per
+        frequency is the same in other voxels.
     magnification
         By which every length is wrong, as that of microscopes is by a percent or two.
     unevenness
@@ -69,7 +70,12 @@ def copy_of(atoms: Atoms, recipe: CopyRecipe, generator: torch.Generator) -> Vol
     made = model_map(turned, like, b_factor_in_square_angstroms=recipe.b_factor_in_square_angstroms)
     data = low_pass(made.data, made.voxel_size_in_angstroms, recipe.resolution_in_angstroms)
     height = float(data[data > 0.25 * data.max()].mean())
-    noise = recipe.noise * height * torch.randn(data.shape, generator=generator)
+    noise = (
+        recipe.noise
+        * (2.0 / recipe.voxel_size_in_angstroms) ** 1.5
+        * height
+        * torch.randn(data.shape, generator=generator)
+    )
     return replace(made, data=data + noise)
 
 
@@ -86,14 +92,14 @@ def _smooth_fields(places: Tensor, count: int, generator: torch.Generator) -> Te
 def copies_of(atoms: Atoms, count: int, seed: int, name: str) -> Iterator[tuple[CopyRecipe, Volume]]:
     """Make copies by random recipes.
 
-    Voxels of 1.5 to 3.5 Å, resolution of 5 to 15 Å, B of 0 to 200 Å², noise up to 1 in one half and none in the other,
+    Voxels of 2.5 to 4 Å, resolution of 5 to 15 Å, B of 0 to 200 Å², noise up to 1 in one half and none in the other,
     lengths wrong by up to 3 %, density uneven by up to a half, bent by up to 2 Å. ``name`` and ``seed`` decide them.
     """
     for number in range(count):
         generator = generator_for(seed, "novelty-copy", name, number)
         voxel, fine, b_factor, noise, size, uneven, bend = torch.rand(7, generator=generator).tolist()
         recipe = CopyRecipe(
-            voxel_size_in_angstroms=1.5 + 2.0 * voxel,
+            voxel_size_in_angstroms=2.5 + 1.5 * voxel,
             resolution_in_angstroms=5.0 + 10.0 * fine,
             b_factor_in_square_angstroms=200.0 * b_factor,
             noise=max(0.0, 2.0 * noise - 1.0),

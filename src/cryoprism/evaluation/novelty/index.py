@@ -27,6 +27,8 @@ Vectors = NDArray[np.float32]
 FLAT_LIMIT: Final = 10_000
 #: How to get an index.
 INDEX_REMEDY: Final = "Build one: cryoprism novelty build FOLDER --out INDEX."
+#: Lists that a query looks into: 0.98 of the ten nearest among 10⁶ in 1.2 ms (docs/results.md).
+_PROBES: Final = 16
 _SCHEMA: Final = "cryoprism-shape-index-1"
 _PAGE: Final = "index.json"
 _LOCK: Final = ".index-lock"
@@ -246,7 +248,7 @@ def _read_page(folder: Path) -> dict[str, Any]:
         page = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(file, error) from error
-    needed = {"schema", "descriptor", "kind", "count", "vectors", "table", "bytes", "probes", "dimension"}
+    needed = {"schema", "descriptor", "kind", "count", "vectors", "table", "bytes", "probes", "resolution_in_angstroms"}
     if not isinstance(page, dict) or page.get("schema") != _SCHEMA or not needed <= page.keys():
         raise _damaged(file, f"no page of {_SCHEMA}")
     return page
@@ -353,8 +355,7 @@ class IndexWriter:
         made.own_fields = True
         quantizer.this.disown()
         self._vectors = made
-        # One list in sixty-four, the measured middle between recall and time; see docs/decisions/0017-novelty.md.
-        self.probes = max(8, lists // 64)
+        self.probes = _PROBES
 
     def add(self, vectors: Vectors, entries: Sequence[Entry]) -> None:
         """Add vectors (n, d) with their entries; a flat index that grows beyond its limit gets inverted lists.
@@ -379,8 +380,8 @@ class IndexWriter:
     def _is_flat(self) -> bool:
         return not hasattr(self._vectors, "nprobe")
 
-    def commit(self, more: dict[str, Any] | None = None) -> None:
-        """Make what was added count; ``more`` goes into ``index.json``."""
+    def commit(self, more: dict[str, Any]) -> None:
+        """Make what was added count; ``more``, the resolution in it, goes into ``index.json``."""
         self._table.commit()
         name = f"shapes-{self._generation + 1:06d}.faiss"
         _whole(self.path / name, lambda file: self._faiss.write_index(self._vectors, os.fspath(file)))
@@ -396,7 +397,7 @@ class IndexWriter:
             "table": self._name,
             "bytes": (self.path / name).stat().st_size,
             "generation": self._generation + 1,
-            **(more or {}),
+            **more,
         }
         text = json.dumps(page, indent=1, ensure_ascii=False) + "\n"
         _whole(self.path / _PAGE, lambda file: file.write_text(text, encoding="utf-8"))
