@@ -28,7 +28,7 @@ from cryoprism.evaluation.reproducibility import (
 from cryoprism.evaluation.sandbox import Limits, execute
 
 #: Side of the micrographs, how many, particles on each, box [pixels].
-SIZES = ((256, 2, 20, 32), (512, 2, 30, 48), (512, 4, 60, 64), (1024, 2, 80, 64), (1024, 4, 120, 96))
+SIZES = ((256, 2, 20, 32), (384, 2, 30, 48), (512, 4, 60, 64), (512, 2, 90, 48), (768, 4, 60, 64))
 LIMITS = Limits(cpu_seconds=400, memory_in_gigabytes=4, wall_seconds=500, files_in_megabytes=500)
 RUN = "import os, sys; os.chdir(sys.argv[1]); from cryoprism.cli import main; main(sys.argv[2:])"
 
@@ -42,6 +42,7 @@ def run(project: Path, name: str, *arguments: object) -> Observation | None:
         print(f"{name} {arguments}: {done.sentence()} {done.errors.decode()[-300:]}", file=sys.stderr)
         return None
     record, used = read_record(project / name), done.accounting
+    print(f"{name}: {used.cpu_seconds:.1f} CPU s", file=sys.stderr, flush=True)
     return Observation(
         record.kind, size_of(record), used.wall_seconds, used.cpu_seconds, float(used.peak_memory_in_bytes)
     )

@@ -269,7 +269,7 @@ def _optics_part(micrograph: Mapping[str, Any], lens: Lens | None, weights: Path
 
 
 def _amplitude(values: Values, k: NDArray[np.float64], voltage: float) -> NDArray[np.float64]:
-    """Return what motion, B-factor and inelastic loss leave of the amplitude, root mean square over directions (n, k)."""
+    """Return what motion, B-factor and inelastic loss leave of the amplitude, mean square over directions, (n, k)."""
     size = len(next(iter(values.values())))
     zero = np.zeros(size)
     shells = torch.from_numpy(k)
@@ -301,7 +301,8 @@ def _finest(
     moved = ssnr * (_amplitude(values, k, voltage) / np.maximum(base, 1e-12)) ** 2
     above = moved >= threshold * (1 - 1e-9)
     last = np.where(above.any(axis=1), above.shape[1] - 1 - above[:, ::-1].argmax(axis=1), 0)
-    return 1 / np.maximum(k[last], k[k > 0].min())
+    finest: NDArray[np.float64] = 1 / np.maximum(k[last], k[k > 0].min())
+    return finest
 
 
 def _ctf_correlation(values: Values, fixed: Mapping[str, float], lens: Lens, limit: float) -> NDArray[np.float64]:
@@ -337,7 +338,8 @@ def _map(resolution: Mapping[str, Any]) -> list[_Part]:
 
     def follow(values: Values) -> Values:
         k = torch.tensor([[[1 / at]]], dtype=torch.float64)
-        return {_SHARPENING: b_factor_envelope(k, torch.from_numpy(np.array(values["b_factor"])))[:, 0, 0].numpy()}
+        b = torch.from_numpy(np.array(values["b_factor"]))
+        return {_SHARPENING: b_factor_envelope(k, b)[:, 0, 0].numpy()}
 
     return [("map", [parameter], follow, [_number(_SHARPENING, "{:.3g}")])]
 
