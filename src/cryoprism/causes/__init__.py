@@ -7,13 +7,14 @@ from .fitted import FittedSpectrum, fitted_spectrum
 from .graph import CAUSES, FAMILIES, STAGES, CausalGraph, Cause, default_graph
 from .inference import Fit, Prior, default_prior
 from .ledger import Ledger, LedgerEntry, Observation, information_under, make_ledger
-from .loop import Gates, LoopPass, LoopTrace, judge, learn_prior, run_loop
+from .loop import FITTED, Gates, LoopPass, LoopTrace, judge, learn_prior, run_loop
 from .search import DefocusCandidate, search_defocus
 from .spectrum import PolarGrid, Spectrum, measure_spectrum
 
 __all__ = [
     "CAUSES",
     "FAMILIES",
+    "FITTED",
     "STAGES",
     "CausalGraph",
     "Cause",
