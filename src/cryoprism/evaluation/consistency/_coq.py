@@ -18,7 +18,7 @@ from cryoprism.core import CryoPrismError
 __all__ = ["HOW_TO_INSTALL", "LIBRARY", "Run", "coq_version", "library_folder", "library_sources", "run_coq"]
 
 #: Files of the library in the order in which they depend on one another.
-LIBRARY = ("Points", "Copies", "Mates", "Local", "Ligands", "Packing", "Margins")
+LIBRARY = ("Points", "Copies", "Mates", "Local", "Ligands", "Packing", "Margins", "Assumptions")
 HOW_TO_INSTALL = "Install Coq 8.16 or later (Debian and Ubuntu: apt install coq) so that coqc is on the PATH."
 
 
@@ -39,7 +39,12 @@ def coq_version() -> str | None:
         return None
     try:
         shown = subprocess.run(
-            [program, "--print-version"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=True
+            [program, "--print-version"],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -69,7 +69,9 @@ def envelope_of(
         level = contour
     dense = data >= level
     if not dense.any():
-        raise InputError("--contour", f"nothing of the map reaches {level:g} (most: {data.max():g})", "Give a lower one.")
+        raise InputError(
+            "--contour", f"nothing of the map reaches {level:g} (most: {data.max():g})", "Give a lower one."
+        )
     near = np.asarray(distance_transform_edt(~dense)) * size <= margin_in_angstroms
     voxel = round(size * 1000 * FINE)
     origin = tuple(

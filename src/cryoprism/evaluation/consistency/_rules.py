@@ -61,7 +61,11 @@ class Fours:
 
     def failing(self, values: list[int]) -> list[int]:
         """Numbers of the obligations whose value is out of its range."""
-        return [k for k, (value, (low, high)) in enumerate(zip(values, self.ranges, strict=True)) if not low <= value <= high]
+        return [
+            k
+            for k, (value, (low, high)) in enumerate(zip(values, self.ranges, strict=True))
+            if not low <= value <= high
+        ]
 
 
 @dataclass

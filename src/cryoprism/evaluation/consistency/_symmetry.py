@@ -89,7 +89,9 @@ def _diffracted(structure: gemmi.Structure) -> bool:
     return not methods or "DIFFRACTION" in methods
 
 
-def _screw(k: int, rise: float, twist: float, centre: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _screw(
+    k: int, rise: float, twist: float, centre: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     angle = np.deg2rad(k * twist)
     c, s = np.cos(angle), np.sin(angle)
     rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
@@ -170,9 +172,7 @@ def _near(
     return Copies(kept, kind)
 
 
-def overlaps(
-    model: Model, copies: Copies, across: list[tuple[int, int]], margin: int
-) -> list[tuple[int, int, int]]:
+def overlaps(model: Model, copies: Copies, across: list[tuple[int, int]], margin: int) -> list[tuple[int, int, int]]:
     """Operation (from 1), atom of the copy and atom of the model that overlap; as ``overlapping`` in Mates.v."""
     from scipy.spatial import cKDTree
 
@@ -196,5 +196,7 @@ def overlaps(
         d2 = ((moved[i] - model.points[j]) ** 2).sum(axis=1)
         limit = limits(model.kinds[i], model.kinds[j]) + margin
         bad = (d2 < limit * limit) & (occ[i] + occ[j] > 1000) & ~((i == j) & (d2 < 250_000))
-        found += [(number, int(a), int(b)) for a, b in zip(i[bad], j[bad], strict=True) if (int(a), int(b)) not in joined]
+        found += [
+            (number, int(a), int(b)) for a, b in zip(i[bad], j[bad], strict=True) if (int(a), int(b)) not in joined
+        ]
     return sorted(found)

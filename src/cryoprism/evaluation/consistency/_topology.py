@@ -162,9 +162,7 @@ def _sulphur(model: Model, found: Topology) -> None:
 def _sugars(model: Model, found: Topology) -> None:
     """Glycosidic bonds that the file does not record: C1 of a residue without template to O or N, 1.2 to 1.7 Å."""
     anomeric = [
-        i
-        for i, name in enumerate(model.names)
-        if name == "C1" and model.residues[model.residue_of[i]].role == "ligand"
+        i for i, name in enumerate(model.names) if name == "C1" and model.residues[model.residue_of[i]].role == "ligand"
     ]
     polar = [i for i, element in enumerate(model.elements) if element in {"O", "N"} and model.kinds[i] != 4]
     if not anomeric or not polar:

@@ -100,3 +100,21 @@ Proof.
     apply atom_at_spec in A, B. destruct A as [Ia Ea], B as [Ib Eb].
     exists a, b. repeat split; auto; apply (clashing_spec margin bonds a b (S a Ia) (S b Ib) M) in F; apply F.
 Qed.
+
+(** The second half alone, for a stricter margin: entries that are clashes whatever the rounding. *)
+Definition check_found margin atoms bonds found : bool :=
+  let g := graph bonds in let t := by_number atoms in
+  sound margin && forallb (fun p => match atom_at t (fst p), atom_at t (snd p) with
+    | Some a, Some b => small a && small b && clashing_b margin g a b
+    | _, _ => false end) found.
+Theorem clashes_sure margin atoms bonds found : check_found margin atoms bonds found = true ->
+  forall i j, In (i, j) found -> exists a b,
+    In a atoms /\ In b atoms /\ id a = i /\ id b = j /\ clashing margin bonds a b.
+Proof.
+  unfold check_found. rewrite !andb_true_iff, !forallb_forall. intros [M F] i j H.
+  specialize (F _ H). cbn [fst snd] in F.
+  destruct (atom_at (by_number atoms) i) as [a|] eqn:A; [|discriminate].
+  destruct (atom_at (by_number atoms) j) as [b|] eqn:B; [|discriminate].
+  apply atom_at_spec in A, B. destruct A as [Ia Ea], B as [Ib Eb]. rewrite !andb_true_iff in F.
+  destruct F as [[Sa Sb] F]. exists a, b. repeat split; auto; apply (clashing_spec margin bonds a b Sa Sb M) in F; apply F.
+Qed.

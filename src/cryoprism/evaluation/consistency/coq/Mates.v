@@ -157,8 +157,7 @@ Theorem copies_exact margin gx gy gz atoms joined ops found :
   (forall n o a b, In (n, o) ops -> In a atoms -> In b atoms -> overlapping margin joined o a b ->
      In (n, id a, id b) found)
   /\ (forall n i j, In (n, i, j) found -> exists o a b,
-     In (n, o) ops /\ In a atoms /\ In b atoms /\ id a = i /\ id b = j /\
-     (sane (along_x o) && sane (along_y o) && sane (along_z o) = true) /\ overlapping margin joined o a b).
+     In (n, o) ops /\ In a atoms /\ In b atoms /\ id a = i /\ id b = j /\ overlapping margin joined o a b).
 Proof.
   unfold check_copies. rewrite !andb_true_iff, !forallb_forall.
   intros [[[[[[[M Px] Py] Pz] S] G] N] F]. split.
@@ -197,5 +196,40 @@ Proof.
     destruct (outside_is_far gy _ a _ Py Wy Sy (S a Ia)) as [Iy _]. destruct (Iy Hy) as [Vy Zy].
     destruct (outside_is_far gz _ a _ Pz Wz Sz (S a Ia)) as [Iz _]. destruct (Iz Hz) as [Vz Zz].
     apply (overlapping_spec margin joined o a b _ _ _ M Vx Vy Vz Zx Zy Zz (S b Ib)) in F.
-    exists o, a, b. rewrite Sx, Sy, Sz. auto 10.
+    exists o, a, b. auto 10.
+Qed.
+
+(** The second half alone, for a stricter margin: entries that overlap whatever the rounding. *)
+Definition check_found_copies margin gx gy gz atoms joined (ops : list (int * op)) found : bool :=
+  let g := graph joined in let t := by_number atoms in
+  sound margin && proper gx && proper gy && proper gz
+  && forallb (fun f => match f with (n, i, j) =>
+       match copy_at ops n, atom_at t i, atom_at t j with
+       | Some p, Some a, Some b =>
+           let x := floor30 (place (machine (along_x (snd p))) a) in
+           let y := floor30 (place (machine (along_y (snd p))) a) in
+           let z := floor30 (place (machine (along_z (snd p))) a) in
+           (sane (along_x (snd p)) && sane (along_y (snd p)) && sane (along_z (snd p)))
+           && (small a && small b && bounds gx gy gz b)
+           && (inside gx x && inside gy y && inside gz z && overlapping_b margin g a b x y z)
+       | _, _, _ => false end end) found.
+Theorem copies_sure margin gx gy gz atoms joined ops found :
+  check_found_copies margin gx gy gz atoms joined ops found = true ->
+  forall n i j, In (n, i, j) found -> exists o a b,
+    In (n, o) ops /\ In a atoms /\ In b atoms /\ id a = i /\ id b = j /\ overlapping margin joined o a b.
+Proof.
+  unfold check_found_copies. rewrite !andb_true_iff, !forallb_forall. intros [[[[M Px] Py] Pz] F] n i j H.
+  specialize (F _ H). cbv beta iota in F.
+  destruct (copy_at ops n) as [[n' o]|] eqn:O; [|discriminate].
+  destruct (atom_at (by_number atoms) i) as [a|] eqn:A; [|discriminate].
+  destruct (atom_at (by_number atoms) j) as [b|] eqn:B; [|discriminate].
+  apply find_some in O. destruct O as [O En]. cbn [fst] in En. apply eqb_spec in En. subst n'.
+  apply atom_at_spec in A, B. destruct A as [Ia Ea], B as [Ib Eb]. cbn [snd] in F. cbv zeta in F.
+  rewrite !andb_true_iff in F. unfold bounds in F. rewrite !andb_true_iff in F.
+  destruct F as [[[[Sx Sy] Sz] [[Sa Sb] [[Wx Wy] Wz]]] [[[Hx Hy] Hz] F]].
+  destruct (outside_is_far gx _ a _ Px Wx Sx Sa) as [Ix _]. destruct (Ix Hx) as [Vx Zx].
+  destruct (outside_is_far gy _ a _ Py Wy Sy Sa) as [Iy _]. destruct (Iy Hy) as [Vy Zy].
+  destruct (outside_is_far gz _ a _ Pz Wz Sz Sa) as [Iz _]. destruct (Iz Hz) as [Vz Zz].
+  apply (overlapping_spec margin joined o a b _ _ _ M Vx Vy Vz Zx Zy Zz Sb) in F.
+  exists o, a, b. auto 10.
 Qed.
