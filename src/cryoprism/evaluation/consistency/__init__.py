@@ -1,0 +1,25 @@
+"""Is a model consistent: rules as obligations over integers of 0.001 Å, witnesses in Python, verdicts by Coq's kernel."""
+
+from ._cases import RULES, WEIGHTS, Offender
+from ._certificate import TRUSTED
+from ._coq import HOW_TO_INSTALL, coq_version
+from ._model import Model, Residue, read_model
+from ._symmetry import find_copies
+from .check import Consistency, Limits, RuleResult, check_consistency
+
+__all__ = [
+    "HOW_TO_INSTALL",
+    "RULES",
+    "TRUSTED",
+    "WEIGHTS",
+    "Consistency",
+    "Limits",
+    "Model",
+    "Offender",
+    "Residue",
+    "RuleResult",
+    "check_consistency",
+    "coq_version",
+    "find_copies",
+    "read_model",
+]

@@ -1,0 +1,320 @@
+"""Rule by rule: obligations, the ones that fail with the atoms in words, and the Coq source that confirms it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from . import _emit, _rules
+from ._envelope import Envelope, voxel_indices
+from ._lean import lean_distances, lean_fours, lean_numbers
+from ._model import Model
+from ._symmetry import Copies, overlaps, place
+from ._topology import Topology
+from ._words import atom_words, residue_words
+
+__all__ = ["RULES", "WEIGHTS", "Case", "Offender", "cases_of"]
+
+#: Name of a rule, what it says, what one obligation is.
+RULES = {
+    "clashes": ("Atoms that share no bond keep apart", "residue"),
+    "bonds": ("Bonds have possible lengths", "bond"),
+    "chains": ("Chains are unbroken: consecutive Cα and P", "step of a chain"),
+    "chirality": ("Residues have the right hand", "chiral centre"),
+    "cis_peptides": ("Peptide bonds are trans, but before proline", "peptide bond"),
+    "copies": ("Symmetry copies do not overlap", "residue"),
+    "envelope": ("The model lies within its map", "residue"),
+    "numbering": ("Sequence and numbers agree", "comparison"),
+    "ligands": ("Ligands touch something", "ligand"),
+}
+#: Weight of one obligation in the score: a residue has about eight bonds and three comparisons.
+WEIGHTS = {
+    "clashes": 1.0,
+    "bonds": 0.125,
+    "chains": 1.0,
+    "chirality": 1.0,
+    "cis_peptides": 0.5,
+    "copies": 1.0,
+    "envelope": 1.0,
+    "numbering": 1 / 3,
+    "ligands": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Offender:
+    """Why an obligation fails: in words, its residues and atoms (numbers in the file, from 0), and what was measured."""
+
+    words: str
+    residues: tuple[int, ...]
+    atoms: tuple[int, ...]
+    value: float | None
+
+
+@dataclass
+class Case:
+    """One rule of one model.
+
+    Attributes
+    ----------
+    residues
+        The residue that each obligation counts for.
+    refuted, borderline
+        Obligations that fail; and that cannot be told because of rounding.
+    offenders
+        What refutes them.
+    source
+        Coq source of the theorems.
+    """
+
+    name: str
+    residues: list[int]
+    refuted: set[int]
+    borderline: set[int]
+    offenders: list[Offender]
+    source: str
+    note: str = ""
+    lean: str = ""
+
+
+def _spread(model: Model, i: int, j: int, moved: NDArray[np.int64] | None = None) -> float:
+    start = model.points[i] if moved is None else moved
+    return float(np.linalg.norm(start - model.points[j])) / 1000
+
+
+def _counted(model: Model) -> list[int]:
+    """Residues with an atom that is there at all (occupancy above 0), waters left out."""
+    present = np.zeros(len(model.residues), dtype=bool)
+    present[model.residue_of[model.occupancies > 0]] = True
+    return [int(k) for k in np.flatnonzero(present)]
+
+
+def _clashes(model: Model, topology: Topology) -> Case:
+    margins = (0,) if model.exact else (2, -2)
+    bonds = topology.all_bonds()
+    found = {margin: _rules.clashes(model, bonds, margin) for margin in margins}
+    counted = _counted(model)
+    sure, possible = found[margins[-1]], found[margins[0]]
+    number = {residue: k for k, residue in enumerate(counted)}
+    refuted = {number[int(model.residue_of[a])] for pair in sure for a in pair}
+    borderline = {number[int(model.residue_of[a])] for pair in possible for a in pair} - refuted
+    offenders = []
+    for i, j in sure:
+        limit = int(_rules.limits(model.kinds[i : i + 1], model.kinds[j : j + 1])[0]) / 1000
+        offenders.append(
+            Offender(
+                f"{atom_words(model, i)} is {_spread(model, i, j):.2f} Å from {atom_words(model, j)}; atoms that share "
+                f"no bond keep at least {limit:.1f} Å",
+                (int(model.residue_of[i]), int(model.residue_of[j])),
+                (i, j),
+                _spread(model, i, j),
+            )
+        )
+    return Case("clashes", counted, refuted, borderline, offenders, _emit.clash_source(bonds, found))
+
+
+def _distances(model: Model, name: str, rule: _rules.Distances) -> Case:
+    slacks = (0,) if model.exact else (2, -2)
+    found = {slack: rule.failing(model.points, slack) for slack in slacks}
+    refuted = set(found[slacks[-1]])
+    offenders = []
+    for k in sorted(refuted):
+        i, j = (int(a) for a in rule.pairs[k])
+        apart = _spread(model, i, j)
+        low, high = (float(edge) / 1000 for edge in rule.ranges[k])
+        if name == "bonds":
+            words = (
+                f"The bond from {atom_words(model, i)} to {atom_words(model, j)} is {apart:.2f} Å long; possible are "
+                f"{low:.2f} to {high:.2f} Å"
+            )
+        else:
+            how = "breaks" if apart > high else "folds onto itself"
+            words = (
+                f"The chain {how} between {atom_words(model, i)} and {atom_words(model, j)}: they are {apart:.2f} Å "
+                f"apart; by their places in the sequence possible are {low:.1f} to {high:.1f} Å"
+            )
+        residues = tuple(dict.fromkeys((int(model.residue_of[i]), int(model.residue_of[j]))))
+        offenders.append(Offender(words, residues, (i, j), apart))
+    units = [int(model.residue_of[int(i)]) for i, _ in rule.pairs]
+    source = _emit.distances_source(rule, found)
+    lean = lean_distances(name, rule, rule.failing(model.points))
+    return Case(name, units, refuted, set(found[slacks[0]]) - refuted, offenders, source, lean=lean)
+
+
+def _chirality(model: Model) -> Case:
+    rule = _rules.chirality(model)
+    values = _rules.volumes(model.points, rule)
+    found = rule.failing(values)
+    offenders = []
+    for k in found:
+        centre, volume = int(rule.atoms[k][0]), values[k] / 1e9
+        low, high = (edge / 1e9 for edge in rule.ranges[k])
+        mirrored = volume * (low + high) < 0 and abs(volume) > min(abs(low), abs(high))
+        what = "is the mirror image of what its name says" if mirrored else "is flattened or torn"
+        words = (
+            f"The centre {atom_words(model, centre)} {what}: its volume is {volume:.2f} Å³, not {low:.1f} to {high:.1f}"
+        )
+        offenders.append(Offender(words, (int(model.residue_of[centre]),), (centre,), volume))
+    units = [int(model.residue_of[int(row[0])]) for row in rule.atoms]
+    lean = lean_fours("chirality", "volume", rule, found)
+    return Case("chirality", units, set(found), set(), offenders, _emit.fours_source(rule, "volume", found), lean=lean)
+
+
+def _cis(model: Model) -> Case:
+    rule = _rules.cis_peptides(model)
+    found = rule.failing(_rules.sides(model.points, rule))
+    offenders = []
+    for k in found:
+        first, last = int(rule.atoms[k][0]), int(rule.atoms[k][3])
+        one, other = (int(model.residue_of[a]) for a in (first, last))
+        words = (
+            f"The peptide bond from {residue_words(model.residues[one])} to {residue_words(model.residues[other])} is cis; "
+            "before anything but proline that is rare (3 in 10,000) and needs clear density"
+        )
+        offenders.append(Offender(words, (one, other), (first, last), None))
+    units = [int(model.residue_of[int(row[3])]) for row in rule.atoms]
+    lean = lean_fours("cisPeptides", "side", rule, found)
+    return Case("cis_peptides", units, set(found), set(), offenders, _emit.fours_source(rule, "side", found), lean=lean)
+
+
+def _copies(model: Model, topology: Topology, copies: Copies) -> Case:
+    margins = (2, -2) if model.exact else (5, -5)
+    found = {margin: overlaps(model, copies, topology.across, margin) for margin in margins}
+    counted = _counted(model)
+    number = {residue: k for k, residue in enumerate(counted)}
+    sure = found[margins[-1]]
+    refuted = {number[int(model.residue_of[a])] for _, i, j in sure for a in (i, j)}
+    borderline = {number[int(model.residue_of[a])] for _, i, j in found[margins[0]] for a in (i, j)} - refuted
+    offenders = []
+    for n, i, j in sure:
+        moved = place(model, copies.operations[n - 1])[i]
+        apart = _spread(model, i, j, moved)
+        limit = int(_rules.limits(model.kinds[i : i + 1], model.kinds[j : j + 1])[0]) / 1000
+        words = (
+            f"{atom_words(model, i)} of symmetry copy {n} is {apart:.2f} Å from {atom_words(model, j)}; copies keep at "
+            f"least {limit:.1f} Å"
+        )
+        offenders.append(Offender(words, (int(model.residue_of[i]), int(model.residue_of[j])), (i, j), apart))
+    source = _emit.copies_source(model, copies, topology.across, found)
+    return Case(
+        "copies",
+        counted,
+        refuted,
+        borderline,
+        offenders,
+        source,
+        note=f"{copies.kind}; {len(copies.operations)} copies near",
+    )
+
+
+def _envelope(model: Model, envelope: Envelope) -> Case:
+    index, inside = voxel_indices(model, envelope)
+    judged = (model.kinds != 3) & (model.kinds != 4) & (model.occupancies > 0)
+    units = sorted({int(k) for k in model.residue_of[judged]})
+    number = {residue: k for k, residue in enumerate(units)}
+    outside: dict[int, list[int]] = defaultdict(list)
+    for atom in np.flatnonzero(judged & ~inside):
+        outside[int(model.residue_of[atom])].append(int(atom))
+    offenders = []
+    for residue, atoms in outside.items():
+        more = f" and {len(atoms) - 1} more of its atoms" if len(atoms) > 1 else ""
+        verb = "lie" if len(atoms) > 1 else "lies"
+        words = (
+            f"{atom_words(model, atoms[0])}{more} {verb} further than {envelope.margin_in_angstroms:g} Å outside the map's "
+            f"contour {envelope.contour:.4g}"
+        )
+        offenders.append(Offender(words, (residue,), tuple(atoms), None))
+    how = "of the map smoothed with a Gaussian of 2 Å, found as the level between molecule and solvent"
+    note = f"contour {envelope.contour:.4g}{' ' + how if envelope.smoothed else ', as given'}; {envelope.margin_in_angstroms:g} Å beyond it allowed"
+    source = _emit.envelope_source(envelope, index, inside)
+    return Case("envelope", units, {number[k] for k in outside}, set(), offenders, source, note=note)
+
+
+def _numbering(model: Model) -> Case:
+    rule = _rules.numbering(model)
+    found = rule.failing()
+    offenders = [
+        Offender(f"{residue_words(model.residues[rule.residues[k]])}: {rule.words[k]}", (rule.residues[k],), (), None)
+        for k in found
+    ]
+    note = "" if model.sequences else "the file declares no sequence: only the numbers are compared"
+    source, lean = _emit.numbers_source(rule), lean_numbers("numbering", rule, found)
+    return Case("numbering", list(rule.residues), set(found), set(), offenders, source, note, lean)
+
+
+def _ligands(model: Model, copies: Copies) -> Case | None:
+    ligands = [k for k, residue in enumerate(model.residues) if residue.role == "ligand"]
+    if not ligands:
+        return None
+    slack = 0 if model.exact and not copies.operations else 5
+    partners = np.flatnonzero(model.kinds != 4)
+    tree = cKDTree(model.points[partners] / 1000)
+    moved = None
+    touches, alone, borderline, offenders = [], [], set(), []
+    for k, residue in enumerate(ligands):
+        atoms = range(model.residues[residue].start, model.residues[residue].stop)
+        best = _contact(model, partners, tree, residue, atoms, None)
+        if best is None or best[0] > 4500 - slack:
+            if moved is None:
+                moved = [place(model, operation) for operation in copies.operations]
+            for n, places in enumerate(moved, 1):
+                other = _contact(model, partners, tree, residue, atoms, places)
+                if other is not None and (best is None or other[0] < best[0]):
+                    best = (other[0], n, other[2], other[3])
+        if best is not None and best[0] <= 4500 - slack - 1e-6:
+            touches.append((residue, best[1], best[2], best[3]))
+        elif best is not None and best[0] <= 4500 + slack + 1e-6:
+            borderline.add(k)
+        else:
+            alone.append(residue)
+            words = f"{residue_words(model.residues[residue])} touches nothing: no atom but water within 4.5 Å"
+            offenders.append(Offender(words, (residue,), tuple(atoms), None))
+    refuted = {k for k, residue in enumerate(ligands) if residue in set(alone)}
+    return Case("ligands", ligands, refuted, borderline, offenders, _emit.ligands_source(copies, touches, alone, slack))
+
+
+def _contact(
+    model: Model,
+    partners: NDArray[np.int64],
+    tree: cKDTree,
+    residue: int,
+    atoms: Sequence[int],
+    moved: NDArray[np.int64] | None,
+) -> tuple[float, int, int, int] | None:
+    best: tuple[float, int, int, int] | None = None
+    for atom in atoms:
+        place_of = model.points[atom] if moved is None else moved[atom]
+        for near in tree.query_ball_point(place_of / 1000, 4.51):
+            other = int(partners[near])
+            if moved is None and int(model.residue_of[other]) == residue:
+                continue
+            apart = float(np.sqrt(((place_of - model.points[other]) ** 2).sum()))
+            if best is None or apart < best[0]:
+                best = (apart, 0, atom, other)
+    return best
+
+
+def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelope | None) -> list[Case]:
+    """Return every rule that the model has obligations of."""
+    cases = [
+        _clashes(model, topology),
+        _distances(model, "bonds", _rules.bond_lengths(topology)),
+        _distances(model, "chains", _rules.chains(model)),
+        _chirality(model),
+        _cis(model),
+        _numbering(model),
+    ]
+    if copies.operations:
+        cases.append(_copies(model, topology, copies))
+    if envelope is not None:
+        cases.append(_envelope(model, envelope))
+    ligands = _ligands(model, copies)
+    if ligands is not None:
+        cases.append(ligands)
+    order = list(RULES)
+    return sorted((case for case in cases if case.residues), key=lambda case: order.index(case.name))

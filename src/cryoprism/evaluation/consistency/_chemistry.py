@@ -1,0 +1,139 @@
+"""What is known of standard residues: bonds, centres, ranges; and how near atoms come that share no bond."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "ACCEPTORS",
+    "BACKBONES",
+    "BOND_RANGES",
+    "CENTRES",
+    "D_RESIDUES",
+    "LEAST_DISTANCES",
+    "METALS",
+    "NUCLEIC",
+    "SIDE_CHAINS",
+    "bond_range",
+    "template_bonds",
+    "template_centres",
+]
+
+#: Bonds of side chains beyond CB, heavy atoms (PDB names).
+SIDE_CHAINS: Final = {
+    "ALA": "",
+    "GLY": "",
+    "SER": "CB-OG",
+    "CYS": "CB-SG",
+    "THR": "CB-OG1 CB-CG2",
+    "VAL": "CB-CG1 CB-CG2",
+    "LEU": "CB-CG CG-CD1 CG-CD2",
+    "ILE": "CB-CG1 CB-CG2 CG1-CD1",
+    "PRO": "CB-CG CG-CD CD-N",
+    "MET": "CB-CG CG-SD SD-CE",
+    "MSE": "CB-CG CG-SE SE-CE",
+    "ASP": "CB-CG CG-OD1 CG-OD2",
+    "ASN": "CB-CG CG-OD1 CG-ND2",
+    "GLU": "CB-CG CG-CD CD-OE1 CD-OE2",
+    "GLN": "CB-CG CG-CD CD-OE1 CD-NE2",
+    "LYS": "CB-CG CG-CD CD-CE CE-NZ",
+    "ARG": "CB-CG CG-CD CD-NE NE-CZ CZ-NH1 CZ-NH2",
+    "HIS": "CB-CG CG-ND1 CG-CD2 ND1-CE1 CD2-NE2 CE1-NE2",
+    "PHE": "CB-CG CG-CD1 CG-CD2 CD1-CE1 CD2-CE2 CE1-CZ CE2-CZ",
+    "TYR": "CB-CG CG-CD1 CG-CD2 CD1-CE1 CD2-CE2 CE1-CZ CE2-CZ CZ-OH",
+    "TRP": "CB-CG CG-CD1 CG-CD2 CD1-NE1 NE1-CE2 CD2-CE2 CD2-CE3 CE3-CZ3 CZ3-CH2 CH2-CZ2 CZ2-CE2",
+}
+_PURINE = "C1'-N9 N9-C8 C8-N7 N7-C5 C5-C6 C6-N1 N1-C2 C2-N3 N3-C4 C4-C5 C4-N9"
+_PYRIMIDINE = "C1'-N1 N1-C2 C2-N3 N3-C4 C4-C5 C5-C6 C6-N1 C2-O2"
+_BASES = {
+    "A": f"{_PURINE} C6-N6",
+    "G": f"{_PURINE} C6-O6 C2-N2",
+    "I": f"{_PURINE} C6-O6",
+    "C": f"{_PYRIMIDINE} C4-N4",
+    "U": f"{_PYRIMIDINE} C4-O4",
+    "T": f"{_PYRIMIDINE} C4-O4 C5-C7",
+}
+_SUGAR = "P-OP1 P-OP2 P-O5' O5'-C5' C5'-C4' C4'-O4' C4'-C3' C3'-O3' C3'-C2' C2'-C1' C1'-O4'"
+#: Bonds of nucleotides; DNA has a D before its letter.
+NUCLEIC: Final = {
+    **{base: f"{_SUGAR} C2'-O2' {bonds}" for base, bonds in _BASES.items()},
+    **{f"D{base}": f"{_SUGAR} {bonds}" for base, bonds in _BASES.items()},
+}
+BACKBONES: Final = "N-CA CA-C C-O C-OXT CA-CB"
+
+#: Amino acids of the other hand, by their names in the chemical component dictionary.
+D_RESIDUES: Final = {
+    "DAL": "ALA", "DAR": "ARG", "DSG": "ASN", "DAS": "ASP", "DCY": "CYS", "DGN": "GLN", "DGL": "GLU", "DHI": "HIS",
+    "DIL": "ILE", "DLE": "LEU", "DLY": "LYS", "MED": "MET", "DPN": "PHE", "DPR": "PRO", "DSN": "SER", "DTH": "THR",
+    "DTR": "TRP", "DTY": "TYR", "DVA": "VAL",
+}  # fmt: skip
+
+#: Range of a bond's length [Å] by its elements: the shortest and longest kinds of Allen et al. (1987), J. Chem. Soc.
+#: Perkin Trans. II, S1, and Engh & Huber (1991), Acta Cryst. A47, 392, with about 0.25 Å on both sides.
+BOND_RANGES: Final = {
+    ("C", "C"): (1.10, 1.80),
+    ("C", "N"): (1.05, 1.75),
+    ("C", "O"): (1.00, 1.70),
+    ("C", "S"): (1.50, 2.10),
+    ("C", "SE"): (1.60, 2.25),
+    ("S", "S"): (1.75, 2.40),
+    ("O", "P"): (1.25, 1.90),
+}
+METALS: Final = frozenset(
+    ["LI", "NA", "K", "RB", "CS", "BE", "MG", "CA", "SR", "BA", "SC", "Y", "TI", "ZR", "V", "NB", "CR", "MO", "W", "MN", "TC", "RE", "FE", "RU", "OS", "CO", "RH", "IR", "NI", "PD", "PT", "CU", "AG", "AU", "ZN", "CD", "HG", "AL", "GA", "IN", "TL", "SN", "PB", "SB", "BI", "LA", "CE", "PR", "ND", "SM", "EU", "GD", "TB", "DY", "HO", "ER", "TM", "YB", "LU", "HF", "TA", "U", "TH"]
+)
+#: Elements that take part in hydrogen bonds: hydrogens come nearer to them.
+ACCEPTORS: Final = frozenset({"N", "O", "S", "F", "CL", "BR", "I", "SE"})
+#: Nearest that atoms without a bond come [Å]; the library Copies.v holds the same numbers. 2.2 and 1.6 Å are what the
+#: wwPDB calls close contacts (REMARK 500); metals are coordinated from 1.7 Å, strong hydrogen bonds have 1.2 Å.
+LEAST_DISTANCES: Final = {
+    "two atoms": 2.2,
+    "metal and other atom": 1.6,
+    "two metals": 2.0,
+    "hydrogen and N, O, S or halogen, or metal": 1.2,
+    "hydrogen and other atom": 1.6,
+}
+
+_AMINO_CENTRES = {
+    "ALL": (("CA", "N", "C", "CB", 1),),
+    "THR": (("CB", "CA", "OG1", "CG2", 1),),
+    "ILE": (("CB", "CA", "CG1", "CG2", 1),),
+}
+#: Centres of nucleotides: centre, three neighbours, sign of the volume.
+CENTRES: Final = (
+    ("C1'", "O4'", "C2'", "N", 1),
+    ("C3'", "C2'", "C4'", "O3'", -1),
+    ("C4'", "C3'", "C5'", "O4'", -1),
+)
+
+
+def bond_range(one: str, other: str) -> tuple[float, float] | None:
+    """Range [Å] of a bond between two elements, or None where nothing is known."""
+    return BOND_RANGES.get((min(one, other), max(one, other)))
+
+
+def template_bonds(name: str) -> list[tuple[str, str]] | None:
+    """Bonds of a residue between heavy atoms by their names, or None where the residue is not known."""
+    name = D_RESIDUES.get(name, name)
+    if name in SIDE_CHAINS:
+        text = f"{BACKBONES} {SIDE_CHAINS[name]}"
+    elif name in NUCLEIC:
+        text = NUCLEIC[name]
+    else:
+        return None
+    pairs = [tuple(bond.split("-")) for bond in text.split()]
+    return [(first, second) for first, second in pairs]
+
+
+def template_centres(name: str) -> list[tuple[str, str, str, str, int]]:
+    """Chiral centres of a residue: centre, three neighbours, and the sign that their volume has to have."""
+    if name in NUCLEIC:
+        base = "N9" if name[-1] in "AGI" else "N1"
+        return [(a, b, c, base if d == "N" else d, sign) for a, b, c, d, sign in CENTRES]
+    parent = D_RESIDUES.get(name, name)
+    if parent not in SIDE_CHAINS or parent == "GLY":
+        return []
+    centres = list(_AMINO_CENTRES["ALL"])
+    if name == parent:
+        centres += _AMINO_CENTRES.get(name, ())
+    return [(a, b, c, d, sign if name == parent else -sign) for a, b, c, d, sign in centres]

@@ -1,0 +1,153 @@
+"""Run Coq: the library once for each version, then one file for each rule, with limits of time and memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from cryoprism.core import CryoPrismError
+
+__all__ = ["HOW_TO_INSTALL", "LIBRARY", "Run", "coq_version", "library_folder", "library_sources", "run_coq"]
+
+#: Files of the library in the order in which they depend on one another.
+LIBRARY = ("Points", "Copies", "Mates", "Local", "Ligands", "Packing", "Margins", "Assumptions")
+HOW_TO_INSTALL = "Install Coq 8.16 or later (Debian and Ubuntu: apt install coq) so that coqc is on the PATH."
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run of Coq ended: ``reason`` is empty where every theorem was accepted."""
+
+    reason: str
+    output: str
+    cpu_seconds: float
+    memory_in_bytes: int
+
+
+def coq_version() -> str | None:
+    """Return the version of the coqc on the PATH, or None where there is none."""
+    program = shutil.which("coqc")
+    if program is None:
+        return None
+    try:
+        shown = subprocess.run(
+            [program, "--print-version"],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return shown.stdout.split()[0] if shown.stdout.split() else None
+
+
+def library_sources() -> dict[str, str]:
+    """Return the library's files by their names."""
+    folder = resources.files(__package__).joinpath("coq")
+    return {f"{name}.v": folder.joinpath(f"{name}.v").read_text(encoding="utf-8") for name in LIBRARY}
+
+
+def library_folder(version: str) -> Path:
+    """Folder with the compiled library; compiled where it is not there yet.
+
+    It lies in the user's cache, named after the sources and the version of Coq.
+
+    Raises
+    ------
+    CryoPrismError
+        Coq does not accept the library.
+    """
+    sources = library_sources()
+    digest = hashlib.sha256("\0".join([version, *sources, *sources.values()]).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cryoprism"
+    target = cache / f"coq-{digest}"
+    if (target / f"{LIBRARY[-1]}.vo").is_file():
+        return target
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="coq-", dir=cache))
+    except OSError:  # a home that cannot be written: compile for this run alone
+        folder = target = Path(tempfile.mkdtemp(prefix="cryoprism-coq-"))
+    for name, text in sources.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    for name in LIBRARY:
+        run = run_coq(folder / f"{name}.v", ["-Q", ".", "CryoPrism"], cpu_seconds=300, memory_in_bytes=4 << 30)
+        if run.reason:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise CryoPrismError(f"{name}.v", f"Coq {version} does not accept it ({run.reason})", HOW_TO_INSTALL)
+    if folder != target:
+        try:
+            folder.rename(target)
+        except OSError:  # another run was faster
+            shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def run_coq(file: Path, options: list[str], *, cpu_seconds: float, memory_in_bytes: int) -> Run:
+    """Compile one file in its folder, with stdin closed.
+
+    Parameters
+    ----------
+    file
+        The ``.v`` file; the ``.vo`` is written beside it.
+    options
+        Of coqc.
+    cpu_seconds, memory_in_bytes
+        Limits that the system enforces; wall time is limited to ten times the former.
+    """
+    # The shell sets the limits: code between fork and exec is not safe in a process with threads.
+    limits = f"ulimit -s 1000000 2>/dev/null; ulimit -t {max(1, round(cpu_seconds))}; ulimit -v {memory_in_bytes >> 10}"
+    command = ["sh", "-c", f'{limits}; exec coqc "$@"', "sh", "-q", *options, file.name]
+    with tempfile.TemporaryFile() as captured:
+        process = subprocess.Popen(
+            command, cwd=file.parent, stdin=subprocess.DEVNULL, stdout=captured, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(10 * cpu_seconds + 10, stop)
+        timer.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            timer.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        captured.seek(0)
+        output = captured.read().decode("utf-8", "replace")
+    return Run(
+        _reason(process.returncode, late.is_set(), output),
+        output,
+        usage.ru_utime + usage.ru_stime,
+        usage.ru_maxrss * 1024,
+    )
+
+
+def _reason(code: int, late: bool, output: str) -> str:
+    if code == 0:
+        return ""
+    if late or code in (-signal.SIGXCPU, -signal.SIGKILL, 128 + signal.SIGXCPU, 128 + signal.SIGKILL):
+        return "time limit reached"
+    if "Out of memory" in output or "out of memory" in output or "Cannot allocate" in output or code == -signal.SIGSEGV:
+        return "memory limit reached"
+    if "Stack overflow" in output:
+        return "memory limit reached (stack)"
+    last = " ".join(output.split())[-300:]
+    return f"not accepted by Coq: {last}"

@@ -1,0 +1,107 @@
+"""The same obligations as Lean 4 source, without any library: the decision is made by ``native_decide``."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ._model import Model
+from ._rules import Distances, Fours, Numbers
+
+__all__ = ["check_lean", "lean_distances", "lean_fours", "lean_numbers", "lean_source"]
+
+_HEAD = """/- Atoms: x, y, z in 0.001 Å, kind, alternative, occupancy in thousandths, residue. -/
+abbrev Atom := Int × Int × Int × Nat × Nat × Nat × Nat
+
+def d2 (a b : Atom) : Int :=
+  (a.1 - b.1)^2 + (a.2.1 - b.2.1)^2 + (a.2.2.1 - b.2.2.1)^2
+
+def cross (u v : Int × Int × Int) : Int × Int × Int :=
+  (u.2.1 * v.2.2 - u.2.2 * v.2.1, u.2.2 * v.1 - u.1 * v.2.2, u.1 * v.2.1 - u.2.1 * v.1)
+
+def dot (u v : Int × Int × Int) : Int := u.1 * v.1 + u.2.1 * v.2.1 + u.2.2 * v.2.2
+
+def between (a b : Atom) : Int × Int × Int := (b.1 - a.1, b.2.1 - a.2.1, b.2.2.1 - a.2.2.1)
+
+def volume (a b c d : Atom) : Int := dot (cross (between a b) (between a c)) (between a d)
+
+def side (a b c d : Atom) : Int :=
+  dot (cross (between a b) (between b c)) (cross (between b c) (between c d))
+
+def at' (atoms : Array Atom) (i : Nat) : Atom := atoms.getD i (0, 0, 0, 0, 0, 0, 0)
+
+"""
+
+
+def lean_source(model: Model, parts: list[str]) -> str:
+    """Return Lean source: the atoms and, for each rule, that exactly the listed obligations fail.
+
+    Clashes, copies, contacts and the map's envelope are proved in Coq alone.
+    """
+    rows = np.concatenate(
+        [model.points, np.stack([model.kinds, model.alternatives, model.occupancies, model.residue_of], axis=1)], axis=1
+    )
+    text = _HEAD + "def atoms : Array Atom := #[\n"
+    text += ",\n".join("(" + ",".join(str(value) for value in row) + ")" for row in rows.tolist()) + "]\n\n"
+    return text + "".join(parts)
+
+
+def _theorem(name: str, kind: str, rows: list[str], blank: str, holds: str, found: list[int]) -> str:
+    return (
+        f"def {name} : Array ({kind}) := #[{', '.join(rows)}]\n\n"
+        f"def {name}Failing : List Nat := {found}\n\n"
+        f"theorem {name}_exact : (List.range {name}.size).filter (fun k => let q := {name}.getD k {blank}; !({holds}))\n"
+        f"    = {name}Failing := by native_decide\n\n"
+    )
+
+
+def lean_distances(name: str, rule: Distances, found: list[int]) -> str:
+    """Return the rule about pairs of atoms with a range each."""
+    rows = [f"({i},{j},{low},{high})" for (i, j), (low, high) in zip(rule.pairs, rule.ranges, strict=True)]
+    pair = "d2 (at' atoms q.1) (at' atoms q.2.1)"
+    holds = f"decide (q.2.2.1^2 ≤ {pair}) && decide ({pair} ≤ q.2.2.2^2)"
+    return _theorem(name, "Nat × Nat × Int × Int", rows, "(0, 0, 1, 0)", holds, found)
+
+
+def lean_fours(name: str, function: str, rule: Fours, found: list[int]) -> str:
+    """Return the rule about four atoms each; ``function`` is ``volume`` or ``side``."""
+    rows = [
+        f"({a},{b},{c},{d},{low},{high})"
+        for (a, b, c, d), (low, high) in zip(rule.atoms.tolist(), rule.ranges, strict=True)
+    ]
+    value = f"{function} (at' atoms q.1) (at' atoms q.2.1) (at' atoms q.2.2.1) (at' atoms q.2.2.2.1)"
+    holds = f"decide (q.2.2.2.2.1 ≤ {value}) && decide ({value} ≤ q.2.2.2.2.2)"
+    return _theorem(name, "Nat × Nat × Nat × Nat × Int × Int", rows, "(0, 0, 0, 0, 1, 0)", holds, found)
+
+
+def lean_numbers(name: str, rule: Numbers, found: list[int]) -> str:
+    """Return the rule about numbers in a row."""
+    rows = [f"({str(equal).lower()},{a},{b})" for equal, a, b in rule.comparisons]
+    holds = "if q.1 then decide (q.2.1 = q.2.2) else decide (q.2.1 < q.2.2)"
+    return _theorem(name, "Bool × Nat × Nat", rows, "(true, 0, 1)", holds, found)
+
+
+def check_lean(source: str, *, seconds: float = 600.0) -> str:
+    """Return what became of the Lean source: checked, refused, or emitted and not checked where there is no Lean."""
+    program = shutil.which("lean")
+    if program is None:
+        return "emitted, not checked (no lean on the PATH)"
+    with tempfile.TemporaryDirectory(prefix="cryoprism-lean-") as folder:
+        file = Path(folder) / "Obligations.lean"
+        file.write_text(source, encoding="utf-8")
+        try:
+            run = subprocess.run(
+                [program, str(file)],
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                timeout=seconds,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"emitted, not checked ({type(error).__name__})"
+    return "checked" if run.returncode == 0 else f"refused by lean: {' '.join(run.stdout.split())[:200]}"

@@ -1,0 +1,225 @@
+"""A model as the rules see it: coordinates in units of 0.001 Å, residues in their order, bonds that are recorded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gemmi
+import numpy as np
+from numpy.typing import NDArray
+
+from cryoprism.core import InputError
+
+from ._chemistry import ACCEPTORS, METALS, template_bonds
+
+__all__ = ["Model", "Residue", "read_model"]
+
+#: Atom numbers have 20 bits, coordinates 21 bits from a corner that lies 10 Å outside.
+MOST_ATOMS = 1 << 20
+_CORNER = 10_000
+_SIDE = 2_093_000 - _CORNER
+
+
+@dataclass(frozen=True)
+class Residue:
+    """One residue: its names, what it belongs to, and its atoms ``start`` to ``stop``."""
+
+    chain: str
+    name: str
+    number: int
+    insertion: str
+    position: int | None  # in the declared sequence, from 1
+    role: str  # polymer, ligand or water
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as the rules see it.
+
+    Attributes
+    ----------
+    points
+        (n, 3) int64, in units of 0.001 Å from ``corner`` (same units); all are positive.
+    residue_of, kinds, alternatives, occupancies
+        (n,) int64: index into ``residues``; 0 heavy, 1 acceptor, 2 metal, 3 hydrogen, 4 water; letter of the
+        alternative location, 0 for none; occupancy in thousandths.
+    exact
+        Whether the file's coordinates have no more than three decimals.
+    sequences
+        Declared residue names of each chain (SEQRES, entity_poly_seq), where there are any.
+    connections
+        Pairs of atoms that the file says are joined, and whether one of them is a symmetry copy.
+    """
+
+    path: Path
+    points: NDArray[np.int64]
+    corner: NDArray[np.int64]
+    residue_of: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    alternatives: NDArray[np.int64]
+    occupancies: NDArray[np.int64]
+    names: tuple[str, ...]
+    elements: tuple[str, ...]
+    residues: tuple[Residue, ...]
+    exact: bool
+    models_in_file: int
+    sequences: dict[str, tuple[str, ...]]
+    connections: tuple[tuple[int, int, bool], ...]
+    structure: gemmi.Structure = field(repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of atoms."""
+        return len(self.names)
+
+
+def _kind(element: str, role: str) -> int:
+    if element in {"H", "D"}:
+        return 3
+    if element in METALS:
+        return 2
+    if role == "water":
+        return 4
+    return 1 if element in ACCEPTORS else 0
+
+
+def _role(residue: gemmi.Residue) -> str:
+    if residue.entity_type == gemmi.EntityType.Water or residue.is_water():
+        return "water"
+    # Sugars of some entries are listed with the polymer, but stand nowhere in its sequence.
+    stray = residue.het_flag == "H" and residue.label_seq is None and template_bonds(residue.name) is None
+    return "polymer" if residue.entity_type == gemmi.EntityType.Polymer and not stray else "ligand"
+
+
+def read_model(path: str | os.PathLike[str]) -> Model:
+    """Read the first model of a PDB or mmCIF file.
+
+    Raises
+    ------
+    InputError
+        Not a structure, no atoms, coordinates that are not finite, or more than the provers' numbers can hold.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(file, "does not exist", "Give a PDB or mmCIF file.")
+    try:
+        structure = gemmi.read_structure(os.fspath(file), format=gemmi.CoorFormat.Detect)
+    except (RuntimeError, ValueError, OSError, EOFError) as error:
+        raise InputError(file, f"is not a readable structure ({error})"[:300], "Give a PDB or mmCIF file.") from error
+    if not len(structure) or not structure[0].count_atom_sites():
+        raise InputError(file, "holds no atoms", "Give a PDB or mmCIF file with coordinates.")
+    structure.setup_entities()
+    structure.assign_label_seq_id()
+    first = structure[0]
+    positions: list[tuple[float, float, float]] = []
+    residue_of: list[int] = []
+    kinds: list[int] = []
+    alternatives: list[int] = []
+    occupancies: list[float] = []
+    names: list[str] = []
+    elements: list[str] = []
+    residues: list[Residue] = []
+    for chain in first:
+        for residue in chain:
+            role = _role(residue)
+            start = len(names)
+            for atom in residue:
+                element = atom.element.name.upper()
+                positions.append((atom.pos.x, atom.pos.y, atom.pos.z))
+                residue_of.append(len(residues))
+                kinds.append(_kind(element, role))
+                alternatives.append(0 if atom.altloc == "\0" else ord(atom.altloc) & 255)
+                occupancies.append(atom.occ)
+                names.append(atom.name)
+                elements.append(element)
+            residues.append(
+                Residue(
+                    chain.name,
+                    residue.name,
+                    int(residue.seqid.num or 0),
+                    residue.seqid.icode.strip(),
+                    residue.label_seq,
+                    role,
+                    start,
+                    len(names),
+                )
+            )
+    places = np.array(positions)
+    shares = np.array(occupancies)
+    if not (np.isfinite(places).all() and np.isfinite(shares).all()):
+        bad = int(np.flatnonzero(~(np.isfinite(places).all(axis=1) & np.isfinite(shares)))[0])
+        of = residues[residue_of[bad]]
+        raise InputError(
+            file,
+            f"atom {names[bad]} of {of.name} {of.number} in chain {of.chain} has a coordinate or occupancy that is "
+            "not a finite number",
+            "Correct or delete that atom.",
+        )
+    if len(names) > MOST_ATOMS:
+        raise InputError(file, f"holds {len(names)} atoms", f"Give at most {MOST_ATOMS}, for example chain by chain.")
+    if np.abs(places).max() > 1e6:
+        raise InputError(file, "holds coordinates beyond 1,000,000 Å", "Correct those atoms.")
+    scaled = places * 1000
+    whole = np.rint(scaled).astype(np.int64)
+    corner = whole.min(axis=0) - _CORNER
+    if int((whole - corner).max()) > _SIDE:
+        raise InputError(
+            file, f"is {(np.ptp(whole, axis=0).max()) / 1000:.0f} Å long", "Give models of at most 2,070 Å."
+        )
+    return Model(
+        file,
+        whole - corner,
+        corner,
+        np.array(residue_of),
+        np.array(kinds),
+        np.array(alternatives),
+        np.clip(np.rint(shares * 1000), 0, 1000).astype(np.int64),
+        tuple(names),
+        tuple(elements),
+        tuple(residues),
+        bool(np.abs(scaled - whole).max() < 1e-5),
+        len(structure),
+        _sequences(structure),
+        _connections(structure, residues, names),
+        structure,
+    )
+
+
+def _sequences(structure: gemmi.Structure) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for chain in structure[0]:
+        polymer = chain.get_polymer()
+        if len(polymer):
+            entity = structure.get_entity_of(polymer)
+            if entity is not None and entity.full_sequence:
+                found[chain.name] = tuple(entity.full_sequence)
+    return found
+
+
+def _connections(
+    structure: gemmi.Structure, residues: list[Residue], names: list[str]
+) -> tuple[tuple[int, int, bool], ...]:
+    by_key: dict[tuple[str, int, str, str], list[Residue]] = {}
+    for residue in residues:
+        by_key.setdefault((residue.chain, residue.number, residue.insertion, residue.name), []).append(residue)
+
+    def atoms(address: gemmi.AtomAddress) -> list[int]:
+        seqid = address.res_id.seqid
+        key = (address.chain_name, int(seqid.num or 0), seqid.icode.strip(), address.res_id.name)
+        return [
+            index
+            for residue in by_key.get(key, ())
+            for index in range(residue.start, residue.stop)
+            if names[index] == address.atom_name
+        ]
+
+    found = []
+    for link in structure.connections:
+        if link.type == gemmi.ConnectionType.Hydrog:
+            continue
+        other = link.asu == gemmi.Asu.Different
+        found += [(i, j, other) for i in atoms(link.partner1) for j in atoms(link.partner2)]
+    return tuple(found)

@@ -1,0 +1,406 @@
+"""Is a model consistent: every rule as obligations, Coq's verdict on each, and a score with its deviation."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cryoprism.evaluation.evidence import Answer, Verdict, available, not_available
+from cryoprism.formats import Volume
+
+from ._cases import RULES, WEIGHTS, Case, Offender, cases_of
+from ._certificate import TRUSTED, write_certificate
+from ._coq import HOW_TO_INSTALL, coq_version, library_folder, run_coq
+from ._emit import data_source
+from ._envelope import envelope_of
+from ._lean import check_lean, lean_source
+from ._model import Model, read_model
+from ._symmetry import find_copies
+from ._topology import build_topology
+from ._words import residue_words
+
+__all__ = ["Consistency", "Limits", "RuleResult", "check_consistency"]
+
+_FILES = {
+    "clashes": "Clashes",
+    "bonds": "Bonds",
+    "chains": "Chains",
+    "chirality": "Chirality",
+    "cis_peptides": "Cis_peptides",
+    "copies": "Copies_of_model",
+    "envelope": "Map_envelope",
+    "numbering": "Numbering",
+    "ligands": "Ligands_of_model",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the prover may use: CPU seconds in all, and memory."""
+
+    cpu_seconds: float = 300.0
+    memory_in_bytes: int = 4 << 30
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """Verdicts of one rule.
+
+    Attributes
+    ----------
+    name, title, unit
+        Of the rule, what it says, what one obligation is.
+    obligations, proved, refuted, unknown
+        Counts; the last three add up to the first.
+    weight
+        Of one obligation in the score.
+    why_unknown
+        Empty where nothing is.
+    offenders
+        What refutes obligations; where the prover gave no verdict, what was found without one (``refuted`` is 0 then).
+    by_residue
+        (proved, refuted, unknown) obligations of each residue, by its number in the file from 0.
+    """
+
+    name: str
+    title: str
+    unit: str
+    obligations: int
+    proved: int
+    refuted: int
+    unknown: int
+    weight: float
+    why_unknown: str
+    note: str
+    offenders: tuple[Offender, ...]
+    by_residue: Mapping[int, tuple[int, int, int]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """What the rules say about a model.
+
+    Attributes
+    ----------
+    rules
+        In the order of the report.
+    prover
+        ``Coq 8.16.1``, or why there was none.
+    lean
+        What became of the Lean source.
+    cpu_seconds, memory_in_bytes
+        Of everything, the prover included; largest memory of one prover process.
+    remarks
+        What to know about the model: alternative locations, several models, digits.
+    """
+
+    model: Model = field(repr=False)
+    rules: tuple[RuleResult, ...]
+    prover: str
+    lean: str
+    cpu_seconds: float
+    memory_in_bytes: int
+    remarks: tuple[str, ...]
+    sources: Mapping[str, str] = field(repr=False)
+    transcript: str = field(repr=False)
+    lean_text: str = field(repr=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Refuted where anything is; else unknown where anything is, or nothing could be asked; else proved."""
+        if any(rule.refuted for rule in self.rules):
+            return "refuted"
+        return "unknown" if any(rule.unknown for rule in self.rules) or not self.rules else "proved"
+
+    def count(self, what: Literal["obligations", "proved", "refuted", "unknown"]) -> int:
+        """Sum over the rules."""
+        return sum(int(getattr(rule, what)) for rule in self.rules)
+
+    @property
+    def score(self) -> float | None:
+        """LogicScore: weighted proved obligations over all weighted obligations; None without any."""
+        total = sum(rule.weight * rule.obligations for rule in self.rules)
+        return sum(rule.weight * rule.proved for rule in self.rules) / total if total else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the score.
+
+        Each rule's share has a Beta posterior (Jeffreys' prior, its obligations as independent draws); to their sum
+        comes, in quadrature, the spread of a uniform distribution over the range that the unknown ones leave.
+        """
+        total = sum(rule.weight * rule.obligations for rule in self.rules)
+        if not total:
+            return None
+        variance = 0.0
+        for rule in self.rules:
+            a, b = rule.proved + 0.5, rule.obligations - rule.proved + 0.5
+            share = a * b / ((a + b) ** 2 * (a + b + 1))
+            variance += (rule.weight * rule.obligations / total) ** 2 * share
+        left = sum(rule.weight * rule.unknown for rule in self.rules) / total
+        return math.sqrt(variance + left**2 / 12)
+
+    def sentences(self) -> tuple[str, ...]:
+        """Return the verdict in words, the most important first."""
+        counts = {what: self.count(what) for what in ("obligations", "proved", "refuted", "unknown")}  # type: ignore[arg-type]
+        name = self.model.path.name
+        if not self.rules:
+            return (f"{name} gives no rule anything to say: no obligations.",)
+        head = {
+            "proved": f"{name} is consistent: all {counts['obligations']:,} obligations are proved.",
+            "refuted": f"{name} is not consistent: {counts['refuted']:,} of {counts['obligations']:,} obligations are "
+            f"refuted, {counts['proved']:,} proved, {counts['unknown']:,} unknown.",
+            "unknown": f"{name} is not refuted, but {counts['unknown']:,} of {counts['obligations']:,} obligations are "
+            "unknown.",
+        }[self.verdict]
+        lines = [head]
+        for rule in self.rules:
+            if rule.refuted and rule.offenders:
+                more = f" ({len(rule.offenders) - 1} more)" if len(rule.offenders) > 1 else ""
+                lines.append(f"{rule.title}: {rule.offenders[0].words}.{more}")
+        for why in dict.fromkeys(rule.why_unknown for rule in self.rules if rule.why_unknown):
+            lines.append(f"Unknown: {why}")
+        return (*lines, *self.remarks)
+
+    def answer(self) -> Answer:
+        """Return the answer for ``cryoprism assess``."""
+        evidence = self.to_json()
+        score, deviation = self.score, self.deviation
+        if score is None or deviation is None:
+            return not_available(self.sentences()[0], "Give a model with polymer residues.", evidence)
+        if all(rule.unknown == rule.obligations for rule in self.rules):
+            return not_available("The prover gave no verdict.", self.rules[0].why_unknown, evidence)
+        return available(score, deviation, self.sentences(), evidence)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``consistency.json``."""
+        return {
+            "schema": "cryoprism-consistency-1",
+            "model": self.model.path.name,
+            "atoms": len(self.model),
+            "residues": len(self.model.residues),
+            "verdict": self.verdict,
+            "logic_score": {"value": self.score, "standard_deviation": self.deviation},
+            "counts": {what: self.count(what) for what in ("obligations", "proved", "refuted", "unknown")},  # type: ignore[arg-type]
+            "prover": self.prover,
+            "lean": self.lean,
+            "cpu_seconds": self.cpu_seconds,
+            "memory_in_bytes": self.memory_in_bytes,
+            "sentences": list(self.sentences()),
+            "trusted": list(TRUSTED),
+            "rules": [self._rule(rule) for rule in self.rules],
+            "by_residue": self._residues(),
+        }
+
+    def _rule(self, rule: RuleResult) -> dict[str, Any]:
+        return {
+            "name": rule.name,
+            "title": rule.title,
+            "unit": rule.unit,
+            "weight": rule.weight,
+            "obligations": rule.obligations,
+            "proved": rule.proved,
+            "refuted": rule.refuted,
+            "unknown": rule.unknown,
+            "why_unknown": rule.why_unknown,
+            "note": rule.note,
+            "offenders": [
+                {
+                    "words": one.words,
+                    "residues": [residue_words(self.model.residues[k]) for k in one.residues],
+                    "atoms": list(one.atoms),
+                    "value": one.value,
+                }
+                for one in rule.offenders
+            ],
+        }
+
+    def _residues(self) -> list[dict[str, Any]]:
+        found = []
+        for index, residue in enumerate(self.model.residues):
+            counts = {rule.name: list(rule.by_residue[index]) for rule in self.rules if index in rule.by_residue}
+            if counts and residue.role != "water":
+                found.append(
+                    {
+                        "chain": residue.chain,
+                        "name": residue.name,
+                        "number": f"{residue.number}{residue.insertion}",
+                        "counts": counts,
+                    }
+                )
+        return found
+
+    def write_certificate(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the folder that lets anyone check the proofs again."""
+        path = Path(folder)
+        write_certificate(path, self.model, dict(self.sources), self.transcript, self.lean_text)
+        return path
+
+
+def check_consistency(
+    model: str | os.PathLike[str] | Model,
+    *,
+    volume: Volume | None = None,
+    contour: float | None = None,
+    margin_in_angstroms: float = 3.0,
+    symmetry: str | None = None,
+    rise_in_angstroms: float | None = None,
+    twist_in_degrees: float | None = None,
+    assembly: str | None = None,
+    limits: Limits | None = None,
+) -> Consistency:
+    """Check a model against every rule that applies, and have Coq confirm each verdict.
+
+    Parameters
+    ----------
+    model
+        A PDB or mmCIF file; its first model is taken.
+    volume
+        The map in the model's frame, for the rule about its envelope; its central voxel (n//2) is the centre of point
+        groups and helices, else the origin of the coordinates is.
+    contour, margin_in_angstroms
+        Of the envelope: level of the map (found if absent), and how far beyond it an atom may lie.
+    symmetry, rise_in_angstroms, twist_in_degrees, assembly
+        Which copies must not overlap; see :func:`cryoprism.evaluation.consistency.find_copies`.
+    limits
+        Of the prover.
+
+    Raises
+    ------
+    InputError
+        The model, the map or the symmetry cannot be used.
+    """
+    started = _seconds()
+    chosen = limits or Limits()
+    held = model if isinstance(model, Model) else read_model(model)
+    centre = (0.0, 0.0, 0.0)
+    if volume is not None:
+        z, y, x = (n // 2 for n in volume.data.shape)
+        ox, oy, oz = volume.origin_in_angstroms
+        size = volume.voxel_size_in_angstroms
+        centre = (ox + x * size, oy + y * size, oz + z * size)
+    copies = find_copies(
+        held,
+        symmetry=symmetry,
+        rise_in_angstroms=rise_in_angstroms,
+        twist_in_degrees=twist_in_degrees,
+        assembly=assembly,
+        centre_in_angstroms=centre,
+    )
+    envelope = (
+        None if volume is None else envelope_of(held, volume, contour=contour, margin_in_angstroms=margin_in_angstroms)
+    )
+    cases = cases_of(held, build_topology(held), copies, envelope)
+    sources = {"Data": data_source(held), **{_FILES[case.name]: case.source for case in cases}}
+    reasons, transcript, prover, memory = _prove(sources, chosen)
+    lean_text = lean_source(held, [case.lean for case in cases])
+    rules = tuple(_result(case, reasons.get(_FILES[case.name], "")) for case in cases)
+    return Consistency(
+        held,
+        rules,
+        prover,
+        check_lean(lean_text),
+        _seconds() - started,
+        memory,
+        _remarks(held),
+        sources,
+        transcript,
+        lean_text,
+    )
+
+
+def _seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _prove(sources: Mapping[str, str], limits: Limits) -> tuple[dict[str, str], str, str, int]:
+    """Return why each file was not accepted (absent where it was), what Coq said, which Coq, most memory."""
+    version = coq_version()
+    if version is None:
+        why = f"no Coq was found. {HOW_TO_INSTALL}"
+        return dict.fromkeys(sources, why), f"{why}\n", "no Coq found", 0
+    library = library_folder(version)
+    folder = Path(tempfile.mkdtemp(prefix="cryoprism-prove-"))
+    reasons: dict[str, str] = {}
+    transcript, left, memory = f"Coq {version}\n", limits.cpu_seconds, 0
+    try:
+        for name, text in sources.items():
+            if left < 1:
+                reasons[name] = f"time limit of {limits.cpu_seconds:g} CPU s reached; raise --time-limit."
+            elif "Data" in reasons:
+                reasons[name] = reasons["Data"]
+            else:
+                file = folder / f"{name}.v"
+                file.write_text(text, encoding="utf-8")
+                run = run_coq(
+                    file,
+                    ["-Q", str(library), "CryoPrism", "-Q", ".", "Model"],
+                    cpu_seconds=left,
+                    memory_in_bytes=limits.memory_in_bytes,
+                )
+                left -= run.cpu_seconds
+                memory = max(memory, run.memory_in_bytes)
+                if run.reason:
+                    reasons[name] = _remedy(run.reason, limits)
+                how = run.reason or "accepted"
+                transcript += f"\n== {name}.v: {how} ==\n{run.output}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return reasons, transcript, f"Coq {version}", memory
+
+
+def _remedy(reason: str, limits: Limits) -> str:
+    if reason.startswith("time"):
+        return f"time limit of {limits.cpu_seconds:g} CPU s reached; raise --time-limit."
+    if reason.startswith("memory"):
+        return f"memory limit of {limits.memory_in_bytes / 2**30:.3g} GiB reached; raise --max-memory."
+    return f"{reason}."
+
+
+def _result(case: Case, why: str) -> RuleResult:
+    title, unit = RULES[case.name]
+    count = len(case.residues)
+    unknown = set(range(count)) if why else case.borderline
+    refuted = set() if why else case.refuted
+    per: dict[int, list[int]] = {}
+    for number, residue in enumerate(case.residues):
+        tally = per.setdefault(residue, [0, 0, 0])
+        tally[2 if number in unknown else 1 if number in refuted else 0] += 1
+    reason = why or ("distances that rounding to 0.001 Å leaves open." if unknown else "")
+    return RuleResult(
+        case.name,
+        title,
+        unit,
+        count,
+        count - len(refuted) - len(unknown),
+        len(refuted),
+        len(unknown),
+        WEIGHTS[case.name],
+        reason,
+        case.note,
+        tuple(case.offenders),
+        {residue: (a, b, c) for residue, (a, b, c) in per.items()},
+    )
+
+
+def _remarks(model: Model) -> tuple[str, ...]:
+    found = []
+    if model.models_in_file > 1:
+        found.append(f"The file holds {model.models_in_file} models; the first was checked.")
+    if model.alternatives.any():
+        found.append("Atoms in different alternative locations are never there at once and were not compared.")
+    absent = int(np.count_nonzero(model.occupancies == 0))
+    if absent:
+        found.append(f"{absent} atoms have an occupancy of 0 and cannot clash.")
+    if not model.exact:
+        found.append("Coordinates have more than three decimals; distances carry a proved margin of 0.002 Å.")
+    return tuple(found)
