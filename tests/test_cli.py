@@ -21,7 +21,7 @@ from cryoprism.workflow import RestoreConfig, RestoreSummary, SimulateConfig
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 EXPECTED = {
-    "classify", "ctf-refine", "demo", "explain", "extract", "initial-model", "novelty", "pick", "process",
+    "assess", "classify", "ctf-refine", "demo", "explain", "extract", "initial-model", "novelty", "pick", "process",
     "reconstruct", "refine", "resolution", "restore", "sandbox", "simulate", "synthesize", "train-picker", "weights",
 }  # fmt: skip
 
@@ -140,6 +140,7 @@ def test_all_commands_are_there():
                 ("resolution", "Resolution"),
                 ("ctf_refine", "CtfRefine"),
                 ("synthesize", "Synthesize"),
+                ("assess", "Assess"),
             )
         ),
     ],

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from . import (
+    assess,
     classify,
     ctf_refine,
     demo,
@@ -91,6 +92,7 @@ app.command("resolution", short_help="Say how well a map is resolved, from its h
 app.command("initial-model", short_help="Make a first map from particles alone.")(initial_model.initial_model)
 app.command("refine", short_help="Find poses and make a map from particles.")(refine.refine)
 app.command("ctf-refine", short_help="Refine defocus and beam tilt of particles with poses.")(ctf_refine.ctf_refine)
+app.command("assess", short_help="Judge a model: consistent, new, of weight, repeatable, in one score.")(assess.assess)
 app.add_typer(novelty.app, name="novelty", short_help="Say whether anything of this shape has been seen.")
 app.add_typer(sandbox.app, name="sandbox", short_help="Run foreign code between walls and within limits.")
 app.add_typer(weights.app, name="weights", short_help="Learn and explain the weights of the score.")

@@ -1,5 +1,6 @@
 """Jobs: validated configuration, folders that record everything, resume, progress, memory, several workers."""
 
+from ._assess_config import AssessConfig
 from ._config import JobConfig, RestoreConfig, SimulateConfig
 from ._explanation import Explanation, explanation_of, plot_ledger
 from ._files import atomic_path, fingerprint, output_stems, write_json, write_text
@@ -29,6 +30,7 @@ from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
 from ._score_configs import WeightsExplainConfig, WeightsLearnConfig
 from ._summary import RestoreSummary
 from ._synthesis_configs import SynthesizeConfig
+from .assess_session import AssessSummary, assess_session
 from .classify_session import ClassifySummary, classify_session
 from .ctf_refine_session import CtfRefineSummary, ctf_refine_session
 from .demo import Demonstration, compare_with_truth, run_demo
@@ -49,6 +51,8 @@ from .weights_session import Question, WeightsSummary, explain_weights, learn_we
 __all__ = [
     "FAILURE_MARKER",
     "SUCCESS_MARKER",
+    "AssessConfig",
+    "AssessSummary",
     "ClassifyConfig",
     "ClassifySummary",
     "ConsoleHandler",
@@ -98,6 +102,7 @@ __all__ = [
     "add_to_index",
     "advice_for",
     "analyse_session",
+    "assess_session",
     "atomic_path",
     "available_memory_in_bytes",
     "build_index",

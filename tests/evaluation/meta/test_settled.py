@@ -21,7 +21,9 @@ def document(path, last, *, determined=True, passes=3, flags=()):
         for number, one in enumerate([[("defocus", (0.0, 9.0))], last.items()][-passes:])
     ]
     known = determined if isinstance(determined, set) else set(last) if determined else set()
-    micrographs = [{"name": "a", "flags": list(flags), "causes": {name: {"identifiable": name in known} for name in last}}]
+    micrographs = [
+        {"name": "a", "flags": list(flags), "causes": {name: {"identifiable": name in known} for name in last}}
+    ]
     content = {
         "schema": "cryoprism-causes-1",
         "session": {"loop": {"converged": True, "passes": passes, "trace": trace if passes else []}},

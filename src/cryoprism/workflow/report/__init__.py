@@ -1,14 +1,17 @@
 """The report: one self-contained page that shows a session and its micrographs at a glance."""
 
+from ._assess_page import assess_report
 from ._map_page import map_report, map_sections
-from ._novelty_page import novelty_report
+from ._novelty_page import novelty_pictures, novelty_report
 from ._page import write_report
 from ._score_page import quality_report, weights_report
 from ._session import write_graph
 
 __all__ = [
+    "assess_report",
     "map_report",
     "map_sections",
+    "novelty_pictures",
     "novelty_report",
     "quality_report",
     "weights_report",

@@ -16,9 +16,10 @@ from ._map_pictures import grey, png_source
 from ._numbers import UNKNOWN, escape, plain
 from ._style import CSS
 
-__all__ = ["novelty_report"]
+__all__ = ["NOVELTY_CSS", "novelty_pictures", "novelty_report"]
 
-_NOVELTY_CSS = """
+#: Style of the pictures, beside that of all pages.
+NOVELTY_CSS = """
 .verdict{font-size:21px;line-height:1.35;font-weight:600;margin:8px 0 4px;max-width:62em}
 .shape{display:grid;grid-template-columns:minmax(170px,230px) repeat(3,minmax(0,1fr));gap:10px;align-items:center;
 margin-bottom:10px}
@@ -41,7 +42,7 @@ def novelty_report(folder: Path, novelty: Novelty, *, title: str) -> Path:
     rest = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences[1:])
     body = (
         f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(verdict)}</p>{_facts(novelty)}'
-        f"<ul>{rest}</ul></header><main>{_pictures(novelty)}{_table(novelty)}{_folds(novelty)}{_meaning()}</main>"
+        f"<ul>{rest}</ul></header><main>{novelty_pictures(novelty)}{_table(novelty)}{_folds(novelty)}{_meaning()}</main>"
         f"<footer><p>Written by CryoPrism {escape(__version__)}; novelty.json holds every number of this page.</p>"
         "</footer>"
     )
@@ -49,7 +50,7 @@ def novelty_report(folder: Path, novelty: Novelty, *, title: str) -> Path:
         path,
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><style>{CSS}{_NOVELTY_CSS}</style></head><body>\n{body}\n</body></html>\n',
+        f'content="light dark"><style>{CSS}{NOVELTY_CSS}</style></head><body>\n{body}\n</body></html>\n',
     )
     return path
 
@@ -88,10 +89,11 @@ def _source(picture: NDArray[np.uint8]) -> str:
     return png_source(grey(picture.astype(np.float32), low=0.0, high=255.0, size=_SIDE))
 
 
-def _pictures(novelty: Novelty) -> str:
+def novelty_pictures(novelty: Novelty, *, most: int = _MOST_PICTURES) -> str:
+    """Section with pictures of the query and of its nearest shapes, ``most`` of them; empty where there are none."""
     if novelty.query is None or not novelty.neighbours:
         return ""
-    shown = novelty.neighbours[:_MOST_PICTURES]
+    shown = novelty.neighbours[:most]
     entries = [novelty.query.entry, *(one.entry for one in shown)]
     largest = max(entry.radius_of_gyration_in_angstroms for entry in entries) or 1.0
     asked = novelty.query.entry

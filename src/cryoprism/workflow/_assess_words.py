@@ -1,0 +1,108 @@
+"""The verdict of an assessment: one sentence that a biologist understands, and the score with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cryoprism.evaluation.evidence import Answer
+from cryoprism.evaluation.fusion import Fusion
+
+__all__ = ["QUESTIONS", "verdict"]
+
+#: Name in ``assessment.json`` to the question.
+QUESTIONS: Mapping[str, str] = {
+    "logic": "Is the model consistent?",
+    "novelty": "Has anything of this shape been seen?",
+    "impact": "Will it matter?",
+    "reproducibility": "Could someone repeat it?",
+    "meta": "Has the estimate settled?",
+}
+_SUBJECTS = {
+    "logic": "consistency",
+    "novelty": "novelty",
+    "impact": "impact",
+    "reproducibility": "reproducibility",
+    "meta": "whether the estimate has settled",
+}
+_SURE = 0.9
+
+
+def verdict(answers: Mapping[str, Answer], fusion: Fusion) -> str:
+    """Return the verdict: what is known, what is not, and the score.
+
+    Parameters
+    ----------
+    answers
+        By component.
+    fusion
+        Of them.
+    """
+    known = [_WORDS[name](answers[name]) for name in QUESTIONS if answers[name].status == "available"]
+    missing = [_SUBJECTS[name] for name in QUESTIONS if answers[name].status != "available"]
+    if not known:
+        return "Nothing could be judged: every answer is missing, and each says how to get it."
+    text = "; ".join(known)
+    text = text[0].upper() + text[1:]
+    if missing:
+        text += f"; {_listed(missing)} could not be judged"
+    if fusion.score is None:
+        return f"{text}."
+    score = fusion.score
+    return f"{text}. HyperScore {score.value:.1f} (95 % {score.lower:.1f} to {score.upper:.1f})."
+
+
+def _logic(answer: Answer) -> str:
+    counts = answer.evidence["counts"]
+    refuted, unknown, everything = counts["refuted"], counts["unknown"], counts["obligations"]
+    if refuted:
+        broken = [rule for rule in answer.evidence["rules"] if rule["refuted"]]
+        rules = _listed([f"“{rule['title']}”" for rule in sorted(broken, key=lambda one: -one["refuted"])[:2]])
+        return f"the model breaks {refuted:,} of {everything:,} checks, most of {rules}"
+    if unknown:
+        return f"no fault of the model was found, but {unknown:,} of {everything:,} checks are open"
+    return f"all {everything:,} checks of the model's geometry, hand and numbering are proved"
+
+
+def _novelty(answer: Answer) -> str:
+    value, held = answer.value or 0.0, answer.evidence["index_entries"]
+    nearest = answer.evidence["neighbours"][0]["name"]
+    if value >= _SURE:
+        return f"none of {held} known shapes is like it"
+    if value <= 1 - _SURE:
+        return f"its shape is known (nearest of {held}: {nearest})"
+    return f"whether its shape is new is open (nearest of {held}: {nearest})"
+
+
+def _impact(answer: Answer) -> str:
+    made_up = " by a SIMULATED graph" if answer.evidence.get("simulated") else ""
+    return f"about {answer.value or 0.0:.0f} citations are expected in five years{made_up}"
+
+
+def _reproducibility(answer: Answer) -> str:
+    items = answer.evidence["items"]
+    there = f"{sum(one['there'] for one in items)} of {len(items)} things that are needed to repeat the work are there"
+    again = answer.evidence.get("repeat")
+    if again is None:
+        return f"{there}, but it was not run again"
+    if not again["files"]:
+        return f"{there}, but running it again failed"
+    return f"{there}, and run again its results agree by {again['agreement']:.1%}"
+
+
+def _meta(answer: Answer) -> str:
+    counted = [one for one in answer.evidence["causes"] if one["counts"]]
+    settled = sum(one["settled"] for one in counted)
+    return f"{settled} of {len(counted)} fitted causes have settled"
+
+
+_WORDS = {
+    "logic": _logic,
+    "novelty": _novelty,
+    "impact": _impact,
+    "reproducibility": _reproducibility,
+    "meta": _meta,
+}
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

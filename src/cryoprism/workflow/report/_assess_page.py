@@ -1,0 +1,204 @@
+"""The page of an assessment: the verdict first, then each question with its evidence, the weights, and the data."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cryoprism import __version__
+from cryoprism.evaluation.fusion import SYMBOLS
+from cryoprism.workflow._assess_words import QUESTIONS
+from cryoprism.workflow._files import write_text
+
+from ._assess_tables import EVIDENCE, perturbation_table
+from ._map_plots import legend
+from ._novelty_page import NOVELTY_CSS
+from ._numbers import UNKNOWN, escape, plain
+from ._score_page import Row, interval_chart
+from ._style import CSS
+
+__all__ = ["assess_report"]
+
+_ASSESS_CSS: Final = """
+.absent{border-left:4px solid var(--kept)}
+.answer{display:flex;flex-wrap:wrap;gap:4px 16px;align-items:baseline}
+.answer h2{margin-bottom:6px}
+.answer b{font-size:17px}
+.evidence li{margin:3px 0}
+.evidence li:first-child{font-weight:600}
+.box+.box{margin-top:10px}
+"""
+_DATA: Final = {
+    "assessment.json": "every number of this page; its schema comes with the package",
+    "consistency.json": "every rule and every offender",
+    "certificate/README.md": "how to check the proofs again",
+    "certificate/transcript.txt": "what the prover said",
+}
+
+
+def assess_report(
+    folder: Path, document: Mapping[str, Any], *, pictures: Mapping[str, str], files: Sequence[str]
+) -> Path:
+    """Write ``report.html``: one file that needs no network and, but for what it links to, no other file.
+
+    Parameters
+    ----------
+    folder
+        Of the job.
+    document
+        Content of ``assessment.json``.
+    pictures
+        HTML to show with the evidence, by question.
+    files
+        What else lies in the folder, relative to it.
+    """
+    path = Path(folder) / "report.html"
+    title = f"Assessment of {Path(document['inputs']['model']).name}"
+    sections = "".join(_question(name, document[name], pictures.get(name, "")) for name in QUESTIONS)
+    rest = "".join(f"<li>{escape(text)}</li>" for text in document["sentences"])
+    body = (
+        f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(document["verdict"])}</p>{_facts(document)}'
+        f'<ul class="evidence">{rest}</ul></header><main>{_overview(document)}{sections}{_fragile(document)}'
+        f"{_weights(document)}{_data(document, files)}</main>"
+        f"<footer><p>Written by CryoPrism {escape(__version__)}; assessment.json holds every number of this page.</p>"
+        "</footer>"
+    )
+    write_text(
+        path,
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" '
+        f'content="light dark"><style>{CSS}{NOVELTY_CSS}{_ASSESS_CSS}</style></head><body>\n{body}\n</body></html>\n',
+    )
+    return path
+
+
+def _facts(document: Mapping[str, Any]) -> str:
+    found = sum(document[name]["status"] == "available" for name in QUESTIONS)
+    judgements = document["judgements"]
+    facts = [
+        (_interval(document["hyperscore"], 1), "HyperScore, 100 to 200, 95 % interval"),
+        (_interval(document["v"], 3), "V, the weighted sum, 95 % interval"),
+        (f"{found} of {len(QUESTIONS)}", "questions that have an answer"),
+        (f"{judgements}" if judgements else "none", "judgements behind the weights"),
+    ]
+    shown = "".join(f'<div class="fact"><b>{value}</b><span>{words}</span></div>' for value, words in facts)
+    return f'<div class="facts">{shown}</div>'
+
+
+def _interval(one: Mapping[str, float] | None, decimals: int) -> str:
+    if one is None:
+        return UNKNOWN
+    return f"{one['value']:.{decimals}f} ({one['lower']:.{decimals}f} to {one['upper']:.{decimals}f})"
+
+
+def _overview(document: Mapping[str, Any]) -> str:
+    rows: list[Row] = []
+    for name in QUESTIONS:
+        one = document[name]
+        if one["value"] is None or name == "impact":
+            continue
+        low, high = (one["value"] + sign * 1.96 * one["standard_deviation"] for sign in (-1, 1))
+        rows.append((f"{name} ({SYMBOLS[name]})", [(one["value"], max(low, 0.0), min(high, 1.0), "aberrations")]))
+    if not rows:
+        return ""
+    missing = [name for name in QUESTIONS if document[name]["value"] is None]
+    words = f"Not available: {', '.join(missing)}." if missing else ""
+    if document["impact"]["value"] is not None:
+        words += " Impact is a count and stands below."
+    chart = interval_chart(rows, "answer, 0 to 1, with 95 % interval", "answers with their intervals")
+    return (
+        f'<section id="answers"><h2>The answers</h2><div class="box">{chart}<p class="quiet small">{words}</p>'
+        "</div></section>"
+    )
+
+
+def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
+    known = part["status"] == "available"
+    value = (
+        f"<b>{plain(part['value'], 3)} ± {plain(part['standard_deviation'], 2)}</b>"
+        if known
+        else '<span class="flag">not available</span>'
+    )
+    unit = "citations" if name == "impact" and known else ""
+    listed = "".join(f"<li>{escape(text)}</li>" for text in part["sentences"])
+    table = EVIDENCE[name](part["evidence"]) if known else ""
+    return (
+        f'<section id="{name}"><div class="answer"><h2>{escape(QUESTIONS[name])}</h2>{value} {unit}'
+        f'<span class="quiet">{name} ({SYMBOLS[name]})</span></div>'
+        f'<div class="box{"" if known else " absent"}"><ul class="evidence">{listed}</ul></div>{table}</section>'
+        f"{picture}"
+    )
+
+
+def _fragile(document: Mapping[str, Any]) -> str:
+    part = document["perturbation"]
+    known = part["status"] == "available"
+    listed = "".join(f"<li>{escape(text)}</li>" for text in part["sentences"])
+    flag = "" if known else '<span class="flag">not available</span>'
+    table = perturbation_table(part["evidence"]) if known else ""
+    return (
+        '<section id="perturbation"><div class="answer"><h2>Which conclusion hangs on which parameter?</h2>'
+        f"{flag}</div>"
+        f'<div class="box{"" if known else " absent"}"><ul class="evidence">{listed}</ul></div>{table}</section>'
+    )
+
+
+def _weights(document: Mapping[str, Any]) -> str:
+    rows: list[Row] = []
+    listed = ""
+    for name, one in document["weight_intervals"].items():
+        used = document["weights"][name]
+        rows.append(
+            (
+                f"{name} ({SYMBOLS[name]})",
+                [(one["weight"], one["lower"], one["upper"], "aberrations"), (used, used, used, "noise")],
+            )
+        )
+        adds = document["contributions"][name]
+        listed += (
+            f'<tr><th scope="row">{name} ({SYMBOLS[name]})</th><td class="number">{one["weight"]:.3f}</td>'
+            f'<td class="number">{one["lower"]:.3f} to {one["upper"]:.3f}</td><td class="number">{used:.3f}</td>'
+            f'<td class="number">{UNKNOWN if adds is None else f"{adds:.3f}"}</td></tr>'
+        )
+    shape = document["shape"]
+    chart = interval_chart(rows, "weight", "weights with their intervals")
+    keys = legend(
+        [("aberrations", "weight, 95 % interval"), ("noise", "as used, after missing answers were shared out")]
+    )
+    return (
+        f'<section id="weights"><h2>What weighs how much</h2><div class="grid two"><div class="box">{chart}{keys}</div>'
+        '<div class="box scroll"><table><thead><tr><th>answer</th><th class="number">weight</th>'
+        '<th class="number">95 % interval</th><th class="number">as used</th><th class="number">adds to V</th></tr>'
+        f'</thead><tbody>{listed}</tbody></table><p class="quiet small">V is the sum of weight × answer, impact as '
+        "ln(citations + 1); HyperScore = 100·[1 + σ(β·ln V + γ)^κ] with "
+        f"β {shape['beta']:.3g}, γ {shape['gamma']:.3g}, κ {shape['kappa']:.3g}.</p></div></div></section>"
+    )
+
+
+def _data(document: Mapping[str, Any], files: Sequence[str]) -> str:
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    inside = base64.b64encode(text.encode()).decode()
+    there = [name for name in _DATA if name == "assessment.json" or name in files]
+    items = "".join(f'<li><a href="{escape(name)}">{escape(name)}</a>: {_DATA[name]}</li>' for name in there)
+    items += (
+        '<li><a download="assessment.json" href="data:application/json;base64,'
+        f'{inside}">assessment.json as it stands in this page</a>, where the page was sent alone</li>'
+    )
+    proofs = ""
+    if document["certificate"] is not None:
+        trusted = "".join(f"<li>{escape(text)}</li>" for text in document["logic"]["evidence"]["trusted"])
+        proofs = (
+            '<div class="box"><h3>Check the proofs again</h3><p><code>sh certificate/check.sh</code>, with Coq 8.16 or '
+            f'later. Trusted beside the proofs:</p><ul class="small">{trusted}</ul></div>'
+        )
+    given = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{UNKNOWN if path is None else escape(path)}</td></tr>'
+        for name, path in document["inputs"].items()
+    )
+    return (
+        f'<section id="data"><h2>Certificate and data</h2>{proofs}<div class="box"><h3>Files</h3><ul>{items}</ul></div>'
+        f'<div class="box scroll"><h3>What was given</h3><table><tbody>{given}</tbody></table></div></section>'
+    )
