@@ -41,7 +41,7 @@ from ._assess_config import AssessConfig
 from ._files import fingerprint, write_json
 from .report import novelty_pictures
 
-__all__ = ["Case", "Part", "Question", "prepare", "questions"]
+__all__ = ["Case", "Part", "Question", "notes_on", "prepare", "questions"]
 
 #: Offenders of one rule that stand in the assessment; ``consistency.json`` has all.
 _MOST_OFFENDERS: Final = 20
@@ -127,7 +127,8 @@ def prepare(config: AssessConfig) -> Case:
     volume = None if config.map_file is None else read_map(config.map_file, config.voxel_size_in_angstroms)
     record = None if config.record is None else read_record(config.record)
     chain = () if record is None else chain_of(record)
-    check_completeness(chain)
+    if chain:
+        check_completeness(chain)
     causes = _causes_in(chain)
     if causes is not None:
         judge_settled(causes)
@@ -197,6 +198,21 @@ def questions(case: Case) -> tuple[Question, ...]:
             lambda folder: _perturbation(case),
         ),
     )  # fmt: skip
+
+
+def notes_on(case: Case) -> tuple[str, ...]:
+    """Return what to be careful about: whether the record is that of this model is not taken for granted."""
+    if not case.chain:
+        return ()
+    given = {path.resolve() for path in (case.config.model_file, case.config.map_file) if path is not None}
+    folders = [record.folder.resolve() for record in case.chain]
+    read = {path.resolve() for record in case.chain for path in record.files()}
+    if given & read or any(path.is_relative_to(folder) for path in given for folder in folders):
+        return ()
+    return (
+        "Neither the model nor the map is among the files that the jobs of the record read or wrote: that they belong "
+        "together was said by whoever gave them, and nothing here shows it.",
+    )
 
 
 def _consistency(case: Case, folder: Path) -> Part:

@@ -1,11 +1,10 @@
-"""The verdict of an assessment: one sentence that a biologist understands, and the score with its interval."""
+"""The verdict of an assessment: one sentence that a biologist understands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from cryoprism.evaluation.evidence import Answer
-from cryoprism.evaluation.fusion import Fusion
 
 __all__ = ["QUESTIONS", "verdict"]
 
@@ -27,28 +26,15 @@ _SUBJECTS = {
 _SURE = 0.9
 
 
-def verdict(answers: Mapping[str, Answer], fusion: Fusion) -> str:
-    """Return the verdict: what is known, what is not, and the score.
-
-    Parameters
-    ----------
-    answers
-        By component.
-    fusion
-        Of them.
-    """
+def verdict(answers: Mapping[str, Answer]) -> str:
+    """Return in one sentence what is known, by component, and what could not be judged."""
     known = [_WORDS[name](answers[name]) for name in QUESTIONS if answers[name].status == "available"]
     missing = [_SUBJECTS[name] for name in QUESTIONS if answers[name].status != "available"]
     if not known:
         return "Nothing could be judged: every answer is missing, and each says how to get it."
     text = "; ".join(known)
     text = text[0].upper() + text[1:]
-    if missing:
-        text += f"; {_listed(missing)} could not be judged"
-    if fusion.score is None:
-        return f"{text}."
-    score = fusion.score
-    return f"{text}. HyperScore {score.value:.1f} (95 % {score.lower:.1f} to {score.upper:.1f})."
+    return f"{text}; {_listed(missing)} could not be judged." if missing else f"{text}."
 
 
 def _logic(answer: Answer) -> str:
@@ -66,6 +52,8 @@ def _logic(answer: Answer) -> str:
 def _novelty(answer: Answer) -> str:
     value, held = answer.value or 0.0, answer.evidence["index_entries"]
     nearest = answer.evidence["neighbours"][0]["name"]
+    if answer.evidence["neighbours"][0]["is_same_file"]:
+        return "the index of known shapes holds this very file, so nothing is new about it"
     if value >= _SURE:
         return f"none of {held} known shapes is like it"
     if value <= 1 - _SURE:
@@ -86,7 +74,10 @@ def _reproducibility(answer: Answer) -> str:
         return f"{there}, but it was not run again"
     if not again["files"]:
         return f"{there}, but running it again failed"
-    return f"{there}, and run again its results agree by {again['agreement']:.1%}"
+    same = sum(one["agreement"] == 1 for one in again["files"])
+    if same == len(again["files"]):
+        return f"{there}, and run again it gave the same results"
+    return f"{there}, and run again {same} of {len(again['files'])} results were the same"
 
 
 def _meta(answer: Answer) -> str:

@@ -12,7 +12,7 @@ from cryoprism import __version__
 from cryoprism.evaluation.fusion import Fusion, fuse
 
 from ._assess_config import AssessConfig
-from ._assess_questions import Case, Part, Question, prepare, questions
+from ._assess_questions import Case, Part, Question, notes_on, prepare, questions
 from ._assess_words import QUESTIONS, verdict
 from ._files import write_json
 from ._jobs import Job, open_job
@@ -70,7 +70,7 @@ def assess_session(config: AssessConfig) -> AssessSummary:
                 step(question.name)
         answers = {name: parts[name].answer() for name in QUESTIONS}
         fusion = fuse(answers, case.weights, case.shape, seed=config.seed)
-        said = verdict(answers, fusion)
+        said = verdict(answers)
         document = _document(case, parts, fusion, said)
         write_json(job.path / "assessment.json", document)
         assess_report(
@@ -124,6 +124,7 @@ def _document(case: Case, parts: Mapping[str, Part], fusion: Fusion, said: str) 
         "cryoprism_version": __version__,
         "inputs": {name: None if path is None else str(path) for name, path in inputs.items()},
         "verdict": said,
+        "notes": list(notes_on(case)),
         **{name: dict(parts[name].content) for name in QUESTIONS},
         **fusion.to_json(),
         "weight_intervals": case.weights.in_use.intervals(config.seed),

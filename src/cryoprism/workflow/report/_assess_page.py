@@ -30,6 +30,8 @@ _ASSESS_CSS: Final = """
 .evidence li{margin:3px 0}
 .evidence li:first-child{font-weight:600}
 .box+.box{margin-top:10px}
+.grid .box+.box{margin-top:0}
+.score{font-size:17px;margin:2px 0 4px}
 """
 _DATA: Final = {
     "assessment.json": "every number of this page; its schema comes with the package",
@@ -58,10 +60,12 @@ def assess_report(
     path = Path(folder) / "report.html"
     title = f"Assessment of {Path(document['inputs']['model']).name}"
     sections = "".join(_question(name, document[name], pictures.get(name, "")) for name in QUESTIONS)
-    rest = "".join(f"<li>{escape(text)}</li>" for text in document["sentences"])
+    score, *rest = document["sentences"]
+    listed = "".join(f"<li>{escape(text)}</li>" for text in rest)
+    notes = "".join(f'<p class="notice">{escape(text)}</p>' for text in document["notes"])
     body = (
-        f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(document["verdict"])}</p>{_facts(document)}'
-        f'<ul class="evidence">{rest}</ul></header><main>{_overview(document)}{sections}{_fragile(document)}'
+        f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(document["verdict"])}</p>'
+        f'<p class="score">{escape(score)}</p>{_facts(document)}<ul>{listed}</ul>{notes}</header><main>{_overview(document)}{sections}{_fragile(document)}'
         f"{_weights(document)}{_data(document, files)}</main>"
         f"<footer><p>Written by CryoPrism {escape(__version__)}; assessment.json holds every number of this page.</p>"
         "</footer>"
@@ -123,7 +127,9 @@ def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
         else '<span class="flag">not available</span>'
     )
     unit = "citations" if name == "impact" and known else ""
-    listed = "".join(f"<li>{escape(text)}</li>" for text in part["sentences"])
+    # What is missing stands in the table under it.
+    told = [text for text in part["sentences"] if not (known and text.startswith("Missing: "))]
+    listed = "".join(f"<li>{escape(text)}</li>" for text in told)
     table = EVIDENCE[name](part["evidence"]) if known else ""
     return (
         f'<section id="{name}"><div class="answer"><h2>{escape(QUESTIONS[name])}</h2>{value} {unit}'
