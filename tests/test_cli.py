@@ -21,8 +21,8 @@ from cryoprism.workflow import RestoreConfig, RestoreSummary, SimulateConfig
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 EXPECTED = {
-    "classify", "ctf-refine", "demo", "explain", "extract", "initial-model", "pick", "process", "reconstruct", "refine",
-    "resolution", "restore", "simulate", "synthesize", "train-picker", "weights",
+    "classify", "ctf-refine", "demo", "explain", "extract", "impact", "initial-model", "pick", "process", "reconstruct",
+    "refine", "resolution", "restore", "simulate", "synthesize", "train-picker", "weights",
 }  # fmt: skip
 
 

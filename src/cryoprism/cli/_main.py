@@ -18,6 +18,7 @@ from . import (
     demo,
     explain,
     extract,
+    impact,
     initial_model,
     pick,
     process,
@@ -89,6 +90,7 @@ app.command("resolution", short_help="Say how well a map is resolved, from its h
 app.command("initial-model", short_help="Make a first map from particles alone.")(initial_model.initial_model)
 app.command("refine", short_help="Find poses and make a map from particles.")(refine.refine)
 app.command("ctf-refine", short_help="Refine defocus and beam tilt of particles with poses.")(ctf_refine.ctf_refine)
+app.add_typer(impact.app, name="impact", short_help="Forecast citations from public bibliographic dumps.")
 app.add_typer(weights.app, name="weights", short_help="Learn and explain the weights of the score.")
 app.command("demo", short_help="Simulate, restore and compare with the truth.")(demo.demo)
 

@@ -3,6 +3,7 @@
 from ._config import JobConfig, RestoreConfig, SimulateConfig
 from ._explanation import Explanation, explanation_of, plot_ledger
 from ._files import atomic_path, fingerprint, output_stems, write_json, write_text
+from ._impact_configs import ImpactBuildConfig, ImpactTrainConfig
 from ._jobs import FAILURE_MARKER, SUCCESS_MARKER, Job, open_job
 from ._map_configs import InitialModelConfig, ProcessConfig, RefineConfig
 from ._memory import MemoryPlan, available_memory_in_bytes, estimate_memory_in_bytes, plan_memory
@@ -32,6 +33,7 @@ from .classify_session import ClassifySummary, classify_session
 from .ctf_refine_session import CtfRefineSummary, ctf_refine_session
 from .demo import Demonstration, compare_with_truth, run_demo
 from .extract_session import ExtractSummary, extract_session
+from .impact_session import ImpactSummary, build_impact_graph, train_impact
 from .initial_model_session import InitialModelSummary, initial_model_session
 from .pick_session import PickSummary, pick_session
 from .process_session import process_session
@@ -56,6 +58,9 @@ __all__ = [
     "ExtractConfig",
     "ExtractSummary",
     "Failure",
+    "ImpactBuildConfig",
+    "ImpactSummary",
+    "ImpactTrainConfig",
     "InitialModelConfig",
     "InitialModelSummary",
     "Job",
@@ -89,6 +94,7 @@ __all__ = [
     "analyse_session",
     "atomic_path",
     "available_memory_in_bytes",
+    "build_impact_graph",
     "cause_in_words",
     "classify_session",
     "close_workers",
@@ -122,6 +128,7 @@ __all__ = [
     "session_sentences",
     "summarise_resolution",
     "synthesize_session",
+    "train_impact",
     "write_json",
     "write_text",
 ]

@@ -1,8 +1,17 @@
 """The report: one self-contained page that shows a session and its micrographs at a glance."""
 
+from ._impact_page import impact_report
 from ._map_page import map_report, map_sections
 from ._page import write_report
 from ._score_page import quality_report, weights_report
 from ._session import write_graph
 
-__all__ = ["map_report", "map_sections", "quality_report", "weights_report", "write_graph", "write_report"]
+__all__ = [
+    "impact_report",
+    "map_report",
+    "map_sections",
+    "quality_report",
+    "weights_report",
+    "write_graph",
+    "write_report",
+]
