@@ -21,8 +21,9 @@ from cryoprism.workflow import RestoreConfig, RestoreSummary, SimulateConfig
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 EXPECTED = {
-    "assess", "classify", "ctf-refine", "demo", "explain", "extract", "initial-model", "novelty", "pick", "process",
-    "reconstruct", "refine", "resolution", "restore", "sandbox", "simulate", "synthesize", "train-picker", "weights",
+    "assess", "classify", "ctf-refine", "demo", "explain", "extract", "impact", "initial-model", "novelty", "pick",
+    "process", "reconstruct", "refine", "resolution", "restore", "sandbox", "simulate", "synthesize", "train-picker",
+    "weights",
 }  # fmt: skip
 
 

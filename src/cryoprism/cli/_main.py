@@ -19,6 +19,7 @@ from . import (
     demo,
     explain,
     extract,
+    impact,
     initial_model,
     novelty,
     pick,
@@ -95,6 +96,7 @@ app.command("ctf-refine", short_help="Refine defocus and beam tilt of particles 
 app.command("assess", short_help="Judge a model: consistent, new, of weight, repeatable, in one score.")(assess.assess)
 app.add_typer(novelty.app, name="novelty", short_help="Say whether anything of this shape has been seen.")
 app.add_typer(sandbox.app, name="sandbox", short_help="Run foreign code between walls and within limits.")
+app.add_typer(impact.app, name="impact", short_help="Forecast citations from public bibliographic dumps.")
 app.add_typer(weights.app, name="weights", short_help="Learn and explain the weights of the score.")
 app.command("demo", short_help="Simulate, restore and compare with the truth.")(demo.demo)
 

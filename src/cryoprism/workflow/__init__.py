@@ -4,6 +4,7 @@ from ._assess_config import AssessConfig
 from ._config import JobConfig, RestoreConfig, SimulateConfig
 from ._explanation import Explanation, explanation_of, plot_ledger
 from ._files import atomic_path, fingerprint, output_stems, write_json, write_text
+from ._impact_configs import ImpactBuildConfig, ImpactTrainConfig
 from ._jobs import FAILURE_MARKER, SUCCESS_MARKER, Job, open_job
 from ._map_configs import InitialModelConfig, ProcessConfig, RefineConfig
 from ._memory import MemoryPlan, available_memory_in_bytes, estimate_memory_in_bytes, plan_memory
@@ -35,6 +36,7 @@ from .classify_session import ClassifySummary, classify_session
 from .ctf_refine_session import CtfRefineSummary, ctf_refine_session
 from .demo import Demonstration, compare_with_truth, run_demo
 from .extract_session import ExtractSummary, extract_session
+from .impact_session import ImpactSummary, build_impact_graph, train_impact
 from .initial_model_session import InitialModelSummary, initial_model_session
 from .novelty_session import NoveltyIndexSummary, NoveltyQuerySummary, add_to_index, build_index, query_novelty
 from .pick_session import PickSummary, pick_session
@@ -63,6 +65,9 @@ __all__ = [
     "ExtractConfig",
     "ExtractSummary",
     "Failure",
+    "ImpactBuildConfig",
+    "ImpactSummary",
+    "ImpactTrainConfig",
     "InitialModelConfig",
     "InitialModelSummary",
     "Job",
@@ -106,6 +111,7 @@ __all__ = [
     "atomic_path",
     "available_memory_in_bytes",
     "build_index",
+    "build_impact_graph",
     "cause_in_words",
     "classify_session",
     "close_workers",
@@ -141,6 +147,7 @@ __all__ = [
     "session_sentences",
     "summarise_resolution",
     "synthesize_session",
+    "train_impact",
     "write_json",
     "write_text",
 ]

@@ -27,7 +27,6 @@ FEATURES: Final = (
     "mean age of its references",
     "mean citations of its citers",
     "citations of works that share its references",
-    "works of the last year",
 )
 
 
@@ -84,7 +83,6 @@ def snapshot(graph: CitationGraph, moment: float) -> Snapshot:
         reference_age,
         citer_total,
         shared,
-        np.full(count, np.log1p(float((age[~known.is_patent] < 1).sum()))),
     )
     rows = np.flatnonzero((age <= OLDEST_IN_YEARS) & ~known.is_patent)
     return Snapshot(known, moment, rows, np.stack(columns, axis=1))

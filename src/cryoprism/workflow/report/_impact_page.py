@@ -1,0 +1,63 @@
+"""The page of ``impact train``: which model foretells best, and what forecasts and their intervals look like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ._numbers import escape
+from ._score_page import Row, interval_chart, plain_page
+
+__all__ = ["impact_report"]
+
+
+def impact_report(folder: Path, content: Mapping[str, Any], *, predicted: Sequence[tuple[float, float, float]]) -> Path:
+    """Write ``report.html``.
+
+    Parameters
+    ----------
+    folder
+        Of the job.
+    content
+        Of ``impact.json``.
+    predicted
+        Some works, from the least to the most cited: expected citations, lower and upper end.
+    """
+    sections = [_models(content["works"], "Citations")]
+    if content["patents"] is not None:
+        sections.append(_models(content["patents"], "Citations by patents"))
+    rows: list[Row] = [
+        (f"{expected:.1f} expected", [(math.log1p(expected), math.log1p(low), math.log1p(high), "aberrations")])
+        for expected, low, high in predicted
+    ]
+    chart = interval_chart(rows, "ln(1 + citations in five years)", "some forecasts with their intervals")
+    sections.append(
+        f'<section><h2>From the least to the most cited</h2><div class="box">{chart}<p class="quiet small">Works from '
+        "all over the range, 95 % conformal intervals.</p></div></section>"
+    )
+    return plain_page(
+        folder,
+        title="Forecast of citations",
+        sentences=content["sentences"],
+        facts={"works with a forecast": str(content["forecasts"]), "forecast from": f"{content['until']:.1f}"},
+        sections="".join(sections),
+        footer="impact.json holds the numbers, forecasts.sqlite every forecast.",
+    )
+
+
+def _models(told: Mapping[str, Any], heading: str) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td class="number">{error:.3f}</td>'
+        f"<td>{'used' if name == told['chosen'] else ''}</td></tr>"
+        for name, error in told["mean_absolute_error_of_log1p"].items()
+    )
+    count = told["works"]
+    return (
+        f'<section><h2>{heading}</h2><div class="box"><table class="compact"><caption>Trained on {count["training"]} '
+        f"works of earlier years; chosen by {count['choosing']} works from before {told['validation_moment']:.1f}, the "
+        f"intervals from {count['intervals']} others of them.</caption><thead><tr><th>model</th>"
+        '<th class="number">mean absolute error of ln(1 + c)</th><th></th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
