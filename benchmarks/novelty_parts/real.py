@@ -40,8 +40,8 @@ def measure_real(panel: Panel, seed: int) -> None:
     """Print every table about real structures."""
     torch.set_num_threads(1)
     _copies(panel, seed)
-    _chains(seed)
     _pairs(panel, seed)
+    _chains(seed)
     _search(seed)
 
 

@@ -227,6 +227,8 @@ def _write(
     failed = tuple((str(path), str(error)) for path, error in written.refused)
     for name, why in failed:
         log.debug("%s left out: %s", name, why)
+    if written.known:
+        log.info("%d files are in the index already", written.known)
     for note in written.notes:
         warnings.warn(note, CryoPrismWarning, stacklevel=2)
     job.note("entries", written.entries)

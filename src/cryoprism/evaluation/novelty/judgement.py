@@ -302,16 +302,17 @@ class Written:
 
     Attributes
     ----------
-    entries, added
-        Of the index now, and those that are new.
+    entries, added, known
+        Of the index now, those that are new, and files that it held already.
     refused
         Files that could not be used, with the reason.
     notes
-        What was left out of the others, and which files the index held already.
+        What was left out of the others.
     """
 
     entries: int
     added: int
+    known: int
     refused: tuple[tuple[Path, InputError], ...]
     notes: tuple[str, ...]
 
@@ -354,10 +355,8 @@ def write_shapes(
             else:
                 notes.update(one.notes)
                 writer.add(one.vector[None], [one.entry])
-        if known:
-            notes.add(f"{known} files were left out: the index holds them already.")
         if len(writer) == before and not known:
             raise refused[0][1] if refused else InputError("files", "none was given", "Name maps and models.")
         if len(writer) > before:
             writer.commit(page)
-        return Written(len(writer), len(writer) - before, tuple(refused), tuple(sorted(notes)))
+        return Written(len(writer), len(writer) - before, known, tuple(refused), tuple(sorted(notes)))
