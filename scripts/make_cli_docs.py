@@ -29,11 +29,11 @@ def help_of(*command: str) -> str:
 
 
 def commands() -> list[tuple[str, ...]]:
-    """Words of all commands, in the order of ``cryoprism --help``; those of a group behind its name."""
+    """Words of all commands, in the order of ``cryoprism --help``; a group is followed by its own."""
     found: list[tuple[str, ...]] = []
     for name, command in typer.main.get_command(app).commands.items():
-        inside = getattr(command, "commands", None)
-        found += [(name,)] if inside is None else [(name, one) for one in inside]
+        found.append((name,))
+        found += [(name, inner) for inner in getattr(command, "commands", ())]
     return found
 
 
@@ -41,7 +41,8 @@ def page() -> str:
     """Return the whole page."""
     parts = [HEADER, f"```text\n{help_of()}\n```\n"]
     for words in commands():
-        parts.append(f"## cryoprism {' '.join(words)}\n\n```text\n{help_of(*words)}\n```\n")
+        mark = "#" * (len(words) + 1)
+        parts.append(f"{mark} cryoprism {' '.join(words)}\n\n```text\n{help_of(*words)}\n```\n")
     return "\n".join(parts)
 
 
