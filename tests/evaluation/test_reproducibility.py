@@ -215,6 +215,19 @@ def test_the_cost_model_finds_the_exponents():
     assert model.predict("Extract", Size(1e6)) is None
 
 
+def test_what_starting_takes_is_told_apart_from_the_work():
+    start = Observation("start", Size(0), 10.0, 4.0, 4e8)
+    jobs = [
+        Observation(one.kind, one.size, 10 + one.wall_seconds, 4 + one.cpu_seconds, 4e8 + one.memory_in_bytes)
+        for one in measured()
+    ]
+    model = fit_cost_model(jobs, "here", start)
+    small, large = (model.predict("Refine", Size(pixels, 1000, 64)) for pixels in (1.0, 1e9))
+    assert small.cpu_seconds.low >= 4.0
+    assert small.cpu_seconds.median == pytest.approx(4.0, rel=0.05)
+    assert large.cpu_seconds.median == pytest.approx(1e-6 * 1e9 * 1000**0.5, rel=0.3)
+
+
 def test_the_intervals_of_the_cost_model_hold_nine_of_ten():
     inside = total = 0
     for seed in range(40):
