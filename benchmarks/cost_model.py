@@ -15,12 +15,15 @@ import math
 import os
 import platform
 import shutil
+import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 from cryoprism.evaluation.reproducibility import (
+    CostModel,
     Observation,
+    Size,
     fit_cost_model,
     read_record,
     size_of,
@@ -48,6 +51,40 @@ def run(project: Path, name: str, *arguments: object) -> Observation | None:
     )
 
 
+def start() -> Observation:
+    """Measure the program when it starts and does nothing: the median of three."""
+    command = [sys.executable, "-c", "import cryoprism.workflow, cryoprism.structure"]
+    runs = [execute(command, limits=LIMITS, isolation="none").accounting for _ in range(3)]
+    return Observation(
+        "start", Size(0.0), *(statistics.median(values) for values in zip(
+            *((one.wall_seconds, one.cpu_seconds, float(one.peak_memory_in_bytes)) for one in runs), strict=True))
+    )  # fmt: skip
+
+
+def larger(model: CostModel) -> None:
+    """Print how a model of small jobs foretells one sixteen times as large as the median."""
+    project = Path(tempfile.mkdtemp(prefix="cryoprism-cost-"))
+    steps = (
+        ("sim", "simulate", "--structure", "barrel", "--recipe", "clean", "--micrographs", 2, "--width", 2048,
+         "--height", 2048, "--pixel-size", 1.5, "--particles", 60),
+        ("restore", "restore", "sim/micrographs.star"),
+    )  # fmt: skip
+    print("\n| larger job | pixels [10⁶] | CPU [s] | foretold, 90 % | memory [GB] | foretold, 90 % |")
+    print("|---|---|---|---|---|---|")
+    for name, *arguments in steps:
+        one = run(project, name, *arguments)
+        cost = None if one is None else model.predict(one.kind, one.size)
+        if one is None or cost is None:
+            continue
+        cpu, memory = cost.cpu_seconds, cost.memory_in_bytes
+        print(
+            f"| {one.kind} | {one.size.pixels / 1e6:.1f} | {one.cpu_seconds:.1f} | {cpu.median:.1f} ({cpu.low:.1f} to "
+            f"{cpu.high:.1f}) | {one.memory_in_bytes / 1e9:.2f} | {memory.median / 1e9:.2f} ({memory.low / 1e9:.2f} to "
+            f"{memory.high / 1e9:.2f}) |"
+        )
+    shutil.rmtree(project)
+
+
 def chain(project: Path, side: int, count: int, particles: int, box: int) -> list[Observation]:
     """Run the chain at one size."""
     steps = (
@@ -64,7 +101,7 @@ def chain(project: Path, side: int, count: int, particles: int, box: int) -> lis
     return [one for one in found if one is not None]
 
 
-def left_out(observations: list[Observation], machine: str) -> None:
+def left_out(observations: list[Observation], machine: str, base: Observation) -> None:
     """Print how well jobs are foretold by a model of all others."""
     print(
         "\n| kind | jobs | CPU time [s] | memory [GB] | ratio of actual to foretold CPU, each left out | inside 90 % |"
@@ -75,9 +112,8 @@ def left_out(observations: list[Observation], machine: str) -> None:
         mine = [one for one in observations if one.kind == kind]
         ratios, inside = [], 0
         for one in mine:
-            cost = fit_cost_model([other for other in observations if other is not one], machine).predict(
-                kind, one.size
-            )
+            others = [other for other in observations if other is not one]
+            cost = fit_cost_model(others, machine, base).predict(kind, one.size)
             if cost is None:
                 continue
             ratios.append(one.cpu_seconds / cost.cpu_seconds.median)
@@ -100,16 +136,20 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, default=len(SIZES))
     options = parser.parse_args()
     machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    base = start()
     observations: list[Observation] = []
     for size in SIZES[: options.sizes]:
         project = Path(tempfile.mkdtemp(prefix="cryoprism-cost-"))
         observations += chain(project, *size)
         shutil.rmtree(project)
-    print(f"Jobs on {machine}: {len(observations)}.")
-    left_out(observations, machine)
+    print(f"Jobs on {machine}: {len(observations)}. To start and do nothing takes {base.cpu_seconds:.1f} CPU s, "
+          f"{base.memory_in_bytes / 1e9:.2f} GB.")  # fmt: skip
+    left_out(observations, machine, base)
+    model = fit_cost_model(observations, machine, base)
+    larger(model)
     if options.write:
         path = Path(__file__).parents[1] / "src/cryoprism/evaluation/reproducibility/cost_model.json"
-        fit_cost_model(observations, machine).write(path)
+        model.write(path)
         print(f"\nWritten: {path.name}")
 
 

@@ -52,7 +52,7 @@ def programs(place: Path, port: int, pid: int) -> list[Program]:
         "\n  except OSError: pass"
     )
     # What the calling user could read outside, the home folder and the secret.
-    private = [str(place / "secret"), str(Path.home() / ".bashrc"), "/root/.bashrc", "/etc/shadow", "/proc/1/environ"]
+    private = [str(place / "secret"), str(Path.home() / ".bashrc"), "/etc/shadow", "/proc/1/environ"]
     return [
         Program("fork bomb", "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", harmless=False),
         Program("memory, one process", "x = []\nwhile True: x.append(bytearray(b'1') * (1 << 20))"),

@@ -1,9 +1,10 @@
 """What a job will cost: time, CPU time and memory from its size, with an interval, learned from jobs that were run.
 
-For each kind of job the logarithm of each cost is linear in the logarithms of pixels, particles and box: a Bayesian
-regression with a conjugate prior that holds the exponents near 1 (cost in proportion) until the jobs say otherwise.
-What it predicts is a Student distribution (Gelman et al., Bayesian Data Analysis, section 14.2), whose quantiles are
-the interval. Only exponents have a prior; every level comes from measured jobs.
+A cost is what the program takes to start, which is measured, and what it does. For each kind of job the logarithm of
+the second is linear in the logarithms of pixels, particles and box: a Bayesian regression with a conjugate prior that
+holds the exponents near 1 (cost in proportion) until the jobs say otherwise. What it predicts is a Student distribution
+(Gelman et al., Bayesian Data Analysis, section 14.2), whose quantiles are the interval. Only exponents have a prior;
+every level comes from measured jobs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,7 @@ _LEVEL_DEVIATION: Final = 1e3
 # As much as two jobs that scatter by a factor of 1.35.
 _NOISE_SHAPE, _NOISE_SCALE = 1.0, 1.0 * 0.3**2
 _FEWEST: Final = 3
+_LEAST_SHARE: Final = 0.02
 _TABLES: Final = {".star", ".cs", ".json", ".txt", ".xml"}
 
 
@@ -99,10 +101,13 @@ class CostModel:
         shape and scale of the noise's variance.
     machine
         On which the jobs were run.
+    start
+        What the program takes to start, by cost.
     """
 
     kinds: Mapping[str, Mapping[str, Any]]
     machine: str
+    start: Mapping[str, float] = field(default_factory=dict)
 
     def predict(self, kind: str, size: Size) -> Cost | None:
         """Return what a job of this kind and size will take; None for a kind that was not learned."""
@@ -118,12 +123,13 @@ class CostModel:
             spread = float(x @ np.array(fit["covariance"]) @ x)
             scale = math.sqrt(fit["scale"] / fit["shape"] * (1 + spread))
             half = _student_quantile(0.95, 2 * fit["shape"]) * scale
-            ranges.append(Range(math.exp(mean), math.exp(mean - half), math.exp(mean + half)))
+            start = self.start.get(target, 0.0)
+            ranges.append(Range(*(start + math.exp(value) for value in (mean, mean - half, mean + half))))
         return Cost(*ranges)
 
     def write(self, path: str | Path) -> None:
         """Write it as JSON."""
-        content = {"schema": _SCHEMA, "machine": self.machine, "kinds": dict(self.kinds)}
+        content = {"schema": _SCHEMA, "machine": self.machine, "start": dict(self.start), "kinds": dict(self.kinds)}
         Path(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -141,7 +147,7 @@ class CostModel:
             content = None
         if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
             raise InputError(path, "is no cost model", "Make one with: python benchmarks/cost_model.py")
-        return cls(content["kinds"], content["machine"])
+        return cls(content["kinds"], content["machine"], content["start"])
 
 
 def shipped_cost_model() -> CostModel | None:
@@ -150,14 +156,24 @@ def shipped_cost_model() -> CostModel | None:
     return CostModel.read(Path(str(path))) if path.is_file() else None
 
 
-def fit_cost_model(observations: Sequence[Observation], machine: str) -> CostModel:
+def fit_cost_model(observations: Sequence[Observation], machine: str, start: Observation | None = None) -> CostModel:
     """Learn from jobs; kinds with fewer than three of them are left out.
+
+    Parameters
+    ----------
+    observations
+        Jobs that were run.
+    machine
+        On which.
+    start
+        What the program takes to start and do nothing; nothing if absent.
 
     Raises
     ------
     InputError
         A cost is not above zero.
     """
+    base = {} if start is None else {target: float(getattr(start, target)) for target in _TARGETS}
     kinds: dict[str, dict[str, Any]] = {}
     for kind in sorted({one.kind for one in observations}):
         mine = [one for one in observations if one.kind == kind]
@@ -172,9 +188,11 @@ def fit_cost_model(observations: Sequence[Observation], machine: str) -> CostMod
             values = np.array([getattr(one, target) for one in mine], dtype=float)
             if not (values > 0).all():
                 raise InputError(target, f"a {kind} job has {values.min():g}", "Leave it out.")
-            costs[target] = _posterior(x, np.log(values))
+            # A job that seems to cost no more than the start does so by chance.
+            least = max(_LEAST_SHARE * base.get(target, 0.0), 1e-12)
+            costs[target] = _posterior(x, np.log(np.maximum(values - base.get(target, 0.0), least)))
         kinds[kind] = {"jobs": len(mine), "features": used, "means": means, "costs": costs}
-    return CostModel(kinds, machine)
+    return CostModel(kinds, machine, base)
 
 
 def _posterior(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:

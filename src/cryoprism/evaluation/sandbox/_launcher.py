@@ -164,7 +164,7 @@ def _limit(spec: dict[str, Any]) -> None:
         (resource.RLIMIT_DATA, data),
         (resource.RLIMIT_FSIZE, size),
         (resource.RLIMIT_MEMLOCK, 65536),
-        (resource.RLIMIT_NOFILE, 1024),
+        (resource.RLIMIT_NOFILE, 512),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_NPROC, spec["processes"] + spec["others"]),
     ):
