@@ -1,4 +1,4 @@
-"""Is a model consistent: rules as obligations over integers of 0.001 Å, witnesses in Python, verdicts by Coq's kernel."""
+"""Is a model consistent: rules as obligations over integers of 0.001 Å, witnesses in Python, verdicts by Coq."""
 
 from ._cases import RULES, WEIGHTS, Offender
 from ._certificate import TRUSTED

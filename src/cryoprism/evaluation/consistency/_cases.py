@@ -87,22 +87,14 @@ def _spread(model: Model, i: int, j: int, moved: NDArray[np.int64] | None = None
     return float(np.linalg.norm(start - model.points[j])) / 1000
 
 
-def _counted(model: Model) -> list[int]:
-    """Residues with an atom that is there at all (occupancy above 0), waters left out."""
-    present = np.zeros(len(model.residues), dtype=bool)
-    present[model.residue_of[model.occupancies > 0]] = True
-    return [int(k) for k in np.flatnonzero(present)]
-
-
 def _clashes(model: Model, topology: Topology) -> Case:
     margins = (0,) if model.exact else (2, -2)
     bonds = topology.all_bonds()
     found = {margin: _rules.clashes(model, bonds, margin) for margin in margins}
-    counted = _counted(model)
+    counted = list(range(len(model.residues)))
     sure, possible = found[margins[-1]], found[margins[0]]
-    number = {residue: k for k, residue in enumerate(counted)}
-    refuted = {number[int(model.residue_of[a])] for pair in sure for a in pair}
-    borderline = {number[int(model.residue_of[a])] for pair in possible for a in pair} - refuted
+    refuted = {int(model.residue_of[a]) for pair in sure for a in pair}
+    borderline = {int(model.residue_of[a]) for pair in possible for a in pair} - refuted
     offenders = []
     for i, j in sure:
         limit = int(_rules.limits(model.kinds[i : i + 1], model.kinds[j : j + 1])[0]) / 1000
@@ -185,11 +177,10 @@ def _cis(model: Model) -> Case:
 def _copies(model: Model, topology: Topology, copies: Copies) -> Case:
     margins = (2, -2) if model.exact else (5, -5)
     found = {margin: overlaps(model, copies, topology.across, margin) for margin in margins}
-    counted = _counted(model)
-    number = {residue: k for k, residue in enumerate(counted)}
+    counted = list(range(len(model.residues)))
     sure = found[margins[-1]]
-    refuted = {number[int(model.residue_of[a])] for _, i, j in sure for a in (i, j)}
-    borderline = {number[int(model.residue_of[a])] for _, i, j in found[margins[0]] for a in (i, j)} - refuted
+    refuted = {int(model.residue_of[a]) for _, i, j in sure for a in (i, j)}
+    borderline = {int(model.residue_of[a]) for _, i, j in found[margins[0]] for a in (i, j)} - refuted
     offenders = []
     for n, i, j in sure:
         moved = place(model, copies.operations[n - 1])[i]

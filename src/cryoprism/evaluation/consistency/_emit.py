@@ -13,6 +13,7 @@ from ._rules import Distances, Fours, Numbers
 from ._symmetry import Copies
 
 __all__ = [
+    "HEADER",
     "clash_source",
     "copies_source",
     "data_source",
@@ -24,7 +25,8 @@ __all__ = [
 ]
 
 _CHUNK = 4000
-_HEADER = """From Coq Require Import ZArith List Bool Uint63.
+#: What stands before the theorems of a file.
+HEADER = """From Coq Require Import ZArith List Bool Uint63.
 From CryoPrism Require Import Points Copies Mates Local Ligands Packing.
 From Model Require Import Data.
 Import ListNotations.
@@ -79,7 +81,7 @@ def data_source(model: Model) -> str:
 def clash_source(bonds: Sequence[tuple[int, int]], found: dict[int, list[tuple[int, int]]]) -> str:
     """Return the theorem that a list of clashes is complete and right, for each margin [0.001 Å]."""
     table = np.array(bonds, dtype=np.int64).reshape(-1, 2)
-    text = _HEADER + _ints("packed_bonds", (table[:, 0] << 36) | (table[:, 1] << 16))
+    text = _ints("packed_bonds", (table[:, 0] << 36) | (table[:, 1] << 16))
     text += "Definition bonds := bonds_from packed_bonds.\n"
     for margin, pairs in found.items():
         name = _suffix(margin)
@@ -116,7 +118,7 @@ def copies_source(
 ) -> str:
     """Return the theorem about overlaps with symmetry copies."""
     ops = ";\n  ".join(f"({number}%uint63, {_rows(o)})" for number, o in enumerate(copies.operations, 1))
-    text = f"{_HEADER}(* {copies.kind} *)\nDefinition ops : list (int * op) := [\n  {ops}].\n"
+    text = f"(* {copies.kind} *)\nDefinition ops : list (int * op) := [\n  {ops}].\n"
     text += f"Definition joined : list (int * int) := {_pairs(list(across))}.\n"
     for name, axis in zip("xyz", model.points.T, strict=True):
         text += f"Definition range_{name} := Range {int(axis.min())}%uint63 {int(axis.max())}%uint63.\n"
@@ -149,7 +151,7 @@ def distances_source(rule: Distances, found: dict[int, list[int]]) -> str:
     """Return the theorem about pairs of atoms with a range each; the key of ``found`` is the slack [0.001 Å]."""
     chosen, table = _classes([(int(low), int(high)) for low, high in rule.ranges])
     packed = [(int(i) << 36) | (int(j) << 16) | c for (i, j), c in zip(rule.pairs, chosen, strict=True)]
-    text = f"{_HEADER}{_ints('packed_pairs', packed)}Definition ranges : list (Z * Z) := {table}.\n"
+    text = f"{_ints('packed_pairs', packed)}Definition ranges : list (Z * Z) := {table}.\n"
     text += "Definition obligations := pairs_from ranges packed_pairs.\n"
     for slack, numbers in found.items():
         name = _suffix(slack)
@@ -177,7 +179,7 @@ def fours_source(rule: Fours, function: str, found: list[int]) -> str:
         f"    (In (Z.of_nat k) found <-> ~ (low_end q <= {function} a b c d <= high_end q))"
     )
     return (
-        f"{_HEADER}{_ints('packed_fours', packed)}Definition ranges : list (Z * Z) := {table}.\n"
+        f"{_ints('packed_fours', packed)}Definition ranges : list (Z * Z) := {table}.\n"
         "Definition obligations := fours_from ranges packed_fours.\n"
         f"Definition found : list Z := {_numbers(found)}.\n{_proof(function + 's', statement, 'fours_exact')}"
     )
@@ -188,7 +190,7 @@ def numbers_source(rule: Numbers) -> str:
     packed = [(a << 31) | (b << 1) | int(equal) for equal, a, b in rule.comparisons]
     statement = "forall k q, nth_error obligations k = Some q -> (In (Z.of_nat k) found <-> ~ numbers_hold q)"
     return (
-        f"{_HEADER}{_ints('packed_numbers', packed)}Definition obligations := numbers_from packed_numbers.\n"
+        f"{_ints('packed_numbers', packed)}Definition obligations := numbers_from packed_numbers.\n"
         f"Definition found : list Z := {_numbers(rule.failing())}.\n{_proof('numbers_agree', statement, 'numbers_exact')}"
     )
 
@@ -203,7 +205,7 @@ def envelope_source(envelope: Envelope, index: NDArray[np.int64], inside: NDArra
         "forall k a, nth_error atoms k = Some a ->\n    (In (Z.of_nat k) found <-> ~ In (box_of lattice a) voxels)"
     )
     return (
-        f"{_HEADER}(* voxels of the envelope that hold atoms; contour {envelope.contour:.6g} *)\n"
+        f"(* voxels of the envelope that hold atoms; contour {envelope.contour:.6g} *)\n"
         f"{_ints('packed_voxels', packed)}Definition voxels := voxels_from packed_voxels.\n"
         f"Definition lattice := Grid {envelope.voxel} ({x}) ({y}) ({z}).\n"
         f"Definition found : list Z := {_numbers(outside)}.\n{_proof('inside', statement, 'inside_exact')}"
@@ -227,7 +229,7 @@ def ligands_source(
         f"     partner n r b = true -> sq (reach + {slack}) < E2 o a b)"
     )
     return (
-        f"{_HEADER}Definition ops : list (int * op) := [\n  {ops}].\n"
+        f"Definition ops : list (int * op) := [\n  {ops}].\n"
         f"Definition touches : list touch := ({listed + ' :: ' if listed else ''}nil)%uint63.\n"
         f"Definition alone : list int := ({lonely + ' :: ' if lonely else ''}nil)%uint63.\n"
         f"{_proof('ligands', statement, 'ligands_exact')}"

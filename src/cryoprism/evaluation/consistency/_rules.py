@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -131,7 +132,7 @@ def chains(model: Model) -> Distances:
     """Distances of consecutive Cα and P; over a gap in the numbers, what a stretched chain can span."""
     pairs, ranges = [], []
     for chain in polymers(model):
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in itertools.pairwise(chain):
             gap = step(model, before, after)
             if gap < 1:
                 continue
@@ -169,7 +170,7 @@ def cis_peptides(model: Model) -> Fours:
     """Dihedral angles of peptide bonds before anything but proline, which have to be above 90°."""
     atoms: list[tuple[int, int, int, int]] = []
     for chain in polymers(model):
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in itertools.pairwise(chain):
             one, other = model.residues[before], model.residues[after]
             if step(model, before, after) != 1 or other.name in {"PRO", "DPR", "HYP"}:
                 continue
@@ -179,7 +180,7 @@ def cis_peptides(model: Model) -> Fours:
 
 
 def _quartets(model: Model, choices: list[list[int]]) -> list[tuple[int, int, int, int]]:
-    """Combinations of four atoms that belong to the same alternative."""
+    """Combine four atoms that belong to the same alternative, for each that there is."""
     if all(len(choice) == 1 for choice in choices):
         return [(choices[0][0], choices[1][0], choices[2][0], choices[3][0])]
     labels = sorted({int(model.alternatives[i]) for choice in choices for i in choice} - {0})
@@ -222,12 +223,12 @@ def numbering(model: Model) -> Numbers:
             return (residue.number + 100_000) * 64 + (ord(residue.insertion) & 63 if residue.insertion else 0)
 
         ordered = sorted(members, key=key)
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in itertools.pairwise(ordered):
             found.comparisons.append((False, key(before), key(after)))
             found.residues.append(after)
             found.words.append("its number is used twice in the chain")
         places = [i for i in members if model.residues[i].position is not None]
-        for before, after in zip(places, places[1:], strict=False):
+        for before, after in itertools.pairwise(places):
             one, other = model.residues[before].position or 0, model.residues[after].position or 0
             found.comparisons.append((False, max(one, 0), max(other, 0)))
             found.residues.append(after)

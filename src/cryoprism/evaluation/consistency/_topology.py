@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -41,7 +42,7 @@ class Topology:
 
 
 def polymers(model: Model) -> list[list[int]]:
-    """Return residues of each polymer chain in their order; of alternatives at one place (microheterogeneity) the first."""
+    """Return residues of each polymer chain in their order; of several at one place (microheterogeneity) the first."""
     chains: dict[str, list[int]] = {}
     for index, residue in enumerate(model.residues):
         if residue.role != "polymer":
@@ -88,7 +89,7 @@ def build_topology(model: Model) -> Topology:
         if residue.role != "water":
             _within(model, residue, by_name, found)
     for chain in polymers(model):
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in itertools.pairwise(chain):
             gap = step(model, before, after)
             for tail, head in (("C", "N"), ("O3'", "P")):
                 for i in names[before].get(tail, ()):

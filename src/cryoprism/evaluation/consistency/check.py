@@ -19,7 +19,7 @@ from cryoprism.formats import Volume
 from ._cases import RULES, WEIGHTS, Case, Offender, cases_of
 from ._certificate import TRUSTED, write_certificate
 from ._coq import HOW_TO_INSTALL, coq_version, library_folder, run_coq
-from ._emit import data_source
+from ._emit import HEADER, data_source
 from ._envelope import envelope_of
 from ._lean import check_lean, lean_source
 from ._model import Model, read_model
@@ -29,17 +29,9 @@ from ._words import residue_words
 
 __all__ = ["Consistency", "Limits", "RuleResult", "check_consistency"]
 
-_FILES = {
-    "clashes": "Clashes",
-    "bonds": "Bonds",
-    "chains": "Chains",
-    "chirality": "Chirality",
-    "cis_peptides": "Cis_peptides",
-    "copies": "Copies_of_model",
-    "envelope": "Map_envelope",
-    "numbering": "Numbering",
-    "ligands": "Ligands_of_model",
-}
+#: The file of each rule; what takes little time shares one, since to load the library takes longer.
+_FILES = {"clashes": "Clashes", "copies": "Copies_of_model"}
+_SHARED = "Local_rules"
 
 
 @dataclass(frozen=True)
@@ -124,6 +116,14 @@ class Consistency:
         """Sum over the rules."""
         return sum(int(getattr(rule, what)) for rule in self.rules)
 
+    def _counts(self) -> dict[str, int]:
+        return {
+            "obligations": self.count("obligations"),
+            "proved": self.count("proved"),
+            "refuted": self.count("refuted"),
+            "unknown": self.count("unknown"),
+        }
+
     @property
     def score(self) -> float | None:
         """LogicScore: weighted proved obligations over all weighted obligations; None without any."""
@@ -150,7 +150,7 @@ class Consistency:
 
     def sentences(self) -> tuple[str, ...]:
         """Return the verdict in words, the most important first."""
-        counts = {what: self.count(what) for what in ("obligations", "proved", "refuted", "unknown")}  # type: ignore[arg-type]
+        counts = self._counts()
         name = self.model.path.name
         if not self.rules:
             return (f"{name} gives no rule anything to say: no obligations.",)
@@ -189,7 +189,7 @@ class Consistency:
             "residues": len(self.model.residues),
             "verdict": self.verdict,
             "logic_score": {"value": self.score, "standard_deviation": self.deviation},
-            "counts": {what: self.count(what) for what in ("obligations", "proved", "refuted", "unknown")},  # type: ignore[arg-type]
+            "counts": self._counts(),
             "prover": self.prover,
             "lean": self.lean,
             "cpu_seconds": self.cpu_seconds,
@@ -299,10 +299,14 @@ def check_consistency(
         None if volume is None else envelope_of(held, volume, contour=contour, margin_in_angstroms=margin_in_angstroms)
     )
     cases = cases_of(held, build_topology(held), copies, envelope)
-    sources = {"Data": data_source(held), **{_FILES[case.name]: case.source for case in cases}}
+    sources = {"Data": data_source(held)}
+    for case in cases:
+        part = f"\nModule {case.name.capitalize()}.\n{case.source}End {case.name.capitalize()}.\n"
+        file = _FILES.get(case.name, _SHARED)
+        sources[file] = sources.get(file, HEADER) + part
     reasons, transcript, prover, memory = _prove(sources, chosen)
     lean_text = lean_source(held, [case.lean for case in cases])
-    rules = tuple(_result(case, reasons.get(_FILES[case.name], "")) for case in cases)
+    rules = tuple(_result(case, reasons.get(_FILES.get(case.name, _SHARED), "")) for case in cases)
     return Consistency(
         held,
         rules,
