@@ -9,14 +9,12 @@ from ._score_page import quality_report, weights_report
 from ._session import write_graph
 
 __all__ = [
-__all__ = [
     "assess_report",
     "impact_report",
     "map_report",
     "map_sections",
     "novelty_pictures",
     "novelty_report",
-]
     "quality_report",
     "weights_report",
     "write_graph",

@@ -65,7 +65,8 @@ def assess_report(
     notes = "".join(f'<p class="notice">{escape(text)}</p>' for text in document["notes"])
     body = (
         f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(document["verdict"])}</p>'
-        f'<p class="score">{escape(score)}</p>{_facts(document)}<ul>{listed}</ul>{notes}</header><main>{_overview(document)}{sections}{_fragile(document)}'
+        f'<p class="score">{escape(score)}</p>{_facts(document)}<ul>{listed}</ul>{notes}</header>'
+        f"<main>{_overview(document)}{sections}{_fragile(document)}"
         f"{_weights(document)}{_data(document, files)}</main>"
         f"<footer><p>Written by CryoPrism {escape(__version__)}; assessment.json holds every number of this page.</p>"
         "</footer>"
