@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import fields_of, job_options, with_options
+from ._options import HelicalRise, HelicalTwist, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "assess"]
 
@@ -29,7 +29,10 @@ FIELDS = {
     "score_weights": "weights_file",
     "assembly": "assembly",
     "symmetry": "symmetry",
+    "helical_rise": "helical_rise_in_angstroms",
+    "helical_twist": "helical_twist_in_degrees",
     "contour": "contour",
+    "margin": "margin_in_angstroms",
     "pixel_size": "voxel_size_in_angstroms",
     "rerun": "rerun",
     "rerun_budget": "rerun_budget_in_seconds",
@@ -75,19 +78,23 @@ def assess(
         str | None,
         typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group whose copies must not overlap."),
     ] = None,
+    helical_rise: HelicalRise = None,
+    helical_twist: HelicalTwist = None,
     contour: Annotated[
         float | None, typer.Option(metavar="LEVEL", help="Level of the map that bounds it. Default: found.")
     ] = None,
+    margin: Annotated[float, typer.Option(metavar="Å", help="How far outside the contour an atom may lie.")] = 3.0,
     pixel_size: Annotated[
         float | None,
         typer.Option("--pixel-size", "--angpix", metavar="Å", help="Voxel size of the map; replaces the header's."),
     ] = None,
     rerun: Annotated[bool, typer.Option("--rerun/--no-rerun", help="Run the record again in the sandbox.")] = True,
     rerun_budget: Annotated[
-        float, typer.Option(metavar="S", help="Only run again what is expected to take no longer.")
+        float, typer.Option(metavar="SECONDS", help="Only run again what is expected to take no longer.")
     ] = 300.0,
     time_limit: Annotated[
-        float, typer.Option(metavar="S", help="CPU time of the proofs, and time of the re-run, after which they stop.")
+        float,
+        typer.Option(metavar="SECONDS", help="CPU time of the proofs, and time of the re-run, after which they stop."),
     ] = 600.0,
 ) -> int:
     """Judge a model: is it consistent, new, of weight, repeatable, settled, and one score from that.

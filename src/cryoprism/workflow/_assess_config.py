@@ -27,7 +27,10 @@ class AssessConfig(JobConfig):
         "assembly",
         "voxel_size_in_angstroms",
         "contour",
+        "margin_in_angstroms",
         "symmetry",
+        "helical_rise_in_angstroms",
+        "helical_twist_in_degrees",
         "rerun",
         "rerun_budget_in_seconds",
         "time_limit_in_seconds",
@@ -39,6 +42,9 @@ class AssessConfig(JobConfig):
         "forecasts": "--impact",
         "weights_file": "--score-weights",
         "voxel_size_in_angstroms": "--pixel-size",
+        "margin_in_angstroms": "--margin",
+        "helical_rise_in_angstroms": "--helical-rise",
+        "helical_twist_in_degrees": "--helical-twist",
         "rerun_budget_in_seconds": "--rerun-budget",
         "time_limit_in_seconds": "--time-limit",
     }
@@ -58,7 +64,10 @@ class AssessConfig(JobConfig):
     assembly: str | None = Field(None, description="Biological assembly of the model, for example 1.")
     voxel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Voxel size of the map [Å].")
     contour: float | None = Field(None, description="Level of the map that bounds it; found if absent.")
+    margin_in_angstroms: float = Field(3.0, ge=0, le=50, description="How far outside the contour an atom may lie [Å].")
     symmetry: PointGroup | None = Field(None, description="Point group whose copies of the model must not overlap.")
+    helical_rise_in_angstroms: float | None = Field(None, gt=0, le=1000, description="Rise of a helix about z [Å].")
+    helical_twist_in_degrees: float | None = Field(None, ge=-360, le=360, description="Twist of the helix [degrees].")
     rerun: bool = Field(True, description="Run the record again in the sandbox.")
     rerun_budget_in_seconds: float = Field(
         300.0, gt=0, le=1e7, description="Only run again what is expected to take no longer than this [s]."

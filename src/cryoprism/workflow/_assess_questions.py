@@ -45,6 +45,11 @@ __all__ = ["Case", "Part", "Question", "notes_on", "prepare", "questions"]
 
 #: Offenders of one rule that stand in the assessment; ``consistency.json`` has all.
 _MOST_OFFENDERS: Final = 20
+#: Fields of the configuration that decide what the proofs say.
+_ABOUT_MODEL: Final = {
+    "voxel_size_in_angstroms", "contour", "margin_in_angstroms", "symmetry", "helical_rise_in_angstroms",
+    "helical_twist_in_degrees", "assembly", "time_limit_in_seconds", "max_memory_in_gigabytes",
+}  # fmt: skip
 _ENTRY: Final = re.compile(r"[0-9][A-Za-z0-9]{3}")
 _NO_RECORD: Final = "No record of the work was given."
 _GIVE_RECORD: Final = "Give the folder of the job that made the map or the model in --record."
@@ -124,7 +129,7 @@ def prepare(config: AssessConfig) -> Case:
         Any of it cannot be used.
     """
     model = read_model(config.model_file)
-    volume = None if config.map_file is None else read_map(config.map_file, config.voxel_size_in_angstroms)
+    volume = _volume(config)
     record = None if config.record is None else read_record(config.record)
     chain = () if record is None else chain_of(record)
     if chain:
@@ -159,6 +164,17 @@ def prepare(config: AssessConfig) -> Case:
     )
 
 
+def _volume(config: AssessConfig) -> Volume | None:
+    if config.map_file is None:
+        return None
+    try:
+        return read_map(config.map_file, config.voxel_size_in_angstroms)
+    except InputError as error:
+        if "no voxel size" in error.found:
+            raise InputError(error.where, error.found, "Give it with --pixel-size (Å per voxel).") from error
+        raise
+
+
 def questions(case: Case) -> tuple[Question, ...]:
     """Return the questions in the order in which they are asked."""
     config = case.config
@@ -168,8 +184,7 @@ def questions(case: Case) -> tuple[Question, ...]:
         Question(
             "logic",
             _stamp(
-                model, _print(config.map_file), config.voxel_size_in_angstroms, config.contour, config.symmetry,
-                config.assembly, config.time_limit_in_seconds, config.max_memory_in_gigabytes, coq_version(),
+                model, _print(config.map_file), coq_version(), config.model_dump(mode="json", include=_ABOUT_MODEL)
             ),
             lambda folder: _consistency(case, folder),
         ),
@@ -224,7 +239,10 @@ def _consistency(case: Case, folder: Path) -> Part:
         case.model,
         volume=case.volume,
         contour=config.contour,
+        margin_in_angstroms=config.margin_in_angstroms,
         symmetry=config.symmetry,
+        rise_in_angstroms=config.helical_rise_in_angstroms,
+        twist_in_degrees=config.helical_twist_in_degrees,
         assembly=config.assembly,
         limits=limits,
     )
@@ -323,7 +341,7 @@ def _perturbation(case: Case) -> Part:
         f"{len(fragile)} of {len(conclusions)} conclusions are others in more than a tenth of the draws."
     ]
     sentences += [
-        f"{where}: {name} is another in {flips:.0%} of the draws" + (f" ({instead})." if instead else ".")
+        f"{where}: {name} is another in {100 * flips:.0f} % of the draws" + (f" ({instead})." if instead else ".")
         for where, name, flips, instead in fragile[:5]
     ]
     evidence = {"conclusions": conclusions, "evaluations": evaluations, "parameters_moved": moved}

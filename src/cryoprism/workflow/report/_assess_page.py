@@ -16,7 +16,7 @@ from cryoprism.workflow._files import write_text
 from ._assess_tables import EVIDENCE, perturbation_table
 from ._map_plots import legend
 from ._novelty_page import NOVELTY_CSS
-from ._numbers import UNKNOWN, escape, plain
+from ._numbers import UNKNOWN, escape, with_error
 from ._score_page import Row, interval_chart
 from ._style import CSS
 
@@ -123,7 +123,7 @@ def _overview(document: Mapping[str, Any]) -> str:
 def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
     known = part["status"] == "available"
     value = (
-        f"<b>{plain(part['value'], 3)} ± {plain(part['standard_deviation'], 2)}</b>"
+        f"<b>{_value(name, part['value'], part['standard_deviation'])}</b>"
         if known
         else '<span class="flag">not available</span>'
     )
@@ -138,6 +138,12 @@ def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
         f'<div class="box{"" if known else " absent"}"><ul class="evidence">{listed}</ul></div>{table}</section>'
         f"{picture}"
     )
+
+
+def _value(name: str, value: float, deviation: float) -> str:
+    if name == "impact":
+        return with_error(value, deviation)
+    return f"{value:.3f} ± {deviation:.3f}" if deviation >= 0.0005 else f"{value:.3f} ± less than 0.001"
 
 
 def _fragile(document: Mapping[str, Any]) -> str:

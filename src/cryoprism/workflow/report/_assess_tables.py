@@ -134,12 +134,12 @@ EVIDENCE: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
 def perturbation_table(evidence: Mapping[str, Any]) -> str:
     """Return which conclusion depends on which parameter, the shakiest first."""
     heads = (
-        ("where", ""), ("conclusion", ""), ("at the means", ""), ("spread", "number"), ("another in", ""),
+        ("where", ""), ("conclusion", ""), ("at the means", ""), ("spread*", "number"), ("another in", ""),
         ("hangs on (total index, 90 % interval)", ""),
     )  # fmt: skip
     rows = []
     for one in sorted(evidence["conclusions"], key=lambda row: -(row["flips"] or 0.0)):
-        flips = UNKNOWN if one["flips"] is None else f"{one['flips']:.0%}"
+        flips = UNKNOWN if one["flips"] is None else f"{100 * one['flips']:.0f} %"
         if one["instead"]:
             flips += f": {escape(one['instead'])}"
         hangs = [
@@ -158,4 +158,5 @@ def perturbation_table(evidence: Mapping[str, Any]) -> str:
                 ", ".join(hangs) or "none",
             ]
         )
-    return _table(heads, rows, tall=True)
+    note = "* Of the number behind it; of what to fix first, of its lead over all others [bits]."
+    return f'{_table(heads, rows, tall=True)}<p class="quiet small">{note}</p>'
