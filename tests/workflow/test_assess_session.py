@@ -1,0 +1,280 @@
+"""``cryoprism assess``: what it writes with and without a record, what is absent, bad input, starting again."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from cryoprism.cli import main
+from cryoprism.core import InputError
+from cryoprism.evaluation import consistency
+from cryoprism.evaluation.fusion import read_assessment
+from cryoprism.formats import write_mrc
+from cryoprism.workflow import AssessConfig, SimulateConfig, _assess_questions, assess_session, open_job
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation" / "novelty"))
+from made_shapes import helix, write_pdb
+
+SCHEMA = json.loads(
+    (Path(__file__).resolve().parents[2] / "src/cryoprism/workflow/schemas/assessment.schema.json").read_text("utf-8")
+)
+COMPONENTS = ("logic", "novelty", "impact", "reproducibility", "meta")
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as caught:
+        main([str(one) for one in arguments])
+    return caught.value.code
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "helix.pdb"
+    write_pdb(path, helix(12))
+    return path
+
+
+def document(folder):
+    content = json.loads((folder / "assessment.json").read_text())
+    jsonschema.validate(content, SCHEMA, cls=jsonschema.Draft202012Validator)
+    return content
+
+
+def settled(name, moved):
+    return {"stability": 1.0, "shift_in_standard_deviations": moved}
+
+
+@pytest.fixture
+def record(tmp_path):
+    """A job with a causes.json, as a restoration leaves it."""
+    causes = ("defocus", "astigmatism")
+    folder = tmp_path / "Restore" / "job001"
+    with open_job("Restore", SimulateConfig(output=folder, seed=2)) as job:
+        bits = {"mean": 100.0, "standard_deviation": 30.0}
+        content = {
+            "schema": "cryoprism-causes-1",
+            "session": {
+                "information_in_bits": bits,
+                "ledger": {"motion": bits, "detector": {"mean": 90.0, "standard_deviation": 30.0}},
+                "loop": {
+                    "converged": True,
+                    "passes": 2,
+                    "trace": [
+                        {"pass": 2, "causes": {"defocus": settled("defocus", 0.1), "astigmatism": settled("", 2)}}
+                    ],
+                },
+            },
+            "micrographs": [
+                {
+                    "name": "a",
+                    "flags": [],
+                    "information_in_bits": bits,
+                    "causes": {name: {"identifiable": True, "bits_lost": None, "parameters": {}} for name in causes},
+                }
+            ],
+        }
+        (job.path / "causes.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_model_alone_is_assessed_and_every_gap_says_how_to_fill_it(model, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run("assess", model, "--out", out) == 0
+    content = document(out)
+    said = capsys.readouterr().out
+    for name, option in (("novelty", "--index"), ("impact", "--impact"), ("reproducibility", "--record")):
+        assert content[name]["status"] == "not available"
+        assert option in " ".join(content[name]["sentences"])
+        assert f"Not available: {name}." in said
+    assert "--record" in " ".join(content["meta"]["sentences"])
+    assert set(content["missing"]) >= set(COMPONENTS) - {"logic"}
+    assert content["weights"]["novelty"] == 0
+    assert read_assessment(out / "assessment.json").values["novelty"] is None
+    assert (out / "RELION_JOB_EXIT_SUCCESS").exists()
+    page = (out / "report.html").read_text()
+    assert content["verdict"] in page.replace("&quot;", '"').replace("&#x27;", "'")
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "not available" in page
+
+
+@pytest.mark.skipif(shutil.which("coqc") is None, reason="coqc is not on the PATH (Debian package: coq)")
+def test_the_certificate_is_there_and_the_score_is_that_of_the_proofs(model, tmp_path):
+    out = tmp_path / "out"
+    assess_session(AssessConfig(model_file=model, output=out))
+    content = document(out)
+    counts = content["logic"]["evidence"]["counts"]
+    assert content["logic"]["status"] == "available"
+    assert counts["proved"] + counts["refuted"] + counts["unknown"] == counts["obligations"] > 0
+    for name in ("check.sh", "transcript.txt", "Data.v"):
+        assert (out / "certificate" / name).is_file()
+    assert content["v"]["value"] == pytest.approx(content["logic"]["value"])
+    full = json.loads((out / "consistency.json").read_text())
+    assert full["counts"] == counts
+    assert "by_residue" not in content["logic"]["evidence"]
+
+
+def test_without_a_prover_nothing_counts_as_proved(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    out = tmp_path / "out"
+    assess_session(AssessConfig(model_file=model, output=out))
+    content = document(out)
+    assert content["logic"]["status"] == "not available"
+    assert "Coq" in " ".join(content["logic"]["sentences"])
+    assert content["v"] is None
+    assert content["hyperscore"] is None
+    assert content["verdict"].startswith("Nothing could be judged")
+
+
+def test_a_record_answers_three_questions_and_is_not_taken_for_the_models_own(model, record, tmp_path, monkeypatch):
+    monkeypatch.setattr(_assess_questions, "walls", lambda: (_ for _ in ()).throw(InputError("s", "no walls", "Get.")))
+    out = tmp_path / "out"
+    assess_session(AssessConfig(model_file=model, record=record, output=out))
+    content = document(out)
+    assert content["meta"]["value"] == pytest.approx(0.5)
+    assert content["reproducibility"]["status"] == "available"
+    assert content["reproducibility"]["standard_deviation"] > 0.2  # nobody has run it again
+    assert "no walls" in " ".join(content["reproducibility"]["sentences"])
+    table = content["perturbation"]["evidence"]["conclusions"]
+    assert {"motion", "detector"} <= set(next(one for one in table if one["where"] == "session")["total"])
+    assert "nothing here shows it" in content["notes"][0]
+
+
+def test_a_rerun_beyond_the_budget_is_not_done(model, record, tmp_path, monkeypatch):
+    path = record / "job.json"
+    job = json.loads(path.read_text()) | {"started": "2024-01-01T00:00:00", "finished": "2024-01-01T02:00:00"}
+    path.write_text(json.dumps(job))
+    monkeypatch.setattr(_assess_questions, "walls", lambda: None)
+    real = _assess_questions.judge_reproducibility
+
+    def never(folder, *, rerun=True, limits=None):
+        assert not rerun
+        return real(folder, rerun=False)
+
+    monkeypatch.setattr(_assess_questions, "judge_reproducibility", never)
+    out = tmp_path / "out"
+    assess_session(AssessConfig(model_file=model, record=record, output=out, rerun_budget_in_seconds=60))
+    assert "--rerun-budget" in " ".join(document(out)["reproducibility"]["sentences"])
+
+
+def test_what_was_answered_is_kept_and_what_changed_is_asked_again(model, record, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    asked = []
+    real = _assess_questions.check_consistency
+
+    def counted(*arguments, **options):
+        asked.append("logic")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(_assess_questions, "check_consistency", counted)
+    monkeypatch.setattr(consistency.check, "coq_version", consistency.coq_version)
+    base = {"model_file": model, "output": out, "rerun": False}
+    assess_session(AssessConfig(**base))
+    if document(out)["logic"]["status"] != "available":
+        pytest.skip("without a prover the question is asked each time")
+    # A record that comes later changes nothing about the proofs.
+    assess_session(AssessConfig(**base, record=record, only_do_unfinished=True))
+    assert asked == ["logic"]
+    assert document(out)["meta"]["value"] == pytest.approx(0.5)
+    (out / "certificate" / "Data.v").unlink()
+    assess_session(AssessConfig(**base, record=record, only_do_unfinished=True))
+    assert asked == ["logic", "logic"]
+    assert (out / "certificate" / "Data.v").exists()
+    write_pdb(model, helix(13))
+    assess_session(AssessConfig(**base, record=record, only_do_unfinished=True))
+    assert len(asked) == 3
+
+
+def test_an_interrupted_run_says_so_and_keeps_what_it_had(model, record, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def stop(path):
+        if (out / "consistency.json").exists():
+            raise KeyboardInterrupt
+        return real(path)
+
+    real = _assess_questions.judge_settled
+    monkeypatch.setattr(_assess_questions, "judge_settled", stop)
+    with pytest.raises(KeyboardInterrupt):
+        assess_session(AssessConfig(model_file=model, record=record, rerun=False, output=out))
+    assert (out / "RELION_JOB_EXIT_FAILURE").exists()
+    assert not (out / "assessment.json").exists()
+    monkeypatch.undo()
+    assess_session(AssessConfig(model_file=model, record=record, rerun=False, output=out, only_do_unfinished=True))
+    assert document(out)["meta"]["status"] == "available"
+
+
+def no_model(folder):
+    (folder / "helix.pdb").unlink()
+    return ()
+
+
+def no_atoms(folder):
+    (folder / "helix.pdb").write_text("HEADER    NOTHING\nEND\n")
+    return ()
+
+
+def no_record(folder):
+    (folder / "empty").mkdir()
+    return ("--record", folder / "empty")
+
+
+def no_index(folder):
+    return ("--index", folder / "nowhere")
+
+
+def no_forecasts(folder):
+    return ("--impact", folder / "nowhere")
+
+
+def no_weights(folder):
+    (folder / "weights.json").write_text("{}")
+    return ("--score-weights", folder / "weights.json")
+
+
+def no_map(folder):
+    (folder / "map.mrc").write_text("no map")
+    return ("--map", folder / "map.mrc")
+
+
+def empty_map(folder):
+    import numpy as np
+
+    write_mrc(folder / "map.mrc", np.zeros((32, 32, 32), dtype=np.float32), 2.0)
+    return ("--map", folder / "map.mrc")
+
+
+def half_written_causes(folder):
+    with open_job("Restore", SimulateConfig(output=folder / "Restore")) as job:
+        (job.path / "causes.json").write_text('{"schema": ')
+    return ("--record", folder / "Restore")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (no_model, "helix.pdb"),
+        (no_atoms, "helix.pdb"),
+        (no_record, "job.json"),
+        (no_index, "nowhere"),
+        (no_forecasts, "nowhere"),
+        (no_weights, "weights.json"),
+        (no_map, "map.mrc"),
+        (empty_map, "map"),
+        (half_written_causes, "causes.json"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_leaves_no_folder(model, tmp_path, capsys, spoil, words):
+    more = spoil(tmp_path)
+    out = tmp_path / "out"
+    assert run("assess", model, "--out", out, *more) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error:")]
+    assert words in line
+    assert not out.exists()
+
+
+def test_help_says_which_command_has_the_verdict_as_exit_code(capsys):
+    assert run("assess", "--help") == 0
+    assert "cryoprism prove" in " ".join(capsys.readouterr().out.split())
