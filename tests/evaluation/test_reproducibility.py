@@ -365,6 +365,31 @@ def test_a_re_run_that_is_stopped_is_no_verdict(resolved):
     assert judged.why_not
 
 
+def test_a_re_run_that_is_refused_is_no_verdict(resolved, tmp_path):
+    copy = tmp_path / "job"
+    shutil.copytree(resolved, copy)
+    record = json.loads((copy / "job.json").read_text())
+    halves = {name: str(resolved.parents[1] / f"{name}.mrc") for name in ("half1", "half2")}
+    record["config"] |= halves | {"mask_file": halves["half1"]}
+    (copy / "job.json").write_text(json.dumps(record))
+    judged = judge_reproducibility(copy, isolation="none", model=CostModel({}, ""))
+    assert judged.repeat is None
+    assert judged.why_not.startswith("it was refused: ")
+    assert judged.answer().value > 0
+
+
+def test_a_sandbox_that_cannot_be_made_is_a_reason(resolved, monkeypatch):
+    from cryoprism.evaluation.sandbox import bubblewrap
+
+    monkeypatch.setattr(bubblewrap.shutil, "which", lambda *_: None)
+    bubblewrap._walls.cache_clear()
+    try:
+        judged = judge_reproducibility(resolved, model=CostModel({}, ""))
+    finally:
+        bubblewrap._walls.cache_clear()
+    assert "not installed" in judged.why_not
+
+
 def repeat_of(agreement, cpu, span):
     run = execute(["true"], isolation="none")
     object.__setattr__(run.accounting, "user_seconds", cpu)

@@ -145,7 +145,8 @@ class CostModel:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             content = None
-        if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
+        whole = isinstance(content, dict) and {"schema", "kinds", "machine", "start"} <= content.keys()
+        if not whole or content["schema"] != _SCHEMA:
             raise InputError(path, "is no cost model", "Make one with: python benchmarks/cost_model.py")
         return cls(content["kinds"], content["machine"], content["start"])
 

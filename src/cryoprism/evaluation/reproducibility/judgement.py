@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer, available
 from cryoprism.evaluation.sandbox import Execution, Isolation, Limits, execute
+from cryoprism.formats import read_star
 
 from .comparison import FileComparison, compare_outputs
 from .completeness import Item, check_completeness, completeness
@@ -27,6 +29,9 @@ __all__ = ["Repeat", "Reproducibility", "delta_repro", "judge_reproducibility", 
 #: Standard deviation of a uniform distribution over [0, 1]: nothing is known.
 _IGNORANCE: Final = 12**-0.5
 _COST_WEIGHT: Final = 0.1
+#: Exit code of an error of the user's: something is not as the record says, and nothing was computed.
+_REFUSED: Final = 2
+_IMAGES: Final = ("rlnImageName", "rlnMicrographName", "rlnMicrographMovieName")
 #: These would need walls within walls.
 _NOT_RUN_AGAIN: Final = {"Sandbox"}
 _RUN: Final = (
@@ -166,7 +171,7 @@ def judge_reproducibility(
     Raises
     ------
     InputError
-        The folder holds no readable record, or no sandbox can be made here.
+        The folder holds no readable record. A sandbox that cannot be made here is a reason why there was no re-run.
     """
     record = read_record(record_folder)
     chain = chain_of(record)
@@ -176,9 +181,13 @@ def judge_reproducibility(
     why_not = _objection(record, items, predicted, limits) if rerun else "it was not asked for"
     repeat = None
     if why_not is None:
-        repeat = repeat_job(record, chain, limits=limits, isolation=isolation, predicted=predicted)
-        if repeat.execution.stopped_by is not None:
-            why_not, repeat = repeat.execution.sentence(), None
+        try:
+            repeat = repeat_job(record, chain, limits=limits, isolation=isolation, predicted=predicted)
+        except InputError as error:
+            why_not = str(error).rstrip(".")
+        else:
+            why_not = _no_verdict(repeat.execution)
+            repeat = repeat if why_not is None else None
     return Reproducibility(chain, items, predicted, repeat, why_not)
 
 
@@ -226,13 +235,30 @@ def _seen(record: Record, chain: Sequence[Record]) -> list[Path]:
     """Folders below the project's in which inputs lie, and files elsewhere: tables name images in the same folders."""
     base, found = record.base.resolve(), []
     for one in chain:
-        for path in (*one.files(), *([] if one is record else [one.folder])):
+        files = one.files()
+        tables = [path for path in files if path.suffix == ".star" and path.is_file()]
+        for path in (*files, *_image_folders(tables, base), *([] if one is record else [one.folder])):
             whole = Path(os.path.abspath(path))
             if whole.is_relative_to(base) and whole != base:
                 found.append(base / whole.relative_to(base).parts[0])
             elif whole != base:
                 found.append(whole)
     return list(dict.fromkeys(found))
+
+
+def _image_folders(tables: Sequence[Path], base: Path) -> list[Path]:
+    """Folders of the images that tables name, as far as they are there."""
+    found = set()
+    for table in tables:
+        try:
+            blocks = read_star(table)
+        except InputError:
+            continue
+        for block in blocks:
+            for label in _IMAGES:
+                if label in block:
+                    found |= {Path(text.split("@")[-1]).parent for text in block.column(label)}
+    return [place for place in (base / one for one in sorted(found)) if place.is_dir() and place != base]
 
 
 def _prediction(record: Record, model: CostModel | None) -> Cost | None:
@@ -259,6 +285,16 @@ def _objection(record: Record, items: Sequence[Item], predicted: Cost | None, li
             return (
                 f"it would take {_about(span, scale)} {unit} of {name}, more than the {most / scale:g} {unit} allowed"
             )
+    return None
+
+
+def _no_verdict(run: Execution) -> str | None:
+    """Why a re-run says nothing of the result: a limit stopped it, or the program refused what it was given."""
+    if run.stopped_by is not None:
+        return run.sentence().rstrip(".")
+    if run.exit_code == _REFUSED:
+        said = run.errors.decode(errors="replace").strip().splitlines()
+        return f"it was refused: {said[-1].removeprefix('Error: ').rstrip('.')}" if said else "it was refused"
     return None
 
 
