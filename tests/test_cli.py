@@ -22,7 +22,7 @@ from cryoprism.workflow import RestoreConfig, RestoreSummary, SimulateConfig
 COMMANDS = sorted(typer.main.get_command(app).commands)
 EXPECTED = {
     "classify", "ctf-refine", "demo", "explain", "extract", "initial-model", "pick", "process", "reconstruct", "refine",
-    "resolution", "restore", "simulate", "synthesize", "train-picker",
+    "prove", "resolution", "restore", "simulate", "synthesize", "train-picker",
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from . import (
     initial_model,
     pick,
     process,
+    prove,
     reconstruct,
     refine,
     resolution,
@@ -88,6 +89,7 @@ app.command("resolution", short_help="Say how well a map is resolved, from its h
 app.command("initial-model", short_help="Make a first map from particles alone.")(initial_model.initial_model)
 app.command("refine", short_help="Find poses and make a map from particles.")(refine.refine)
 app.command("ctf-refine", short_help="Refine defocus and beam tilt of particles with poses.")(ctf_refine.ctf_refine)
+app.command("prove", short_help="Prove that a model is consistent, or show what is wrong.")(prove.prove)
 app.command("demo", short_help="Simulate, restore and compare with the truth.")(demo.demo)
 
 

@@ -24,6 +24,7 @@ from ._particle_configs import (
 )
 from ._process_results import ProcessSummary
 from ._progress import ConsoleHandler, console, progress
+from ._prove_config import ProveConfig
 from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
 from ._summary import RestoreSummary
 from ._synthesis_configs import SynthesizeConfig
@@ -34,6 +35,7 @@ from .extract_session import ExtractSummary, extract_session
 from .initial_model_session import InitialModelSummary, initial_model_session
 from .pick_session import PickSummary, pick_session
 from .process_session import process_session
+from .prove_session import ProveResult, prove_model
 from .reconstruct_session import ReconstructSummary, reconstruct_session
 from .refine_session import RefineSummary, refine_session
 from .resolution_session import ResolutionResult, measure_resolution
@@ -64,6 +66,8 @@ __all__ = [
     "PickSummary",
     "ProcessConfig",
     "ProcessSummary",
+    "ProveConfig",
+    "ProveResult",
     "ReconstructConfig",
     "ReconstructSummary",
     "RefineConfig",
@@ -104,6 +108,7 @@ __all__ = [
     "plot_ledger",
     "process_session",
     "progress",
+    "prove_model",
     "read_causes",
     "reconstruct_session",
     "refine_session",
