@@ -139,6 +139,7 @@ def test_all_commands_are_there():
                 ("reconstruct", "Reconstruct"),
                 ("resolution", "Resolution"),
                 ("ctf_refine", "CtfRefine"),
+                ("prove", "Prove"),
                 ("synthesize", "Synthesize"),
             )
         ),
