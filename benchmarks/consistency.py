@@ -2,7 +2,7 @@
 
 Over the structures of data/structures (panel.tsv), smallest first: obligations, proved, refuted, unknown, CPU seconds
 (everything: reading, witnesses, every run of Coq) and memory of each; agreement with gemmi's own contact search and
-with its own bond, volume and dihedral computations. Into clean structures 20 faults of each kind are planted at once
+with its dihedral angles. Into clean structures 20 faults of each kind are planted at once
 (clash, broken chain, mirrored residue, overlapping symmetry copy, atom outside the map): each has to be refuted, with
 its own residue named, and every residue that no fault touches has to stay proved.
 
@@ -196,7 +196,9 @@ def gemmi_geometry(result: Consistency) -> int:
     for chain in result.model.structure[0]:
         polymer = list(chain.get_polymer().first_conformer())
         for before, after in zip(polymer, polymer[1:], strict=False):
-            omega = gemmi.calc_omega(before, after)
+            ends = [before.find_atom("CA", "*"), before.find_atom("C", "*"), after.find_atom("N", "*")]
+            ends.append(after.find_atom("CA", "*"))
+            omega = gemmi.calc_dihedral(*(atom.pos for atom in ends)) if all(ends) else np.nan
             step = (after.label_seq or 0) - (before.label_seq or 0)
             if np.isnan(omega) or step != 1 or after.name in {"PRO", "DPR", "HYP"}:
                 continue

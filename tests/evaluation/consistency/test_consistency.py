@@ -105,7 +105,7 @@ def test_copies_overlap_or_not_by_where_the_axis_is(tmp_path):
     copies = rule_of(result, "copies")
     assert copies.refuted > 0
     assert "symmetry copy 1" in copies.offenders[0].words
-    fine = checked(tmp_path, pdb({"A": [(k, n, p - centre + np.array([7.0, 0, 0])) for k, n, p in rows]}), symmetry="C2")
+    fine = checked(tmp_path, pdb({"A": [(k, n, p - centre + np.array([10.0, 0, 0])) for k, n, p in rows]}), symmetry="C2")
     assert rule_of(fine, "copies").refuted == rule_of(fine, "copies").unknown == 0
     squeezed = checked(tmp_path, pdb({"A": rows}), rise_in_angstroms=1.0, twist_in_degrees=5.0)
     assert rule_of(squeezed, "copies").refuted > 0
