@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -91,9 +92,7 @@ def plant(kind: str, path: Path, out: Path, rng: np.random.Generator) -> list[tu
     return found
 
 
-def _overlapping(
-    structure: gemmi.Structure, path: Path, out: Path, rng: np.random.Generator
-) -> list[tuple[str, int]]:
+def _overlapping(structure: gemmi.Structure, path: Path, out: Path, rng: np.random.Generator) -> list[tuple[str, int]]:
     """Waters that lie in the model's own solvent but 1 Å from an atom of a symmetry copy."""
     model = read_model(path)
     copies = find_copies(model)
@@ -131,7 +130,7 @@ def faults(folder: Path, seed: int) -> None:
     volume = synthetic_map(path)
     clean = check_consistency(path, volume=volume)
     print(f"\nClean: {CLEAN}, {clean.count('obligations')} obligations, {clean.count('proved')} proved.\n")
-    print("| planted (20 at once) | refuted in the right rule and residue | obligations refuted in all | unknown | CPU s |")
+    print("| planted (20 at once) | refuted, right rule and residue | obligations refuted in all | unknown | CPU s |")
     print("|---|---|---|---|---|")
     for kind in FAULTS:
         rng = np.random.default_rng([seed, FAULTS.index(kind)])
@@ -152,7 +151,7 @@ def faults(folder: Path, seed: int) -> None:
 
 
 def gemmi_contacts(result: Consistency) -> set[tuple[int, int]]:
-    """Pairs that gemmi's own ContactSearch finds below 2.2 Å between heavy atoms of different, not adjacent residues."""
+    """Pairs that gemmi's own ContactSearch finds below 2.2 Å between heavy atoms of residues that are not adjacent."""
     structure = result.model.structure
     model = structure[0]
     search = gemmi.NeighborSearch(model, gemmi.UnitCell(), 3.0).populate(include_h=False)
@@ -195,10 +194,10 @@ def gemmi_geometry(result: Consistency) -> int:
     differ = 0
     for chain in result.model.structure[0]:
         polymer = list(chain.get_polymer().first_conformer())
-        for before, after in zip(polymer, polymer[1:], strict=False):
+        for before, after in itertools.pairwise(polymer):
             ends = [before.find_atom("CA", "*"), before.find_atom("C", "*"), after.find_atom("N", "*")]
             ends.append(after.find_atom("CA", "*"))
-            omega = gemmi.calc_dihedral(*(atom.pos for atom in ends)) if all(ends) else np.nan
+            omega = gemmi.calculate_dihedral(*(atom.pos for atom in ends)) if all(ends) else np.nan
             step = (after.label_seq or 0) - (before.label_seq or 0)
             if np.isnan(omega) or step != 1 or after.name in {"PRO", "DPR", "HYP"}:
                 continue

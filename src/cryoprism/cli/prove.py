@@ -12,7 +12,11 @@ from ._options import HelicalRise, HelicalTwist, fields_of, job_options, with_op
 __all__ = ["FIELDS", "prove"]
 
 OPTIONS = job_options(
-    "Prove", device=None, seed=None, max_memory="Memory that Coq may use. Default: 4 GB.", unfinished="Skip what is done."
+    "Prove",
+    device=None,
+    seed=None,
+    max_memory="Memory that Coq may use. Default: 4 GB.",
+    unfinished="Skip what is done.",
 )
 #: Which field of ``workflow.ProveConfig`` each option sets.
 FIELDS = {

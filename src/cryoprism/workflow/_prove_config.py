@@ -31,7 +31,9 @@ class ProveConfig(JobConfig):
     model_file: Path = Field(description="PDB or mmCIF file; its first model is checked.")
     map_file: Path | None = Field(None, description="Map in the model's frame.")
     contour: float | None = Field(None, description="Level of the map that bounds the molecule; found if absent.")
-    margin_in_angstroms: float = Field(3.0, ge=0, le=100, description="How far outside the contour an atom may lie [Å].")
+    margin_in_angstroms: float = Field(
+        3.0, ge=0, le=100, description="How far outside the contour an atom may lie [Å]."
+    )
     voxel_size_in_angstroms: float | None = Field(None, ge=0.05, le=50, description="Voxel size of the map [Å].")
     symmetry: PointGroup | None = Field(None, description="Point group: C1, Cn, Dn, T, O, I1 or I2, as in RELION.")
     helical_rise_in_angstroms: float | None = Field(None, gt=0, le=1e4, description="Rise of a helix about z [Å].")

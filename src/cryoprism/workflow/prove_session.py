@@ -89,9 +89,7 @@ def _prove(job: Job, config: ProveConfig, volume: Volume | None, others: str, st
         depends_on=others,
         result={"verdict": result.verdict, "sentences": list(sentences)},
     )
-    return ProveResult(
-        output=job.path, verdict=result.verdict, sentences=sentences, seconds=time.monotonic() - started
-    )
+    return ProveResult(output=job.path, verdict=result.verdict, sentences=sentences, seconds=time.monotonic() - started)
 
 
 def _map(config: ProveConfig) -> Volume:

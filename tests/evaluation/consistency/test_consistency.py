@@ -43,7 +43,14 @@ def test_a_clean_helix_is_proved_in_its_map(tmp_path):
     rows = helix()
     result = checked(tmp_path, pdb({"A": rows}), volume=density(rows))
     assert result.verdict == "proved", result.sentences()
-    assert {rule.name for rule in result.rules} >= {"clashes", "bonds", "chains", "chirality", "cis_peptides", "envelope"}
+    assert {rule.name for rule in result.rules} >= {
+        "clashes",
+        "bonds",
+        "chains",
+        "chirality",
+        "cis_peptides",
+        "envelope",
+    }
     assert rule_of(result, "chirality").obligations == 8
     assert rule_of(result, "bonds").obligations == 8 * 4 + 7
     assert result.score == 1.0
@@ -70,7 +77,9 @@ def test_every_planted_fault_is_refuted_with_its_atoms_and_the_rest_stays_proved
     result = checked(tmp_path, pdb(chains))
     assert result.verdict == "refuted"
     clash = rule_of(result, "clashes")
-    assert any("Cβ of Ala 2 in chain A" in one.words and "Cα of Ala 7 in chain A" in one.words for one in clash.offenders)
+    assert any(
+        "Cβ of Ala 2 in chain A" in one.words and "Cα of Ala 7 in chain A" in one.words for one in clash.offenders
+    )
     hands = rule_of(result, "chirality")
     assert {one.words.split("chain ")[1][0] for one in hands.offenders} <= {"A", "B"}
     assert sum("in chain B is the mirror image" in one.words for one in hands.offenders) == 8
@@ -105,7 +114,8 @@ def test_copies_overlap_or_not_by_where_the_axis_is(tmp_path):
     copies = rule_of(result, "copies")
     assert copies.refuted > 0
     assert "symmetry copy 1" in copies.offenders[0].words
-    fine = checked(tmp_path, pdb({"A": [(k, n, p - centre + np.array([10.0, 0, 0])) for k, n, p in rows]}), symmetry="C2")
+    middle = np.mean([p for _, _, p in rows], axis=0) - np.array([0, 6.0, 0])  # copies 4 Å away
+    fine = checked(tmp_path, pdb({"A": [(k, n, p - middle) for k, n, p in rows]}), symmetry="C2")
     assert rule_of(fine, "copies").refuted == rule_of(fine, "copies").unknown == 0
     squeezed = checked(tmp_path, pdb({"A": rows}), rise_in_angstroms=1.0, twist_in_degrees=5.0)
     assert rule_of(squeezed, "copies").refuted > 0
@@ -125,9 +135,9 @@ def test_ligands_need_company_and_numbers_agree_with_the_sequence(tmp_path):
     rows = helix()
     near = np.mean([p for k, _, p in rows if k == 4], axis=0) + np.array([0, 0, 0])
     free = next(
-        near + 4.0 * d / np.linalg.norm(d)
+        near + 7.0 * d / np.linalg.norm(d)
         for d in np.random.default_rng(0).normal(size=(500, 3))
-        if 3.0 < min(np.linalg.norm(near + 4.0 * d / np.linalg.norm(d) - p) for _, _, p in rows) < 4.0
+        if 2.5 < min(np.linalg.norm(near + 7.0 * d / np.linalg.norm(d) - p) for _, _, p in rows) < 4.0
     )
     hetero = "\n".join(
         f"HETATM  900 ZN    ZN {chain} 900    {x:8.3f}{y:8.3f}{z:8.3f}  1.00 20.00          ZN"
@@ -148,7 +158,9 @@ def test_alternatives_are_never_there_at_once(tmp_path):
     where = next(k for k, line in enumerate(text) if " CB " in line)
     line = text[where]
     text[where] = line[:16] + "A" + line[17:56] + "0.50" + line[60:]
-    text.insert(where + 1, line[:16] + "B" + line[17:30] + f"{float(line[30:38]) + 0.3:8.3f}" + line[38:56] + "0.50" + line[60:])
+    text.insert(
+        where + 1, line[:16] + "B" + line[17:30] + f"{float(line[30:38]) + 0.3:8.3f}" + line[38:56] + "0.50" + line[60:]
+    )
     result = checked(tmp_path, "\n".join(text))
     assert result.verdict == "proved", result.sentences()
     assert any("alternative locations" in remark for remark in result.remarks)
@@ -183,10 +195,10 @@ def test_the_certificate_is_checked_by_one_command_and_tampering_fails(tmp_path)
     python = [sys.executable, "check_data.py", str(tmp_path / "model.pdb")]
     subprocess.run(python, cwd=folder, check=True, capture_output=True)
     # An atom is moved by 5 Å in the data alone: the comparison with atoms.csv fails, and so does the proof.
-    text = (folder / "Data.v").read_text()
+    text = (folder / "model" / "Data.v").read_text()
     word = text.split("(", 3)[-1].split("::")[0]
     assert word.isdigit()
-    (folder / "Data.v").write_text(text.replace(word, str(int(word) + (5000 << 42)), 1))
+    (folder / "model" / "Data.v").write_text(text.replace(word, str(int(word) + (5000 << 42)), 1))
     assert subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, check=False).returncode != 0
     (folder / "check_data.py").write_text("")
     again = subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, text=True, check=False)
