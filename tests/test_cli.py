@@ -22,8 +22,8 @@ from cryoprism.workflow import RestoreConfig, RestoreSummary, SimulateConfig
 COMMANDS = sorted(typer.main.get_command(app).commands)
 EXPECTED = {
     "assess", "classify", "ctf-refine", "demo", "explain", "extract", "impact", "initial-model", "novelty", "pick",
-    "process", "reconstruct", "refine", "resolution", "restore", "sandbox", "simulate", "synthesize", "train-picker",
-    "weights",
+    "process", "prove", "reconstruct", "refine", "resolution", "restore", "sandbox", "simulate", "synthesize",
+    "train-picker", "weights",
 }  # fmt: skip
 
 
@@ -140,6 +140,7 @@ def test_all_commands_are_there():
                 ("reconstruct", "Reconstruct"),
                 ("resolution", "Resolution"),
                 ("ctf_refine", "CtfRefine"),
+                ("prove", "Prove"),
                 ("synthesize", "Synthesize"),
                 ("assess", "Assess"),
             )

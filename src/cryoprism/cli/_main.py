@@ -24,6 +24,7 @@ from . import (
     novelty,
     pick,
     process,
+    prove,
     reconstruct,
     refine,
     resolution,
@@ -98,6 +99,7 @@ app.add_typer(novelty.app, name="novelty", short_help="Say whether anything of t
 app.add_typer(sandbox.app, name="sandbox", short_help="Run foreign code between walls and within limits.")
 app.add_typer(impact.app, name="impact", short_help="Forecast citations from public bibliographic dumps.")
 app.add_typer(weights.app, name="weights", short_help="Learn and explain the weights of the score.")
+app.command("prove", short_help="Prove that a model is consistent, or show what is wrong.")(prove.prove)
 app.command("demo", short_help="Simulate, restore and compare with the truth.")(demo.demo)
 
 

@@ -27,6 +27,7 @@ from ._particle_configs import (
 )
 from ._process_results import ProcessSummary
 from ._progress import ConsoleHandler, console, progress
+from ._prove_config import ProveConfig
 from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
 from ._score_configs import WeightsExplainConfig, WeightsLearnConfig
 from ._summary import RestoreSummary
@@ -41,6 +42,7 @@ from .initial_model_session import InitialModelSummary, initial_model_session
 from .novelty_session import NoveltyIndexSummary, NoveltyQuerySummary, add_to_index, build_index, query_novelty
 from .pick_session import PickSummary, pick_session
 from .process_session import process_session
+from .prove_session import ProveResult, prove_model
 from .reconstruct_session import ReconstructSummary, reconstruct_session
 from .refine_session import RefineSummary, refine_session
 from .resolution_session import ResolutionResult, measure_resolution
@@ -84,6 +86,8 @@ __all__ = [
     "ProcessConfig",
     "ProcessSummary",
     "Question",
+    "ProveConfig",
+    "ProveResult",
     "ReconstructConfig",
     "ReconstructSummary",
     "RefineConfig",
@@ -137,6 +141,7 @@ __all__ = [
     "process_session",
     "progress",
     "query_novelty",
+    "prove_model",
     "read_causes",
     "reconstruct_session",
     "refine_session",

@@ -48,7 +48,7 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Offender:
-    """Why an obligation fails: in words, its residues and atoms (numbers in the file, from 0), and what was measured."""
+    """Why an obligation fails: in words, its residues and atoms (numbers from 0), and what was measured."""
 
     words: str
     residues: tuple[int, ...]
@@ -165,8 +165,8 @@ def _cis(model: Model) -> Case:
         first, last = int(rule.atoms[k][0]), int(rule.atoms[k][3])
         one, other = (int(model.residue_of[a]) for a in (first, last))
         words = (
-            f"The peptide bond from {residue_words(model.residues[one])} to {residue_words(model.residues[other])} is cis; "
-            "before anything but proline that is rare (3 in 10,000) and needs clear density"
+            f"The peptide bond from {residue_words(model.residues[one])} to {residue_words(model.residues[other])} is "
+            "cis; before anything but proline that is rare (3 in 10,000) and needs clear density"
         )
         offenders.append(Offender(words, (one, other), (first, last), None))
     units = [int(model.residue_of[int(row[3])]) for row in rule.atoms]
@@ -216,12 +216,13 @@ def _envelope(model: Model, envelope: Envelope) -> Case:
         more = f" and {len(atoms) - 1} more of its atoms" if len(atoms) > 1 else ""
         verb = "lie" if len(atoms) > 1 else "lies"
         words = (
-            f"{atom_words(model, atoms[0])}{more} {verb} further than {envelope.margin_in_angstroms:g} Å outside the map's "
-            f"contour {envelope.contour:.4g}"
+            f"{atom_words(model, atoms[0])}{more} {verb} further than {envelope.margin_in_angstroms:g} Å outside the "
+            f"map's contour {envelope.contour:.4g}"
         )
         offenders.append(Offender(words, (residue,), tuple(atoms), None))
     how = "of the map smoothed with a Gaussian of 2 Å, found as the level between molecule and solvent"
-    note = f"contour {envelope.contour:.4g}{' ' + how if envelope.smoothed else ', as given'}; {envelope.margin_in_angstroms:g} Å beyond it allowed"
+    level = f"contour {envelope.contour:.4g}{' ' + how if envelope.smoothed else ', as given'}"
+    note = f"{level}; {envelope.margin_in_angstroms:g} Å beyond it allowed"
     source = _emit.envelope_source(envelope, index, inside)
     return Case("envelope", units, {number[k] for k in outside}, set(), offenders, source, note=note)
 

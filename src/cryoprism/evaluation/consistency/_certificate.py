@@ -29,14 +29,17 @@ set -e
 cd "$(dirname "$0")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-if command -v python3 >/dev/null; then python3 check_data.py; else echo "No python3: Data.v not compared with atoms.csv"; fi
-cp *.v "$work"; cd "$work"; ulimit -s 1000000 2>/dev/null || true
-for file in {library}; do coqc -q -Q . CryoPrism "$file.v" >/dev/null; done
-for file in {files}; do echo "$file"; coqc -q -Q . CryoPrism -Q . Model "$file.v"; done
+if command -v python3 >/dev/null; then python3 check_data.py; else echo "No python3: data not compared"; fi
+cp -r library model "$work"
+ulimit -s 1000000 2>/dev/null || true
+cd "$work/library"
+for file in {library}; do echo "$file"; coqc -q -Q . CryoPrism "$file.v"; done
+cd "$work/model"
+for file in {files}; do echo "$file"; coqc -q -Q ../library CryoPrism -Q . Model "$file.v"; done
 echo "All theorems were accepted."
 """
 
-_CHECK_DATA = '''"""Compare the machine integers of Data.v with atoms.csv, and with a model file where one is given and gemmi is there."""
+_CHECK_DATA = '''"""Compare the machine integers of Data.v with atoms.csv and, with gemmi, with a model file."""
 
 import csv
 import pathlib
@@ -44,7 +47,7 @@ import re
 import sys
 
 here = pathlib.Path(__file__).resolve().parent
-text = (here / "Data.v").read_text(encoding="utf-8")
+text = (here / "model" / "Data.v").read_text(encoding="utf-8")
 corner = [int(n) for n in re.search(r"from \\(([^)]*)\\)", text).group(1).split(",")]
 words = [int(n) for part in re.findall(r"list int := \\(([0-9:]+)::nil\\)", text) for n in part.split("::")]
 rows = list(csv.DictReader((here / "atoms.csv").open(encoding="utf-8")))
@@ -90,8 +93,10 @@ def atoms_table(model: Model) -> str:
 
 def write_certificate(folder: Path, model: Model, sources: dict[str, str], transcript: str, lean: str) -> None:
     """Write the folder; ``sources`` are Data.v and the file of each rule."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {**library_sources(), **{f"{name}.v": text for name, text in sources.items()}}
+    for part in ("library", "model"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    files = {f"library/{name}": text for name, text in library_sources().items()}
+    files |= {f"model/{name}.v": text for name, text in sources.items()}
     files["atoms.csv"] = atoms_table(model)
     files["check_data.py"] = _CHECK_DATA
     files["check.sh"] = _CHECK.replace("{library}", " ".join(LIBRARY)).replace("{files}", " ".join(sources))
@@ -102,8 +107,9 @@ def write_certificate(folder: Path, model: Model, sources: dict[str, str], trans
     files["README.md"] = (
         f"# Certificate of {model.path.name}\n\n`make` (or `sh check.sh`) checks every theorem again with Coq; "
         "`python3 check_data.py MODEL` compares the data with the model file (with gemmi).\n\n"
-        "Each rule has a file with its data, its theorem, and the list `found` of obligations that fail: the theorem "
-        "says that the list is complete and right. Margins.v proves how far rounding may move a distance. "
+        "In model/, each rule has its data, its theorem, and the list `found` of obligations that fail: the theorem "
+        "says that the list is complete and right. library/ holds what is proved once; its Margins.v proves how far "
+        "rounding may move a distance. "
         f"transcript.txt is what Coq said.\n\nTrusted beside the proofs:\n\n{trusted}\n"
     )
     for name, text in files.items():

@@ -80,10 +80,10 @@ BOND_RANGES: Final = {
     ("O", "P"): (1.25, 1.90),
 }
 METALS: Final = frozenset(
-    (
+    (  # noqa: SIM905
         "LI NA K RB CS BE MG CA SR BA SC Y TI ZR V NB CR MO W MN TC RE FE RU OS CO RH IR NI PD PT CU AG AU ZN CD HG "
         "AL GA IN TL SN PB SB BI LA CE PR ND SM EU GD TB DY HO ER TM YB LU HF TA U TH"
-    ).split(" ")
+    ).split()
 )
 #: Elements that take part in hydrogen bonds: hydrogens come nearer to them.
 ACCEPTORS: Final = frozenset({"N", "O", "S", "F", "CL", "BR", "I", "SE"})

@@ -191,7 +191,8 @@ def numbers_source(rule: Numbers) -> str:
     statement = "forall k q, nth_error obligations k = Some q -> (In (Z.of_nat k) found <-> ~ numbers_hold q)"
     return (
         f"{_ints('packed_numbers', packed)}Definition obligations := numbers_from packed_numbers.\n"
-        f"Definition found : list Z := {_numbers(rule.failing())}.\n{_proof('numbers_agree', statement, 'numbers_exact')}"
+        f"Definition found : list Z := {_numbers(rule.failing())}.\n"
+        f"{_proof('numbers_agree', statement, 'numbers_exact')}"
     )
 
 

@@ -54,7 +54,8 @@ def _theorem(name: str, kind: str, rows: list[str], blank: str, holds: str, foun
     return (
         f"def {name} : Array ({kind}) := #[{', '.join(rows)}]\n\n"
         f"def {name}Failing : List Nat := {found}\n\n"
-        f"theorem {name}_exact : (List.range {name}.size).filter (fun k => let q := {name}.getD k {blank}; !({holds}))\n"
+        f"theorem {name}_exact : (List.range {name}.size).filter\n"
+        f"    (fun k => let q := {name}.getD k {blank}; !({holds}))\n"
         f"    = {name}Failing := by native_decide\n\n"
     )
 

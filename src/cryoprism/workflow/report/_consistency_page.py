@@ -1,0 +1,160 @@
+"""The report of the proofs about a model: verdict, rules, offenders in words, and a strip of its residues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from cryoprism import __version__
+from cryoprism.evaluation.consistency import TRUSTED, Consistency, RuleResult
+from cryoprism.workflow._files import write_text
+
+from ._numbers import UNKNOWN, escape, plain, with_error
+from ._style import CSS
+
+__all__ = ["consistency_report"]
+
+_STYLE: Final = """
+.verdict{font-size:21px;line-height:1.35;font-weight:600;margin:8px 0 4px;max-width:62em}
+.strip{margin:10px 0}
+.strip h3{margin:0 0 3px;font-size:13.5px}
+.good{fill:#009e73}.bad{fill:#d55e00}.open{fill:#e69f00}
+.swatch{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:6px}
+"""
+_COLOURS: Final = {"proved": "#009e73", "refuted": "#d55e00", "unknown": "#e69f00"}
+_MOST_OFFENDERS = 60
+_PER_ROW = 150
+
+
+def consistency_report(folder: Path, result: Consistency) -> Path:
+    """Write ``report.html``: one file that needs no network and no other file; it is written whole or not at all."""
+    path = Path(folder) / "report.html"
+    title = f"Consistency of {result.model.path.name}"
+    body = _head(title, result) + f"<main>{_rules(result)}{_offenders(result)}{_strips(result)}{_trust()}</main>"
+    write_text(
+        path,
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" '
+        f'content="light dark"><style>{CSS}{_STYLE}</style></head><body>\n{body}\n<footer><p>Written by CryoPrism '
+        f"{escape(__version__)} from consistency.json beside it.</p></footer></body></html>\n",
+    )
+    return path
+
+
+def _head(title: str, result: Consistency) -> str:
+    sentences = result.sentences()
+    score = UNKNOWN if result.score is None else with_error(result.score, result.deviation, 4)
+    facts = [
+        (score, "LogicScore: weighted share of proved obligations"),
+        (f"{result.count('proved'):,}", "obligations proved"),
+        (f"{result.count('refuted'):,}", "refuted"),
+        (f"{result.count('unknown'):,}", "unknown"),
+        (f"{len(result.model):,}", "atoms"),
+        (escape(result.prover), "checked every verdict" if result.prover.startswith("Coq") else "nothing is proved"),
+        (f"{plain(result.cpu_seconds, 2)}\u202fs", "CPU time, everything"),
+    ]
+    shown = "".join(f'<div class="fact"><b>{value}</b><span>{words}</span></div>' for value, words in facts)
+    rest = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences[1:])
+    more = f'<div class="box"><ul class="todo">{rest}</ul></div>' if rest else ""
+    links = (
+        '<p class="small"><a href="consistency.json">consistency.json</a> · <a href="certificate/README.md">certificate'
+        "</a>: <code>make -C certificate</code> checks every proof again</p>"
+    )
+    return (
+        f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(sentences[0])}</p>'
+        f'<div class="facts">{shown}</div>{more}{links}</header>'
+    )
+
+
+def _bar(rule: RuleResult) -> str:
+    parts, start = "", 0.0
+    for name in ("proved", "refuted", "unknown"):
+        count = getattr(rule, name)
+        # A single failure among thousands has to be seen.
+        width = max(120 * count / rule.obligations, 3.0) if count else 0.0
+        parts += f'<rect x="{start:.1f}" y="1" width="{width:.1f}" height="10" fill="{_COLOURS[name]}"/>'
+        start += width
+    return f'<svg viewBox="0 0 130 12" width="130" height="12" role="img" aria-label="shares">{parts}</svg>'
+
+
+def _rules(result: Consistency) -> str:
+    rows = ""
+    for rule in result.rules:
+        note = " ".join(text for text in (rule.note, rule.why_unknown) if text)
+        small = f'<br><span class="quiet small">{escape(note)}</span>' if note else ""
+        rows += (
+            f'<tr><th scope="row">{escape(rule.title)}{small}</th><td>{escape(rule.unit)}</td>'
+            f'<td class="number">{rule.obligations:,}</td><td class="number">{rule.proved:,}</td>'
+            f'<td class="number">{rule.refuted:,}</td><td class="number">{rule.unknown:,}</td>'
+            f'<td class="number">{rule.weight:.3g}</td><td>{_bar(rule)}</td></tr>'
+        )
+    return (
+        '<section id="rules"><h2>Rule by rule</h2><div class="box scroll"><table><thead><tr><th scope="col">rule</th>'
+        '<th scope="col">obligation</th><th scope="col" class="number">all</th><th scope="col" class="number">proved'
+        '</th><th scope="col" class="number">refuted</th><th scope="col" class="number">unknown</th>'
+        f'<th scope="col" class="number">weight</th><th scope="col"></th></tr></thead><tbody>{rows}</tbody></table>'
+        '<p class="quiet small">LogicScore = Σ weight · proved / Σ weight · all; unknown never counts as proved. Its '
+        "standard deviation takes the obligations of each rule as draws (Beta posterior, Jeffreys' prior) and adds "
+        "the spread that unknown ones leave.</p></div></section>"
+    )
+
+
+def _offenders(result: Consistency) -> str:
+    boxes = ""
+    for rule in result.rules:
+        if not rule.offenders:
+            continue
+        shown = "".join(f"<li>{escape(one.words)}.</li>" for one in rule.offenders[:_MOST_OFFENDERS])
+        left = len(rule.offenders) - _MOST_OFFENDERS
+        more = f'<p class="quiet small">… and {left:,} more in consistency.json.</p>' if left > 0 else ""
+        unchecked = "" if rule.refuted else ' <span class="flag">not checked by the prover</span>'
+        boxes += f'<div class="box"><h3>{escape(rule.title)}{unchecked}</h3><ul>{shown}</ul>{more}</div>'
+    if not boxes:
+        return ""
+    return f'<section id="offenders"><h2>What is wrong, and where</h2><div class="grid">{boxes}</div></section>'
+
+
+def _strips(result: Consistency) -> str:
+    chains: dict[str, list[tuple[str, str]]] = {}
+    for index, residue in enumerate(result.model.residues):
+        if residue.role == "water":
+            continue
+        tallies = [(rule.title, rule.by_residue[index]) for rule in result.rules if index in rule.by_residue]
+        bad = [title for title, (_, refuted, _) in tallies if refuted]
+        left = [title for title, (_, _, unknown) in tallies if unknown]
+        kind = "bad" if bad else "open" if left else "good"
+        name = f"{residue.name} {residue.number}{residue.insertion}"
+        what = ": ".join((name, "; ".join(bad or left))) if bad or left else name
+        chains.setdefault(residue.chain, []).append((kind, what))
+    strips = ""
+    for chain, cells in chains.items():
+        rows = -(-len(cells) // _PER_ROW)
+        marks = "".join(
+            f'<rect class="{kind}" x="{8 * (k % _PER_ROW)}" y="{16 * (k // _PER_ROW)}" width="7" height="13">'
+            f"<title>{escape(what)}</title></rect>"
+            for k, (kind, what) in enumerate(cells)
+        )
+        failed = sum(kind == "bad" for kind, _ in cells)
+        strips += (
+            f'<div class="strip"><h3>Chain {escape(chain)}: {len(cells):,} residues, {failed:,} with something refuted'
+            f'</h3><svg viewBox="0 0 {8 * _PER_ROW} {16 * rows}" width="{8 * _PER_ROW}">{marks}</svg></div>'
+        )
+    keys = "".join(
+        f'<span><i class="swatch" style="background:{colour}"></i>{words}</span>'
+        for colour, words in zip(
+            _COLOURS.values(), ("all proved", "something refuted", "something unknown"), strict=True
+        )
+    )
+    return (
+        f'<section id="residues"><h2>Residue by residue</h2><div class="box"><div class="legend">{keys}</div>{strips}'
+        '<p class="quiet small">Point at a residue for its name and what is wrong; waters are left out.</p></div>'
+        "</section>"
+    )
+
+
+def _trust() -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in TRUSTED)
+    return (
+        '<section id="trust"><h2>What you have to trust beside the proofs</h2><div class="box"><ul>'
+        f"{items}</ul></div></section>"
+    )
