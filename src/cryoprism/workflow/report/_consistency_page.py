@@ -15,6 +15,7 @@ from ._style import CSS
 __all__ = ["consistency_report"]
 
 _STYLE: Final = """
+.facts{grid-template-columns:repeat(auto-fit,minmax(205px,1fr))}
 .verdict{font-size:21px;line-height:1.35;font-weight:600;margin:8px 0 4px;max-width:62em}
 .strip{margin:10px 0}
 .strip h3{margin:0 0 3px;font-size:13.5px}
