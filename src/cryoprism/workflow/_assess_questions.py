@@ -1,47 +1,41 @@
 """The questions of an assessment: what each depends on, and how its answer is found.
 
 What is absent from this machine (a program, a library) and what was not given make an answer not available, with the
-remedy. What the user gave and cannot be used is an error, found by :func:`prepare` before anything is written.
+remedy. What the user gave and cannot be used is an error, found by ``prepare`` before anything is written.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from cryoprism.core import CryoPrismError, InputError
+from cryoprism.core import InputError
 from cryoprism.evaluation.consistency import Limits as ProverLimits
-from cryoprism.evaluation.consistency import Model, check_consistency, coq_version, read_model
+from cryoprism.evaluation.consistency import check_consistency, coq_version
 from cryoprism.evaluation.evidence import Answer, not_available
-from cryoprism.evaluation.fusion import Shape, Weights, default_shape, default_weights, read_weights, weights_path
-from cryoprism.evaluation.impact import Impact, forecast_impact
 from cryoprism.evaluation.meta import HOW_TO_GET_CAUSES, judge_settled
-from cryoprism.evaluation.novelty import ShapeIndex, novelty_of, require_faiss
+from cryoprism.evaluation.novelty import novelty_of, require_faiss
 from cryoprism.evaluation.perturbation import judge_fragility
 from cryoprism.evaluation.reproducibility import (
     DETAILS,
     Record,
     Reproducibility,
-    chain_of,
-    check_completeness,
     judge_reproducibility,
-    read_record,
 )
 from cryoprism.evaluation.sandbox import Limits as SandboxLimits
 from cryoprism.evaluation.sandbox import walls
-from cryoprism.formats import Volume, read_map
 
+from ._assess_case import Case, absence, file_in, forecasts_file
 from ._assess_config import AssessConfig
 from ._files import fingerprint, write_json
 from .report import novelty_pictures
 
-__all__ = ["Case", "Part", "Question", "notes_on", "prepare", "questions"]
+__all__ = ["Part", "Question", "questions"]
 
 #: Offenders of one rule that stand in the assessment; ``consistency.json`` has all.
 _MOST_OFFENDERS: Final = 20
@@ -50,7 +44,6 @@ _ABOUT_MODEL: Final = {
     "voxel_size_in_angstroms", "contour", "margin_in_angstroms", "symmetry", "helical_rise_in_angstroms",
     "helical_twist_in_degrees", "assembly", "time_limit_in_seconds", "max_memory_in_gigabytes",
 }  # fmt: skip
-_ENTRY: Final = re.compile(r"[0-9][A-Za-z0-9]{3}")
 _NO_RECORD: Final = "No record of the work was given."
 _GIVE_RECORD: Final = "Give the folder of the job that made the map or the model in --record."
 
@@ -90,91 +83,6 @@ class Question:
     ask: Callable[[Path], Part]
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """Everything that was given, read and found usable.
-
-    Attributes
-    ----------
-    volume, record, impact
-        None where not given; ``impact`` is the forecast that was looked up.
-    chain
-        The record and those before it.
-    causes
-        Folder in the chain that holds ``causes.json``.
-    weights, shape
-        Of the score.
-    files
-        What counts as input.
-    """
-
-    config: AssessConfig
-    model: Model
-    volume: Volume | None
-    record: Record | None
-    chain: tuple[Record, ...]
-    causes: Path | None
-    impact: Impact
-    weights: Weights
-    shape: Shape
-    files: tuple[Path, ...]
-
-
-def prepare(config: AssessConfig) -> Case:
-    """Read what was given, before anything is written.
-
-    Raises
-    ------
-    InputError
-        Any of it cannot be used.
-    """
-    model = read_model(config.model_file)
-    volume = _volume(config)
-    record = None if config.record is None else read_record(config.record)
-    chain = () if record is None else chain_of(record)
-    if chain:
-        check_completeness(chain)
-    causes = _causes_in(chain)
-    if causes is not None:
-        judge_settled(causes)
-    if config.index is not None:
-        if not (config.index / "index.json").is_file():
-            raise InputError(
-                config.index, "holds no index of shapes", "Build one: cryoprism novelty build FOLDER --out INDEX."
-            )
-        if _absence(require_faiss) is None:
-            ShapeIndex.open(config.index)
-    weights, shape = default_weights(), default_shape()
-    if config.weights_file is not None:
-        weights, shape = read_weights(config.weights_file)
-    given = [config.map_file, None if record is None else record.folder / "job.json", _in(causes, "causes.json")]
-    given += [_in(config.index, "index.json"), _forecasts(config.forecasts)]
-    given += [None if config.weights_file is None else weights_path(config.weights_file)]
-    return Case(
-        config=config,
-        model=model,
-        volume=volume,
-        record=record,
-        chain=chain,
-        causes=causes,
-        impact=forecast_impact(config.publication or _entry_of(model), config.forecasts),
-        weights=weights,
-        shape=shape,
-        files=(config.model_file, *(path for path in given if path is not None)),
-    )
-
-
-def _volume(config: AssessConfig) -> Volume | None:
-    if config.map_file is None:
-        return None
-    try:
-        return read_map(config.map_file, config.voxel_size_in_angstroms)
-    except InputError as error:
-        if "no voxel size" in error.found:
-            raise InputError(error.where, error.found, "Give it with --pixel-size (Å per voxel).") from error
-        raise
-
-
 def questions(case: Case) -> tuple[Question, ...]:
     """Return the questions in the order in which they are asked."""
     config = case.config
@@ -190,44 +98,29 @@ def questions(case: Case) -> tuple[Question, ...]:
         ),
         Question(
             "novelty",
-            _stamp(model, _print(_in(config.index, "index.json")), config.assembly),
+            _stamp(model, _print(file_in(config.index, "index.json")), config.assembly),
             lambda folder: _novelty(config),
         ),
         Question(
             "impact",
-            _stamp(_print(_forecasts(config.forecasts)), config.publication, model),
+            _stamp(_print(forecasts_file(config.forecasts)), config.publication, model),
             lambda folder: Part(_with_option(case.impact.answer(), "--impact")),
         ),
         Question(
             "reproducibility",
             _stamp(
-                record, config.rerun, config.rerun_budget_in_seconds, config.time_limit_in_seconds, _absence(walls),
+                record, config.rerun, config.rerun_budget_in_seconds, config.time_limit_in_seconds, absence(walls),
                 config.max_memory_in_gigabytes,
             ),
             lambda folder: _reproducibility(case),
         ),
-        Question("meta", _stamp(_print(_in(case.causes, "causes.json")), record), lambda folder: _meta(case)),
+        Question("meta", _stamp(_print(file_in(case.causes, "causes.json")), record), lambda folder: _meta(case)),
         Question(
             "perturbation",
-            _stamp([_print(_in(place, name)) for place in _fragile(case) for name in _FITTED]),
+            _stamp([_print(file_in(place, name)) for place in _fragile(case) for name in _FITTED]),
             lambda folder: _perturbation(case),
         ),
     )  # fmt: skip
-
-
-def notes_on(case: Case) -> tuple[str, ...]:
-    """Return what to be careful about: whether the record is that of this model is not taken for granted."""
-    if not case.chain:
-        return ()
-    given = {path.resolve() for path in (case.config.model_file, case.config.map_file) if path is not None}
-    folders = [record.folder.resolve() for record in case.chain]
-    read = {path.resolve() for record in case.chain for path in record.files()}
-    if given & read or any(path.is_relative_to(folder) for path in given for folder in folders):
-        return ()
-    return (
-        "Neither the model nor the map is among the files that the jobs of the record read or wrote: that they belong "
-        "together was said by whoever gave them, and nothing here shows it.",
-    )
 
 
 def _consistency(case: Case, folder: Path) -> Part:
@@ -264,7 +157,7 @@ def _consistency(case: Case, folder: Path) -> Part:
 
 
 def _novelty(config: AssessConfig) -> Part:
-    absent = None if config.index is None else _absence(require_faiss)
+    absent = None if config.index is None else absence(require_faiss)
     if absent is not None:
         return Part(_json(not_available(*absent)))
     found = novelty_of(config.model_file, config.index, assembly=config.assembly)
@@ -289,7 +182,7 @@ def _reproducibility(case: Case) -> Part:
 def _why_not_again(config: AssessConfig, record: Record, found: Reproducibility) -> str | None:
     if not config.rerun:
         return "--no-rerun was given"
-    if (absent := _absence(walls)) is not None:
+    if (absent := absence(walls)) is not None:
         return ". ".join(absent).rstrip(".")
     budget = config.rerun_budget_in_seconds
     expected = record.seconds if found.predicted is None else found.predicted.wall_seconds.median
@@ -348,33 +241,6 @@ def _perturbation(case: Case) -> Part:
     return Part({"status": "available", "sentences": sentences, "evidence": _plain(evidence)})
 
 
-def _causes_in(chain: Sequence[Record]) -> Path | None:
-    """Return the nearest folder with a restoration's result; ``process`` keeps its own in a folder of its job's."""
-    for record in chain:
-        for place in (record.folder, record.folder / "Restore"):
-            if (place / "causes.json").is_file():
-                return place
-    return None
-
-
-def _entry_of(model: Model) -> str | None:
-    """Return the PDB entry that the model's file says it is."""
-    told = [model.structure.info[key] for key in ("_entry.id",) if key in model.structure.info]
-    for name in (*told, model.structure.name):
-        if _ENTRY.fullmatch(name.strip()):
-            return str(name.strip().upper())
-    return None
-
-
-def _absence(require: Callable[[], object]) -> tuple[str, str] | None:
-    """Return what is absent and how to get it; None where all is there."""
-    try:
-        require()
-    except CryoPrismError as error:
-        return f"{error.where}: {error.found}", error.remedy
-    return None
-
-
 def _json(answer: Answer) -> dict[str, Any]:
     content: dict[str, Any] = _plain(answer.to_json())
     return content
@@ -398,20 +264,12 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | bool) else str(value)
 
 
-def _in(folder: Path | None, name: str) -> Path | None:
-    return folder / name if folder is not None and (folder / name).is_file() else None
-
-
-def _forecasts(path: Path | None) -> Path | None:
-    return path / "forecasts.sqlite" if path is not None and path.is_dir() else path
-
-
 def _print(path: Path | None) -> str:
     return "none" if path is None else str(fingerprint(path)["sha256_of_ends"])
 
 
 def _record_stamp(record: Record) -> list[object]:
-    own = [_print(_in(record.folder, name)) for name in ("job.json", DETAILS)]
+    own = [_print(file_in(record.folder, name)) for name in ("job.json", DETAILS)]
     return [*own, [[str(one.path), one.state] for one in record.inputs]]
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from cryoprism import __version__
 from cryoprism.evaluation.fusion import Fusion, fuse
 
+from ._assess_case import Case, notes_on, prepare
 from ._assess_config import AssessConfig
-from ._assess_questions import Case, Part, Question, notes_on, prepare, questions
+from ._assess_questions import Part, Question, questions
 from ._assess_words import QUESTIONS, verdict
 from ._files import write_json
 from ._jobs import Job, open_job
