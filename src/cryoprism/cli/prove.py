@@ -41,7 +41,7 @@ def prove(
         str | None, typer.Argument(metavar="MODEL", help="PDB or mmCIF file; its first model is checked.")
     ] = None,
     map: Annotated[
-        str | None, typer.Option("--map", metavar="MRC", help="Map in the model's frame: the model has to lie inside.")
+        str | None, typer.Option("--map", metavar="FILE", help="Map in the model's frame: the model has to lie inside.")
     ] = None,
     contour: Annotated[
         float | None, typer.Option(metavar="LEVEL", help="Level of the map that bounds the molecule. Default: found.")

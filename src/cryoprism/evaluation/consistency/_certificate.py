@@ -65,7 +65,8 @@ print(f"Data.v and atoms.csv agree on {len(rows)} atoms.")
 if len(sys.argv) > 1:
     import gemmi
 
-    atoms = [site.atom for site in gemmi.read_structure(sys.argv[1])[0].all()]
+    structure = gemmi.read_structure(sys.argv[1])
+    atoms = [site.atom for site in structure[0].all()]
     if len(atoms) != len(rows):
         sys.exit(f"{sys.argv[1]} has {len(atoms)} atoms, atoms.csv {len(rows)}")
     for number, (row, atom) in enumerate(zip(rows, atoms)):
