@@ -1,21 +1,24 @@
 """``cryoprism assess``: what it writes with and without a record, what is absent, bad input, starting again."""
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 
 from cryoprism.cli import main
 from cryoprism.core import InputError
 from cryoprism.evaluation.fusion import read_assessment
+from cryoprism.evaluation.impact import GraphWriter, Prediction, write_forecasts
 from cryoprism.formats import write_mrc
 from cryoprism.workflow import AssessConfig, SimulateConfig, _assess_questions, assess_session, open_job
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation" / "novelty"))
-from made_shapes import helix, write_pdb
+from made_shapes import blob_rows, helix, write_pdb
 
 SCHEMA = json.loads(
     (Path(__file__).resolve().parents[2] / "src/cryoprism/workflow/schemas/assessment.schema.json").read_text("utf-8")
@@ -127,6 +130,36 @@ def test_without_a_prover_nothing_counts_as_proved(model, tmp_path, monkeypatch)
     assert content["verdict"].startswith("Nothing could be judged")
 
 
+def test_a_forecast_and_an_index_answer_two_more(model, tmp_path):
+    pytest.importorskip("faiss", reason="faiss is not installed (the extra 'assess')")
+    known = tmp_path / "shapes"
+    known.mkdir()
+    for seed in range(3):
+        write_pdb(known / f"blob{seed}.pdb", blob_rows(seed))
+    assert run("novelty", "build", known, "--out", tmp_path / "known") == 0
+    cited = tmp_path / "cited"
+    cited.mkdir()
+    writer = GraphWriter(cited / "citations.sqlite", simulated=True)
+    writer.work(7, 2020.0, authors=2, cites=(), doi="10.1000/helix", pubmed=None, title="A helix")
+    writer.finish()
+    numbers = Prediction(*(np.array([value]) for value in (12.0, 5.0, 3.0, 25.0)))
+    about = {"chosen": "preferential attachment", "chosen_for_patents": None, "until": 2024.0, "simulated": True}
+    write_forecasts(cited / "forecasts.sqlite", cited / "citations.sqlite", np.array([7]), numbers, None, about)
+    out = tmp_path / "out"
+    options = ("--index", tmp_path / "known", "--impact", cited, "--publication", "10.1000/helix")
+    assert run("assess", model, "--out", out, *options) == 0
+    content = document(out)
+    assert content["impact"]["value"] == 12.0
+    assert content["impact"]["standard_deviation"] == 5.0
+    assert "SIMULATED" in content["verdict"]
+    assert content["contributions"]["impact"] == pytest.approx(content["weights"]["impact"] * math.log(13))
+    assert content["novelty"]["evidence"]["index_entries"] == 3
+    assert len(content["novelty"]["evidence"]["neighbours"]) == 3
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png") == 3 * 4  # the model and its three nearest, along three axes
+    assert "A helix" in page
+
+
 def test_a_record_answers_three_questions_and_is_not_taken_for_the_models_own(model, record, tmp_path, monkeypatch):
     monkeypatch.setattr(_assess_questions, "walls", lambda: (_ for _ in ()).throw(InputError("s", "no walls", "Get.")))
     out = tmp_path / "out"
@@ -236,8 +269,6 @@ def no_map(folder):
 
 
 def empty_map(folder):
-    import numpy as np
-
     write_mrc(folder / "map.mrc", np.zeros((32, 32, 32), dtype=np.float32), 2.0)
     return ("--map", folder / "map.mrc")
 

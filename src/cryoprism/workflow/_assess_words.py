@@ -41,9 +41,10 @@ def _logic(answer: Answer) -> str:
     counts = answer.evidence["counts"]
     refuted, unknown, everything = counts["refuted"], counts["unknown"], counts["obligations"]
     if refuted:
-        broken = [rule for rule in answer.evidence["rules"] if rule["refuted"]]
-        rules = _listed([f"“{rule['title']}”" for rule in sorted(broken, key=lambda one: -one["refuted"])[:2]])
-        return f"the model breaks {refuted:,} of {everything:,} checks, most of {rules}"
+        broken = sorted(answer.evidence["rules"], key=lambda one: -one["refuted"])
+        rules = [f"“{rule['title']}”" for rule in broken if rule["refuted"]]
+        others = f" and {len(rules) - 2} more rules" if len(rules) > 2 else ""
+        return f"the model breaks {refuted:,} of {everything:,} checks ({_listed(rules[:2])}{others})"
     if unknown:
         return f"no fault of the model was found, but {unknown:,} of {everything:,} checks are open"
     return f"all {everything:,} checks of the model's geometry, hand and numbering are proved"
