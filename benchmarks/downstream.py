@@ -19,10 +19,10 @@ are those of the averages, in matching and in the test.
 
 poses: the pose network, trained on the particles of the same sets at their labels (``synthesize --train-poses``).
 SIMULATED tests by the other engine: multislice, the 24-mer at full resolution with shot noise, ice, motion and detector
-of their own, particles that do not overlap, cut 3 Å off their centres (deviation per axis). "varied" is the recipe of
-that name (severity 0.5, 40 e/Å², defocus 8,000 to 24,000 Å, no session's). "session" has defocus, drift and B-factor
-drawn from the match, as a user's own particles would; its exposure is the one of five whose particles' power, shell by
-shell, is nearest to that of the real picks.
+of their own, cut 3 Å off their centres (deviation per axis). "varied" is the recipe of that name (severity 0.5, 40
+e/Å², defocus 8,000 to 24,000 Å, no session's, particles far apart). "session" has defocus, drift, B-factor and density
+of particles drawn from the match, as a user's own particles would; its exposure is the one of five whose particles'
+power, shell by shell, is nearest to that of the real picks.
 With --posed there is a REAL one: particles of these micrographs and the poses of a refinement, which are no truth.
 Median angle of the best candidate to the truth under O. Beside it: random orientations, and the network that ``refine
 --pose-network --initial-lowpass 15`` trains on projections of the low-passed map and the test particles' own power.
