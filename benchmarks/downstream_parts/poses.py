@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ from cryoprism.synthesis import (
     particle_record,
     read_match,
     render_micrograph,
+    scene_from_dict,
     specimen_from_file,
     specimen_volume,
     varied_scene,
@@ -133,6 +135,22 @@ def power_of(images: PosedImages, radius: int = 24) -> Tensor:
     return found - found.mean()
 
 
+def common_share(images: PosedImages, radius: int = 24) -> Tensor:
+    """Share of the power, shell by shell from 1 on, that all particles have in common: their spherical part.
+
+    Two halves are averaged, each weighted by its contrast transfer; what they agree on is signal, whatever the poses.
+    """
+    every = torch.arange(len(images))
+    seen = images.moved(every, radius, torch.zeros(len(images), 2))
+    transfer = images.transfer[:, : seen.shape[1]]
+    one, other = (
+        (seen[part] * transfer[part]).sum(0) / transfer[part].square().sum(0).clamp_min(1e-3)
+        for part in (slice(0, None, 2), slice(1, None, 2))
+    )
+    signal = (one * other.conj()).real * transfer.square().mean(0)
+    return (per_shell(signal, radius) / per_shell(seen.abs().square().mean(0), radius))[1:]
+
+
 def by_projections(test: PosedImages, seed: int, steps: int, lowpass: float) -> tuple[PoseAccuracy, float]:
     """Accuracy on the test of a network trained on projections of the map, and the CPU seconds of its training."""
     pixel = box_for(DIAMETER, PIXEL) * PIXEL / test.box
@@ -219,6 +237,16 @@ def train_and_try(asked: PosesAsked) -> tuple[dict[str, PoseAccuracy], float]:
         return pose_accuracy(network.candidates(test.images, test.transfer, 4).rotations, test.rotations, "O")
 
     return {name: accuracy(test) for name, test in tests.items()}, seconds
+
+
+def set_particles(folder: Path, names: Sequence[str]) -> PosedImages:
+    """Particles of some micrographs of a set, as the training cuts them."""
+    parts = []
+    for name in names:
+        truth = json.loads((folder / "truth" / f"{name}.json").read_text(encoding="utf-8"))
+        image = read_image(folder / "micrographs" / f"{name}.mrc").data
+        parts.append(posed_particles_of(image, scene_from_dict(truth["scene"]), truth["particles"], DIAMETER)[0])
+    return joined(parts)
 
 
 def nearest_exposure(real: Tensor, candidates: Sequence[PosedImages]) -> tuple[float, list[float]]:
