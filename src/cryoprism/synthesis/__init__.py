@@ -21,7 +21,7 @@ from .matching import Exemplar, MatchedMicrograph, SessionMatch, draw_exposure, 
 from .movie_frames import Still, frame_tracks, movie_frames, shared_power, still_contrast
 from .noise import NOISE_KINDS, DrawnNoise, NoiseFit, NoiseKind, add_noise, draw_noise, fit_noise, power_spectrum
 from .phantom import Phantom, PhantomKind, phantom
-from .placement import Placement, place_particles, place_population
+from .placement import NoRoom, Placement, place_particles, place_population
 from .realism import (
     REAL_AGAINST_REAL,
     Advantage,
@@ -98,6 +98,7 @@ __all__ = [
     "Measure",
     "MicrographSet",
     "NoiseFit",
+    "NoRoom",
     "NoiseKind",
     "Particle",
     "Phantom",

@@ -24,6 +24,7 @@ from cryoprism.synthesis import (
     Filaments,
     Helix,
     NoiseKind,
+    NoRoom,
     Placement,
     Population,
     PreferredViews,
@@ -235,7 +236,7 @@ def clean_image(
         try:
             placement = place_population(scene, population, population.radius_in_angstroms)
             break
-        except InputError:
+        except NoRoom:
             if thickness == thicknesses[-1]:
                 raise
     assert placement is not None
