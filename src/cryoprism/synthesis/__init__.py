@@ -1,6 +1,7 @@
 """Virtual specimens and scenes, rendered to micrographs and movies with every hidden quantity kept."""
 
 from ._envelope import least_height_in_angstroms
+from ._repeats import one_repeat
 from ._samples import Measure, MicrographSet
 from ._seen_artefacts import ArtefactMasks, SeenArtefacts, Spot
 from .arrangement import Arrangement, Clusters, Filaments, PreferredViews
@@ -52,6 +53,7 @@ from .specimen import (
     project_specimen,
     specimen_from_file,
     specimen_from_phantom,
+    specimen_name,
     specimen_volume,
     specimens_from_file,
 )
@@ -97,8 +99,8 @@ __all__ = [
     "MatchedMicrograph",
     "Measure",
     "MicrographSet",
-    "NoiseFit",
     "NoRoom",
+    "NoiseFit",
     "NoiseKind",
     "Particle",
     "Phantom",
@@ -159,6 +161,7 @@ __all__ = [
     "motion_track",
     "movie_frames",
     "noise_for",
+    "one_repeat",
     "optics_block",
     "particle_contrast",
     "particle_envelope",
@@ -185,6 +188,7 @@ __all__ = [
     "simulate_session",
     "specimen_from_file",
     "specimen_from_phantom",
+    "specimen_name",
     "specimen_volume",
     "specimens_from_file",
     "star_block",

@@ -45,9 +45,7 @@ class SlowWaves:
     def _lines(self, shape: tuple[int, int]) -> list[tuple[int, Tensor, int]]:
         return [
             (count, torch.arange(start, start + length), field)
-            for count, start, length, field in zip(
-                self.coefficients.shape, self.start, shape, self.field, strict=True
-            )
+            for count, start, length, field in zip(self.coefficients.shape, self.start, shape, self.field, strict=True)
         ]
 
 

@@ -235,7 +235,7 @@ def draw_exposure(match: SessionMatch, seed: int, index: int, name: str) -> tupl
         moved[quantity] = getattr(chosen.scene, quantity) + (step if math.isfinite(step) else 0.0)
     moved["defocus_in_angstroms"] += match.defocus_kernel_in_angstroms * float(torch.randn((), generator=generator))
     low, high = match.defocus_range_in_angstroms
-    if 0 < low:  # a session of the wrong hand is refused where it is placed, and not made right here
+    if low > 0:  # a session of the wrong hand is refused where it is placed, and not made right here
         defocus = moved["defocus_in_angstroms"] = _reflected(moved["defocus_in_angstroms"], low, high)
         moved["astigmatism_in_angstroms"] = min(max(moved["astigmatism_in_angstroms"], -defocus), defocus)
     moved["envelope_b_factor_in_square_angstroms"] = min(
