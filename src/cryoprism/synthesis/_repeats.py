@@ -59,13 +59,15 @@ def _image(points: Floats, helix: Helix, steps: int) -> Floats:
     turn = math.radians(helix.twist_in_degrees) * steps
     c, s = math.cos(turn), math.sin(turn)
     axis = -np.array([*helix.axis_offset_in_angstroms, 0.0])
-    moved: Floats = (points - axis) @ np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]]) + axis
-    return moved + np.array([0.0, 0.0, helix.rise_in_angstroms * steps])
+    turned = (points - axis) @ np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
+    moved: Floats = turned + axis + np.array([0.0, 0.0, helix.rise_in_angstroms * steps])
+    return moved
 
 
 def _near(tree: cKDTree, points: Floats) -> NDArray[np.bool_]:
     distance, _ = tree.query(points, distance_upper_bound=_SAME_IN_ANGSTROMS)
-    return np.isfinite(distance)
+    near: NDArray[np.bool_] = np.isfinite(distance)
+    return near
 
 
 def _of_atoms(specimen: Specimen, model: AtomicModel, helix: Helix) -> Specimen:

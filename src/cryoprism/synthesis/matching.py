@@ -26,6 +26,7 @@ from cryoprism.core import InputError, frequency_grid, generator_for, random_rot
 from cryoprism.microscope.optics import contrast_transfer
 
 from ._centring import FINEST_OF_MEAN, Centring, share_of
+from ._ice_power import ice_power
 from ._local_power import excess_power, noise_excess, places_beside, ring_means
 from ._seen_artefacts import ArtefactMasks, SeenArtefacts, look_at_artefacts
 from .exposure import RadialCorrection, particle_contrast
@@ -423,7 +424,7 @@ class _Twin:
             deviations=self.deviations,
             density_in_inverse_square_micrometers=_density(self.exemplar, self.specimen, self.pixel),
             noise=noise,
-            ice_power=_ice_power(noise.power, self.scene),
+            ice_power=ice_power(noise.power, self.scene),
             agreement=share_of(self.real_mean, self.ideal_mean, self.pixel, *self.band)[1],
             artefacts=seen,
         )
@@ -439,27 +440,3 @@ def _density(exemplar: Exemplar, specimen: Specimen, pixel: float) -> float:
     if exemplar.weight is not None:
         area *= max(float(exemplar.weight.mean()), 1e-3)
     return float(inside.sum()) / max(area * pixel**2 * 1e-8, 1e-12)
-
-
-def _ice_power(power: Tensor, scene: Scene, neighbours: int = 12) -> Tensor:
-    """Part of the noise that rises and falls with CTF², by regression over rings: power before the CTF."""
-    n = power.shape[0]
-    ky, kx = frequency_grid((n, n), scene.pixel_size_in_angstroms)
-    k = torch.sqrt(ky * ky + kx * kx)
-    squared = contrast_transfer(ky, kx, scene.lens, **scene.aberrations()).square()
-    ring = (k * (n * scene.pixel_size_in_angstroms)).round().long()
-    rings = int(ring.max()) + 1
-
-    def over_rings(values: Tensor) -> Tensor:
-        total = torch.zeros(rings, dtype=torch.float64).index_add_(0, ring.flatten(), values.flatten().double())
-        kernel = torch.ones(1, 1, 2 * neighbours + 1, dtype=torch.float64)
-        return torch.nn.functional.conv1d(total[None, None], kernel, padding=neighbours)[0, 0]
-
-    count = over_rings(torch.ones_like(power)).clamp_min(1)
-    mean_c, mean_p = over_rings(squared) / count, over_rings(power) / count
-    covariance = over_rings(squared * power) / count - mean_c * mean_p
-    variance = over_rings(squared * squared) / count - mean_c**2
-    slope = (covariance / variance.clamp_min(1e-4)).clamp_min(0)
-    # No more than all of the ring's power can have gone through the lens.
-    slope = torch.minimum(slope, mean_p / mean_c.clamp_min(0.05))
-    return slope[ring].float()
