@@ -1,6 +1,7 @@
 """Virtual specimens and scenes, rendered to micrographs and movies with every hidden quantity kept."""
 
 from ._envelope import least_height_in_angstroms
+from ._repeats import one_repeat
 from ._samples import Measure, MicrographSet
 from ._seen_artefacts import ArtefactMasks, SeenArtefacts, Spot
 from .arrangement import Arrangement, Clusters, Filaments, PreferredViews
@@ -21,7 +22,7 @@ from .matching import Exemplar, MatchedMicrograph, SessionMatch, draw_exposure, 
 from .movie_frames import Still, frame_tracks, movie_frames, shared_power, still_contrast
 from .noise import NOISE_KINDS, DrawnNoise, NoiseFit, NoiseKind, add_noise, draw_noise, fit_noise, power_spectrum
 from .phantom import Phantom, PhantomKind, phantom
-from .placement import Placement, place_particles, place_population
+from .placement import NoRoom, Placement, place_particles, place_population
 from .realism import (
     REAL_AGAINST_REAL,
     Advantage,
@@ -52,6 +53,7 @@ from .specimen import (
     project_specimen,
     specimen_from_file,
     specimen_from_phantom,
+    specimen_name,
     specimen_volume,
     specimens_from_file,
 )
@@ -97,6 +99,7 @@ __all__ = [
     "MatchedMicrograph",
     "Measure",
     "MicrographSet",
+    "NoRoom",
     "NoiseFit",
     "NoiseKind",
     "Particle",
@@ -158,6 +161,7 @@ __all__ = [
     "motion_track",
     "movie_frames",
     "noise_for",
+    "one_repeat",
     "optics_block",
     "particle_contrast",
     "particle_envelope",
@@ -184,6 +188,7 @@ __all__ = [
     "simulate_session",
     "specimen_from_file",
     "specimen_from_phantom",
+    "specimen_name",
     "specimen_volume",
     "specimens_from_file",
     "star_block",

@@ -186,7 +186,7 @@ def _picks(
         overwrite=True,
         method="template",
         reference=reference,
-        symmetry=config.symmetry,
+        symmetry=largest.symmetry,
         diameter_in_angstroms=config.diameter_in_angstroms or 2 * population.radius_in_angstroms,
         pictures=False,
         workers=config.workers,

@@ -31,9 +31,10 @@ from ._noise_learning import STAGE, learn_noise, learned_noise_of, similar_place
 from ._parallel import close_workers, map_items
 from ._progress import progress
 from ._realism import measure_session_realism
-from ._synthesis import SynthesisTask, outputs_of, population_of, read_truth, require_ice, synthesize_one
+from ._synthesis import SynthesisTask, outputs_of, read_truth, synthesize_one
 from ._synthesis_configs import SynthesizeConfig
 from ._synthesis_picker import train_picker_on
+from ._synthesis_population import population_of, require_ice, require_tilt
 from ._synthesis_poses import train_poses_on
 from .report._learned_section import learned_section
 from .report._synthesis_page import picture_bytes, synthesis_report
@@ -117,6 +118,7 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
         with open_job("Synthesize", config) as job:
             job.record_inputs([*_files(config), *(record.path for record in catalogue)])
             found = _matched(config, job, catalogue, population, pixel)
+            require_tilt(config, found.match)
             if config.noise == "learned" and not _has_learned(config, job):
                 learn_noise(config, job, found.match, population, found.matched)
             tasks = [
@@ -141,7 +143,7 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
                 )
             if config.train_poses:
                 poses, poses_words = train_poses_on(
-                    job.path, names, diameter, config.symmetry, config.pose_steps, config.seed, config.device
+                    job.path, names, diameter, config.symmetry[0], config.pose_steps, config.seed, config.device
                 )
             summary = SynthesizeSummary(
                 output=job.path,
