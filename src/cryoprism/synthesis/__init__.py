@@ -15,7 +15,15 @@ from .artefacts import (
     draw_artefacts,
 )
 from .exposure import RadialCorrection, particle_contrast, particle_envelope
-from .labels import micrograph_ctf, optics_block, particle_record, particles_block, star_block, write_mtf
+from .labels import (
+    micrograph_ctf,
+    optics_block,
+    optics_groups,
+    particle_record,
+    particles_block,
+    star_block,
+    write_mtf,
+)
 from .match_files import read_match, write_match
 from .matching import Exemplar, MatchedMicrograph, SessionMatch, draw_exposure, match_session, noise_for
 from .movie_frames import Still, frame_tracks, movie_frames, shared_power, still_contrast
@@ -159,6 +167,7 @@ __all__ = [
     "movie_frames",
     "noise_for",
     "optics_block",
+    "optics_groups",
     "particle_contrast",
     "particle_envelope",
     "particle_labels",

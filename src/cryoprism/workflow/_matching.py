@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,15 @@ from torch import Tensor
 
 from cryoprism.causes import Estimate
 from cryoprism.core import CryoPrismWarning, InputError, generator_for
-from cryoprism.formats import Catalogue, MicrographRecord, OpticsGroup, Volume, read_catalogue, write_map
+from cryoprism.formats import (
+    Catalogue,
+    MicrographRecord,
+    OpticsGroup,
+    Volume,
+    read_catalogue,
+    write_map,
+    write_micrographs_star,
+)
 from cryoprism.particles import find_duplicates
 from cryoprism.restoration import LABELS, replace_defects
 from cryoprism.synthesis import ArtefactMasks, Exemplar, Population, specimen_volume
@@ -180,8 +188,15 @@ def _picks(
         (c for one in population.species for c in one.conformations), key=lambda specimen: specimen.radius_in_angstroms
     )
     write_map(reference, Volume(specimen_volume(largest, pixel), pixel))
+    inputs, lens = tuple(str(record.path) for record in records), _lens(catalogue.optics_of(records[0]))
+    if any(_lens(catalogue.optics_of(record)) != lens for record in records):
+        # Each micrograph is picked through its own lens; its CTF is estimated as that of every other.
+        table = folder / "real.star"
+        plain = tuple(MicrographRecord(r.name, r.path, r.optics_group, is_movie=r.is_movie) for r in records)
+        write_micrographs_star(table, replace(catalogue, micrographs=plain, extra_blocks=()))
+        inputs, lens = (str(table),), {}
     settings = PickConfig(
-        inputs=tuple(str(record.path) for record in records),
+        inputs=inputs,
         output=folder / "picks",
         overwrite=True,
         method="template",
@@ -191,7 +206,7 @@ def _picks(
         pictures=False,
         workers=config.workers,
         seed=config.seed,
-        **_lens(catalogue.optics_of(records[0])),
+        **lens,
     )
     pick_session(settings)
     # Where the picker found nothing there is nothing.

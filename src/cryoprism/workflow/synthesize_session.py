@@ -18,6 +18,7 @@ from cryoprism.synthesis import (
     match_session,
     micrograph_ctf,
     optics_block,
+    optics_groups,
     particles_block,
     read_match,
     scene_from_dict,
@@ -236,18 +237,20 @@ def _tables(job: Job, tasks: Sequence[SynthesisTask]) -> int:
         names.append(f"micrographs/{task.name}.mrc")
         scenes.append(scene_from_dict(truth["scene"]))
         particles.append(truth["particles"])
-    optics = optics_block(scenes[0], mtf=False)
-    columns: dict[str, Any] = {"rlnMicrographName": names, "rlnOpticsGroup": ["1"] * len(names)}
-    write_star(job.path / "micrographs.star", [optics, star_block("micrographs", columns | micrograph_ctf(scenes))])
+    lenses, groups = optics_groups(scenes)
+    columns: dict[str, Any] = {"rlnMicrographName": names, "rlnOpticsGroup": groups}
+    table = star_block("micrographs", columns | micrograph_ctf(scenes))
+    write_star(job.path / "micrographs.star", [optics_block(lenses, mtf=False), table])
     if tasks[0].config.frames_of_a_movie:
         movies = {
             "rlnMicrographMovieName": [f"movies/{task.name}.mrcs" for task in tasks],
-            "rlnOpticsGroup": columns["rlnOpticsGroup"],
+            "rlnOpticsGroup": groups,
         }
-        movie_optics = optics_block(scenes[0], movies=True, mtf=False)
+        movie_optics = optics_block(lenses, movies=True, mtf=False)
         write_star(job.path / "movies.star", [movie_optics, star_block("movies", movies)])
     if not any(particles):
         raise InputError("--particles", "no particle lies in any micrograph", "Ask for one or more.")
+    optics = optics_block(lenses, mtf=False)
     write_star(job.path / "particles.star", [optics, particles_block(names, scenes, particles)])
     return sum(len(some) for some in particles)
 
