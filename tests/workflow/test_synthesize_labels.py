@@ -1,11 +1,15 @@
 """What the tables of ``cryoprism synthesize`` tell other programs."""
 
 import json
+import shutil
+import subprocess
 
 import pytest
+import torch
 from synthetic_sets import config_for
 
-from cryoprism.formats import read_catalogue, read_star, write_star
+from cryoprism.formats import read_catalogue, read_image, read_star, write_star
+from cryoprism.formats.mrc import read_mrc
 from cryoprism.workflow import synthesize_session
 
 
@@ -52,3 +56,35 @@ def test_every_lens_is_an_optics_group(of_two_lenses):
 def test_real_micrographs_are_picked_through_their_own_lenses(of_two_lenses):
     picked = read_catalogue(str(of_two_lenses / "match" / "picks" / "micrographs.star"))
     assert {r.name: picked.optics_of(r).voltage_in_kilovolts for r in picked} == {"00001": 300.0, "00002": 200.0}
+
+
+@pytest.mark.relion
+def test_relion_extracts_at_the_labels(made, tmp_path):
+    """RELION reads no table of particles that does not tell its boxes."""
+    if shutil.which("relion_preprocess") is None:
+        pytest.skip("RELION is not installed")
+    out = tmp_path / "set"
+    shutil.copytree(made.output, out)
+    command = ["relion_preprocess", "--i", "micrographs.star", "--reextract_data_star", "particles.star", "--extract"]
+    command += ["--extract_size", "96", "--part_dir", "Extract/", "--part_star", "Extract/particles.star"]
+    run = subprocess.run(command, cwd=out, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-500:]
+    optics, particles = read_star(out / "Extract" / "particles.star")
+    assert optics.column("rlnImageSize") == ["96"]
+    assert float(optics.column("rlnImagePixelSize")[0]) == pytest.approx(2.5)
+    whole = read_image(out / "micrographs" / "000001.mrc").data
+    mine = [row for row in particles.records() if "000001" in row["rlnMicrographName"]]
+    assert mine
+    stack, _ = read_mrc(out / "Extract" / "micrographs" / "000001.mrcs")
+    for row, image in zip(mine, stack, strict=True):
+        x, y = (int(float(row[f"rlnCoordinate{axis}"])) for axis in "XY")
+        if 48 <= x <= 480 - 48 and 48 <= y <= 448 - 48:
+            assert torch.equal(image, whole[y - 48 : y + 48, x - 48 : x + 48])
+
+
+def test_the_table_of_particles_tells_its_boxes(made):
+    optics = read_star(made.output / "particles.star")[0]
+    (row,) = optics.records()
+    assert float(row["rlnImagePixelSize"]) == 2.5
+    assert int(row["rlnImageSize"]) * 2.5 > 1.2 * 121
+    assert row["rlnImageDimensionality"] == "2"

@@ -26,6 +26,7 @@ from cryoprism.synthesis import (
     write_match,
 )
 
+from ._boxes import box_for
 from ._jobs import Job, open_job
 from ._matching import exemplars_of, require_one_session
 from ._noise_learning import STAGE, learn_noise, learned_noise_of, similar_places
@@ -125,15 +126,15 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
                 for index in range(config.count)
             ]
             made = _make(config, job, tasks)
-            particles = _tables(job, tasks)
+            diameter = config.diameter_in_angstroms or 2 * population.radius_in_angstroms
+            particles = _tables(job, tasks, box_for(diameter, pixel))
             realism, shown = None, None
             if config.realism:
                 realism, shown = measure_session_realism(
                     job.path, tasks, found.match, population, found.matched, found.apart, config.seed
                 )
             learned = _learned(job, tasks[0].name, config.seed) if config.noise == "learned" else ""
-            names, diameter = [task.name for task in tasks], config.diameter_in_angstroms
-            diameter = diameter or 2 * population.radius_in_angstroms
+            names = [task.name for task in tasks]
             synthesis_report(job.path, names, found.match, realism, shown, learned)
             picker, poses, words, poses_words = None, None, "", ""
             if config.train_picker:
@@ -229,8 +230,12 @@ def _make(config: SynthesizeConfig, job: Job, tasks: Sequence[SynthesisTask]) ->
     return len(todo)
 
 
-def _tables(job: Job, tasks: Sequence[SynthesisTask]) -> int:
-    """Write micrographs.star, particles.star and, for movies, movies.star; returns the number of particles."""
+def _tables(job: Job, tasks: Sequence[SynthesisTask], box_in_pixels: int) -> int:
+    """Write micrographs.star, particles.star and, for movies, movies.star; returns the number of particles.
+
+    Nothing is cut out yet. RELION reads a table of particles only if it tells the size of their boxes, though, and what
+    it extracts again takes the size that is asked for then.
+    """
     names, scenes, particles = [], [], []
     for task in tasks:
         truth = read_truth(job.path, task.name)
@@ -250,7 +255,7 @@ def _tables(job: Job, tasks: Sequence[SynthesisTask]) -> int:
         write_star(job.path / "movies.star", [movie_optics, star_block("movies", movies)])
     if not any(particles):
         raise InputError("--particles", "no particle lies in any micrograph", "Ask for one or more.")
-    optics = optics_block(lenses, mtf=False)
+    optics = optics_block(lenses, mtf=False, box_in_pixels=box_in_pixels)
     write_star(job.path / "particles.star", [optics, particles_block(names, scenes, particles)])
     return sum(len(some) for some in particles)
 
