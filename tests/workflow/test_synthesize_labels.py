@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def two_lenses(session, path):
     rows[1] |= {"rlnSphericalAberration": "1.4"}
     for row in rows:
         row.pop("rlnMtfFileName", None)
-    both = optics.__class__("optics", tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
+    both = replace(optics, labels=tuple(rows[0]), rows=tuple(tuple(row.values()) for row in rows))
     write_star(path, [both, table.with_columns({"rlnMicrographName": names, "rlnOpticsGroup": ["1", "2"]})])
     return path
 

@@ -28,6 +28,7 @@ from cryoprism.synthesis import (
 
 from ._boxes import box_for
 from ._jobs import Job, open_job
+from ._match_evidence import MATCH, evidence_of, standing_match
 from ._matching import exemplars_of, require_one_session
 from ._noise_learning import STAGE, learn_noise, learned_noise_of, similar_places
 from ._parallel import close_workers, map_items
@@ -95,6 +96,7 @@ class _Matched:
     match: SessionMatch
     matched: list[Exemplar]
     apart: list[Exemplar]
+    evidence: str
 
 
 @single_threaded
@@ -117,15 +119,15 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
         log.info("--lowpass %g Å is finer than the pixels can carry (%g Å)", config.lowpass_in_angstroms, 2 * pixel)
     try:
         with open_job("Synthesize", config) as job:
-            job.record_inputs([*_files(config), *(record.path for record in catalogue)])
+            job.record_inputs([*config.map_files(), *(record.path for record in catalogue)])
             found = _matched(config, job, catalogue, population, pixel)
-            if config.noise == "learned" and not _has_learned(config, job):
-                learn_noise(config, job, found.match, population, found.matched)
+            if config.noise == "learned" and not _has_learned(config, job, found.evidence):
+                learn_noise(config, job, found.match, population, found.matched, found.evidence)
             tasks = [
                 SynthesisTask(index, f"{index + 1:06d}", config, job.path / "match", job.path)
                 for index in range(config.count)
             ]
-            made = _make(config, job, tasks)
+            made = _make(config, job, tasks, found.evidence)
             diameter = config.diameter_in_angstroms or 2 * population.radius_in_angstroms
             particles = _tables(job, tasks, box_for(diameter, pixel))
             realism, shown = None, None
@@ -166,29 +168,27 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
         close_workers()
 
 
-def _files(config: SynthesizeConfig) -> list[Path]:
-    return [Path(part.strip()) for entry in config.maps for part in entry.split(",")]
-
-
 def _matched(
     config: SynthesizeConfig, job: Job, catalogue: Catalogue, population: Population, pixel: float
 ) -> _Matched:
     """Match the session, or read back what an earlier run of this job found."""
     folder = job.path / "match"
-    known = config.only_do_unfinished and job.is_done("session", stage="match")
-    learns = config.noise == "learned" and not _has_learned(config, job)
-    if known and not config.realism and not learns:
-        return _Matched(read_match(folder), [], [])
-    matched, apart = exemplars_of(config, catalogue, pixel, population, job)
-    if known:
-        return _Matched(read_match(folder), matched, apart)
+    names, evidence = standing_match(config, job, catalogue) or ([], "")
+    learns = config.noise == "learned" and not _has_learned(config, job, evidence)
+    if names and not config.realism and not learns:
+        return _Matched(read_match(folder), [], [], evidence)
+    matched, apart = exemplars_of(config, catalogue, pixel, population, job, names)
+    if names:
+        return _Matched(read_match(folder), matched, apart, evidence)
     largest = max(
         (c for one in population.species for c in one.conformations), key=lambda specimen: specimen.radius_in_angstroms
     )
     match = match_session(matched, largest, pixel, seed=config.seed)
     write_match(folder, match)
     outputs = [folder / "match.json", folder / "spectra.safetensors"]
-    job.mark_done("session", stage="match", outputs=outputs)
+    names = [one.name for one in match.micrographs]
+    evidence = evidence_of(config, catalogue, names)
+    job.mark_done("session", stage=MATCH, outputs=outputs, depends_on=evidence, result=names)
     for one in match.micrographs:
         log.info(
             "%s: %.0f particles per µm², mean particle agrees to %.2f with the map",
@@ -197,11 +197,11 @@ def _matched(
             one.agreement,
         )
     _log_artefacts(match)
-    return _Matched(match, matched, apart)
+    return _Matched(match, matched, apart, evidence)
 
 
-def _has_learned(config: SynthesizeConfig, job: Job) -> bool:
-    return config.only_do_unfinished and job.is_done("session", stage=STAGE)
+def _has_learned(config: SynthesizeConfig, job: Job, evidence: str) -> bool:
+    return config.only_do_unfinished and job.is_done("session", stage=STAGE, depends_on=evidence)
 
 
 def _log_artefacts(match: SessionMatch) -> None:
@@ -219,14 +219,18 @@ def _log_artefacts(match: SessionMatch) -> None:
         log.info("Real micrographs: %d of %d have an edge of carbon film", films, len(seen))
 
 
-def _make(config: SynthesizeConfig, job: Job, tasks: Sequence[SynthesisTask]) -> int:
+def _make(config: SynthesizeConfig, job: Job, tasks: Sequence[SynthesisTask], evidence: str) -> int:
     for name in ("micrographs", "masks", "truth", *(["movies"] if config.frames_of_a_movie else [])):
         job.folder(name)
-    todo = [task for task in tasks if not (config.only_do_unfinished and job.is_done(task.name, stage="synthesize"))]
+
+    def is_done(task: SynthesisTask) -> bool:
+        return config.only_do_unfinished and job.is_done(task.name, stage="synthesize", depends_on=evidence)
+
+    todo = [task for task in tasks if not is_done(task)]
     with progress("Synthesizing", len(todo)) as step:
         results = map_items(synthesize_one, todo, config.workers, names=[t.name for t in todo], on_result=step)
         for task, _ in zip(todo, results, strict=True):
-            job.mark_done(task.name, stage="synthesize", outputs=outputs_of(task))
+            job.mark_done(task.name, stage="synthesize", outputs=outputs_of(task), depends_on=evidence)
     return len(todo)
 
 
