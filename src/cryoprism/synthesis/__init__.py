@@ -38,6 +38,7 @@ from .realism import (
     advantage_over,
     compare_realism,
     gallery,
+    has_ordinary_patch,
     measure_realism,
 )
 from .recipes import Recipe, demo_scenes, dominant_scene, session_scenes, varied_scene
@@ -155,6 +156,7 @@ __all__ = [
     "gallery",
     "information_in_bits",
     "information_of",
+    "has_ordinary_patch",
     "intervene",
     "least_height_in_angstroms",
     "load_specimen",

@@ -184,6 +184,7 @@ def _measures_section(realism: Mapping[str, Any] | None) -> str:
         "micrographs that it was not trained on: 0.5 means that it finds no difference, 1 that it finds one every "
         "time. With few micrographs it also learns what sets these apart; the row of real against real shows by how "
         "much. The other rows are the same clean images with other noise."
+        + (f" Left out, for want of ordinary field: {', '.join(left)}." if (left := realism["left_out"]) else "")
     )
     return (
         '<section id="realism"><h2>How real?</h2><div class="box scroll"><table><thead><tr><th scope="col">set</th>'
