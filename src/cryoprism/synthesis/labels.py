@@ -43,7 +43,7 @@ def star_block(name: str, columns: Mapping[str, Any]) -> StarBlock:
 
 
 def optics_groups(scenes: Sequence[Scene]) -> tuple[list[Scene], list[str]]:
-    """Return one scene of every lens (voltage, Cs, amplitude contrast, pixel), and the group of each scene: 1, 2 …"""
+    """Return one scene of every lens (voltage, Cs, amplitude contrast, pixel), and the group of each scene."""
     numbers: dict[tuple[float, ...], int] = {}
     first: list[Scene] = []
     groups = []
