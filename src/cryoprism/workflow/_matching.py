@@ -95,11 +95,11 @@ def exemplars_of(
     pixel: float,
     population: Population,
     job: Job,
-    names: Sequence[str] = (),
+    known: Sequence[str] = (),
 ) -> tuple[list[Exemplar], list[Exemplar]]:
     """Look at the real micrographs: those to match, with their particles, and those kept apart to judge the result.
 
-    Where an earlier run has matched some already (``names``), these come back without their particles, and what is
+    Where an earlier run has matched some already (``known``), these come back without their particles, and what is
     kept apart is none of them.
 
     Raises
@@ -107,7 +107,7 @@ def exemplars_of(
     InputError
         None can be used, or coordinates are missing.
     """
-    chosen, apart = _divided(config, list(catalogue.micrographs), names)
+    chosen, apart = _divided(config, list(catalogue.micrographs), known)
     records = [*chosen, *apart]
     settings = RestoreConfig(inputs=config.match, seed=config.seed)
     tasks = [Task(record, catalogue.optics_of(record), settings, None) for record in records]
@@ -126,8 +126,8 @@ def exemplars_of(
     if not usable:
         raise InputError("--match", "none of the micrographs to match could be used", "See the errors above.")
     none = torch.zeros(0, 2, dtype=torch.float64)
-    if names:
-        picks = dict.fromkeys(names, none)
+    if known:
+        picks = dict.fromkeys(known, none)
     else:
         picks = _picks(config, usable, catalogue, pixel, population, job)
     unknown = [record.name for record in usable if record.name not in picks]
@@ -155,13 +155,13 @@ def exemplars_of(
 
 
 def _divided(
-    config: SynthesizeConfig, records: list[MicrographRecord], names: Sequence[str]
+    config: SynthesizeConfig, records: list[MicrographRecord], known: Sequence[str]
 ) -> tuple[list[MicrographRecord], list[MicrographRecord]]:
     """Micrographs to match and micrographs to keep apart, both evenly over the session: it drifts in time."""
     apart = records[2::3] if config.realism and len(records) >= _FEWEST_TO_DIVIDE else []
-    if names:
-        others = [r for r in apart if r.name not in names]
-        return [r for r in records if r.name in names], _evenly(others, _MOST_APART)
+    if known:
+        others = [r for r in apart if r.name not in known]
+        return [r for r in records if r.name in known], _evenly(others, _MOST_APART)
     return _evenly([r for r in records if r not in apart], config.exemplars), _evenly(apart, _MOST_APART)
 
 
