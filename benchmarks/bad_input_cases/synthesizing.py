@@ -67,6 +67,13 @@ def _nan(folder: Path) -> None:
     put_data(folder / "shell.mrc", data)
 
 
+def _other_specimen(folder: Path) -> None:
+    """Put a small ball in the place of the shell that the micrographs show."""
+    axis = np.arange(50) - 25.0
+    radius = 3.0 * np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    put_data(folder / "shell.mrc", (1 / (1 + np.exp((radius - 15) / 4))).astype(np.float32))
+
+
 def _empty(folder: Path) -> None:
     (folder / "none").mkdir()
 
@@ -117,6 +124,11 @@ _SYNTHESIZE = (
         words=("--match", "1.5, 1.8", "one pixel size"),
     ),
     Case("one pick on all micrographs", session(more=_one_pick), words=("--match", "1 particles", "--coordinates")),
+    Case(
+        "map of another specimen",
+        session(given=("--map", "shell.mrc", "--mass", "15"), more=_other_specimen),
+        words=("--map", "not what the real micrographs show", "--coordinates"),
+    ),
     Case(
         "the only micrograph cut short",
         session(more=lambda f: truncate(f / "mics" / "m0.mrc")),

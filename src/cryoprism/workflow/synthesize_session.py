@@ -28,6 +28,7 @@ from cryoprism.synthesis import (
 
 from ._boxes import box_for
 from ._jobs import Job, open_job
+from ._match_agreement import require_agreement
 from ._match_evidence import MATCH, evidence_of, standing_match
 from ._matching import exemplars_of, require_one_session
 from ._noise_learning import STAGE, learn_noise, learned_noise_of, similar_places
@@ -184,6 +185,7 @@ def _matched(
         (c for one in population.species for c in one.conformations), key=lambda specimen: specimen.radius_in_angstroms
     )
     match = match_session(matched, largest, pixel, seed=config.seed)
+    require_agreement(match, single_particles=not config.filaments)
     write_match(folder, match)
     outputs = [folder / "match.json", folder / "spectra.safetensors"]
     names = [one.name for one in match.micrographs]

@@ -17,6 +17,7 @@ from cryoprism.core import frequency_magnitude, irfft2, rfft2
 from cryoprism.formats import read_image
 from cryoprism.synthesis import Gallery, SessionMatch
 from cryoprism.workflow._files import write_text
+from cryoprism.workflow._match_agreement import LEAST_AGREEMENT, agreement_words
 
 from ._map_pictures import png_source
 from ._numbers import escape, plain
@@ -74,6 +75,8 @@ def synthesis_report(
     """
     path = Path(folder) / "report.html"
     verdict = _verdict(len(names), realism)
+    if doubt := agreement_words(match):
+        verdict = f"{verdict} {doubt}."
     body = (
         f'<header><h1>Synthetic micrographs</h1><p class="verdict">{escape(verdict)}</p>'
         f"{_facts(names, match)}</header><main>"
@@ -269,6 +272,6 @@ def _match_section(match: SessionMatch) -> str:
     return (
         '<section id="match"><h2>What was matched</h2><div class="box scroll"><table><thead><tr><th scope="col">real '
         f'micrograph</th>{head}</tr></thead><tbody>{rows}</tbody></table><p class="quiet small">Agreement is the '
-        "correlation of the mean particle there with the map's own. Below about 0.8 look at the map, the diameter and "
-        "the picks first.</p></div></section>"
+        f"correlation of the mean particle there with the map's own. Below {LEAST_AGREEMENT:g} look at the map, the "
+        "diameter and the picks first.</p></div></section>"
     )
