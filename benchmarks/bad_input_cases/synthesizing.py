@@ -67,6 +67,11 @@ def _nan(folder: Path) -> None:
     put_data(folder / "shell.mrc", data)
 
 
+def _no_rows(folder: Path) -> None:
+    name = star(folder / "mics.star", ["mics/m0.mrc"])
+    (folder / name).write_text((folder / name).read_text().replace("mics/m0.mrc 1\n", ""))
+
+
 def _other_specimen(folder: Path) -> None:
     """Put a small ball in the place of the shell that the micrographs show."""
     axis = np.arange(50) - 25.0
@@ -117,6 +122,12 @@ _SYNTHESIZE = (
         words=("--ice-thickness", "60 Å", "shell", "thicker"),
     ),
     Case("no micrographs to match", session(more=_empty, match=NOWHERE), words=("none",)),
+    Case("table of real micrographs without rows", session(more=_no_rows, match=TABLE), words=("mics.star", "rows")),
+    Case(
+        "coordinates of other micrographs",
+        session(more=lambda f: (f / "picks" / "m0.star").rename(f / "picks" / "other.star")),
+        words=("picks", "m0", "other"),
+    ),
     Case("micrographs to match that do not exist", session(match=NOWHERE), words=("none",)),
     Case(
         "mixed pixel sizes",

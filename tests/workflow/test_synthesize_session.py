@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -179,6 +180,25 @@ def test_bad_input_is_named(session, tmp_path, changes, words):
         synthesize_session(config_for(session, tmp_path / "out", **changes))
     assert words in str(error.value)
     assert not (tmp_path / "out" / "particles.star").exists()
+
+
+@pytest.mark.parametrize("wrong", ["match", "coordinates", "second map"])
+def test_files_are_looked_at_before_a_structure_is_read(session, tmp_path, monkeypatch, wrong):
+    def read(config):
+        raise AssertionError("the structure was read first")
+
+    monkeypatch.setattr(sys.modules["cryoprism.workflow.synthesize_session"], "population_of", read)
+    optics, table = read_star(session / "real" / "micrographs.star")
+    empty = tmp_path / "empty.star"
+    write_star(empty, [optics, replace(table, rows=())])
+    changes = {
+        "match": {"match": (str(empty),)},
+        "coordinates": {"coordinates": empty},
+        "second map": {"maps": (f"{session / 'shell.mrc'},{tmp_path / 'empty.mrc'}",)},
+    }
+    with pytest.raises(InputError, match="empty"):
+        synthesize_session(config_for(session, tmp_path / "out", **changes[wrong]))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_table_that_counts_overfocus_as_positive_is_refused(session, tmp_path):

@@ -35,7 +35,7 @@ from ._progress import progress
 from ._synthesis_configs import SynthesizeConfig
 from .pick_session import pick_session
 
-__all__ = ["exemplars_of", "read_picks", "require_one_session"]
+__all__ = ["exemplars_of", "read_picks", "require_one_session", "require_picks"]
 
 _TWICE_IN_ANGSTROMS = 20.0
 _FEWEST_TO_DIVIDE = 6  # with fewer, all are needed for the match
@@ -87,6 +87,14 @@ def require_one_session(config: SynthesizeConfig) -> tuple[Catalogue, float]:
                 "Change the sign in the table; EMAN, Bsoft and Frealign's older files count the other way.",
             )
     return catalogue, sizes[0]
+
+
+def require_picks(config: SynthesizeConfig, catalogue: Catalogue) -> None:
+    """Raise an error where ``--coordinates`` cannot be read or are those of other micrographs."""
+    if config.coordinates is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said where they are used
+            session_coordinates(config.coordinates, catalogue.micrographs)
 
 
 def exemplars_of(

@@ -30,7 +30,7 @@ from ._boxes import box_for
 from ._jobs import Job, open_job
 from ._match_agreement import require_agreement
 from ._match_evidence import MATCH, evidence_of, standing_match
-from ._matching import exemplars_of, require_one_session
+from ._matching import exemplars_of, require_one_session, require_picks
 from ._noise_learning import STAGE, learn_noise, learned_noise_of, similar_places
 from ._parallel import close_workers, map_items
 from ._progress import progress
@@ -113,9 +113,12 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
         The map, the real micrographs or a setting cannot be used; nothing is written then.
     """
     started = time.monotonic()
+    # What takes no time is looked at first: a large structure takes minutes.
+    _require_maps(config)
+    catalogue, pixel = require_one_session(config)
+    require_picks(config, catalogue)
     population = population_of(config)
     require_ice(config, population)
-    catalogue, pixel = require_one_session(config)
     if config.lowpass_in_angstroms and config.lowpass_in_angstroms < 2 * pixel:
         log.info("--lowpass %g Å is finer than the pixels can carry (%g Å)", config.lowpass_in_angstroms, 2 * pixel)
     try:
@@ -167,6 +170,12 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
             return summary
     finally:
         close_workers()
+
+
+def _require_maps(config: SynthesizeConfig) -> None:
+    for file in config.map_files():
+        if not file.exists():
+            raise InputError(file, "does not exist", "Give an existing map or structure.")
 
 
 def _matched(
