@@ -23,7 +23,7 @@ from cryoprism.synthesis import (
     noise_for,
     train_translator,
 )
-from cryoprism.synthesis.translation import load_translator, query_points, save_translator, similarity_maps
+from cryoprism.synthesis.translation import LEAST_GAIN, load_translator, query_points, save_translator, similarity_maps
 
 from ._files import atomic_path
 from ._jobs import Job
@@ -116,7 +116,10 @@ def learn_noise(
     checkpoint.unlink(missing_ok=True)
     strength = trained.translator.strength
     if strength == 0:
-        log.info("What was learned brings patches no nearer to real ones: nothing of it is added.")
+        log.info(
+            "What was learned brings patches no nearer to real ones, or by less than %.0f %%: nothing of it is added.",
+            100 * LEAST_GAIN,
+        )
     else:
         log.info("What was learned is added with a factor of %g.", strength)
 
