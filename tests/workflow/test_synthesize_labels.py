@@ -71,7 +71,7 @@ def test_relion_extracts_at_the_labels(made, tmp_path):
     run = subprocess.run(command, cwd=out, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-500:]
     optics, particles = read_star(out / "Extract" / "particles.star")
-    assert optics.column("rlnImageSize") == ["96"]
+    assert optics.column("rlnImageSize") == ("96",)
     assert float(optics.column("rlnImagePixelSize")[0]) == pytest.approx(2.5)
     whole = read_image(out / "micrographs" / "000001.mrc").data
     mine = [row for row in particles.records() if "000001" in row["rlnMicrographName"]]
