@@ -214,11 +214,13 @@ def test_a_table_that_counts_overfocus_as_positive_is_refused(session, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_real_micrograph_that_cannot_be_read_is_named_and_left_out(session, tmp_path):
+@pytest.mark.parametrize("source", ["micrographs.star", "micrographs"])
+def test_a_real_micrograph_that_cannot_be_read_is_named_and_left_out(session, tmp_path, source):
     shutil.copytree(session / "real", tmp_path / "real")
     cut = sorted((tmp_path / "real" / "micrographs").glob("*.mrc"))[1]
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    changes = {"match": (str(tmp_path / "real" / "micrographs.star"),), "count": 1}
+    lens = {"voltage_in_kilovolts": 300.0, "spherical_aberration_in_millimeters": 2.7, "amplitude_contrast": 0.1}
+    changes = {"match": (str(tmp_path / "real" / source),), "count": 1, **lens}
     with pytest.warns(CryoPrismWarning, match=r"00002 is left out: .*cut short"):
         made = synthesize_session(config_for(session, tmp_path / "out", **changes))
     assert made.micrographs == 1
