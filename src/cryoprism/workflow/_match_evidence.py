@@ -36,7 +36,7 @@ def evidence_of(config: SynthesizeConfig, catalogue: Catalogue, names: Sequence[
 
     for file in config.map_files():
         add(*_content(file))
-    records = [record for record in catalogue if record.name in set(names)]
+    records = sorted((record for record in catalogue if record.name in names), key=lambda record: record.name)
     for record in records:
         optics = catalogue.optics_of(record)
         lens = (
