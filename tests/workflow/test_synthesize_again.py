@@ -52,7 +52,8 @@ def test_a_replaced_map_is_used(mine, tmp_path):
     assert not torch.equal(image_of(out), before)
 
 
-def test_other_coordinates_and_other_real_micrographs_are_matched_again(mine, tmp_path, caplog):
+@pytest.mark.filterwarnings("ignore:.*not among the 1 given")
+def test_other_coordinates_and_other_real_micrographs_are_matched_again(mine, tmp_path):
     once = {"count": 1, "only_do_unfinished": True}
     first, second = table_of(mine, "00001"), table_of(mine, "00002")
     out = synthesize_session(config_for(mine, tmp_path / "set", count=1, match=first)).output
