@@ -138,7 +138,9 @@ _SYNTHESIZE = (
     Case(
         "map of another specimen",
         session(given=("--map", "shell.mrc", "--mass", "15"), more=_other_specimen),
-        words=("--map", "not what the real micrographs show", "--coordinates"),
+        code=0,
+        words=("real micrograph agrees with the map to", "below 0.8", "--diameter"),
+        kept=("particles.star",),
     ),
     Case(
         "the only micrograph cut short",

@@ -12,7 +12,7 @@ __all__ = ["LEAST_AGREEMENT", "agreement_words", "require_agreement"]
 #: Correlation of mean particles; with the right map real sessions have 0.88 to 0.99.
 LEAST_AGREEMENT = 0.8
 _NONE = 0.3
-_FEWEST = 12  # particles, of whose mean something can be said
+_FEWEST = 8  # whole particles in the field, by the density there: the mean of fewer says little
 
 
 def _judged(match: SessionMatch) -> list[MatchedMicrograph]:
