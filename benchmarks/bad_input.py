@@ -219,9 +219,6 @@ STOPS = (
     Stop("Ctrl-C while refining", "refine", "passes.npz", MAPS, options=REFINED),
     Stop("kill -9 while refining", "refine", "passes.npz", MAPS, signal.SIGKILL, options=REFINED),
     Stop("Ctrl-C while synthesizing", "synthesize", FIRST_MADE, MADE, options=SET, says="of them there already"),
-    Stop(
-        "kill -9 while synthesizing", "synthesize", FIRST_MADE, MADE, signal.SIGKILL, SET, says="of them there already"
-    ),
 )
 
 
