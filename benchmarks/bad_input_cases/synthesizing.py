@@ -79,6 +79,18 @@ def _subunit(folder: Path) -> None:
     (folder / "subunit.pdb").write_text(atoms + "END\n")
 
 
+def _no_rows(folder: Path) -> None:
+    name = star(folder / "mics.star", ["mics/m0.mrc"])
+    (folder / name).write_text((folder / name).read_text().replace("mics/m0.mrc 1\n", ""))
+
+
+def _other_specimen(folder: Path) -> None:
+    """Put a small ball in the place of the shell that the micrographs show."""
+    axis = np.arange(50) - 25.0
+    radius = 3.0 * np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    put_data(folder / "shell.mrc", (1 / (1 + np.exp((radius - 15) / 4))).astype(np.float32))
+
+
 def _empty(folder: Path) -> None:
     (folder / "none").mkdir()
 
@@ -145,6 +157,12 @@ _SYNTHESIZE = (
         words=("--tilt", "Å above", "Tilt less"),
     ),
     Case("no micrographs to match", session(more=_empty, match=NOWHERE), words=("none",)),
+    Case("table of real micrographs without rows", session(more=_no_rows, match=TABLE), words=("mics.star", "rows")),
+    Case(
+        "coordinates of other micrographs",
+        session(more=lambda f: (f / "picks" / "m0.star").rename(f / "picks" / "other.star")),
+        words=("picks", "m0", "other"),
+    ),
     Case("micrographs to match that do not exist", session(match=NOWHERE), words=("none",)),
     Case(
         "mixed pixel sizes",
@@ -152,6 +170,13 @@ _SYNTHESIZE = (
         words=("--match", "1.5, 1.8", "one pixel size"),
     ),
     Case("one pick on all micrographs", session(more=_one_pick), words=("--match", "1 particles", "--coordinates")),
+    Case(
+        "map of another specimen",
+        session(given=("--map", "shell.mrc", "--mass", "15"), more=_other_specimen),
+        code=0,
+        words=("real micrograph agrees with the map to", "below 0.8", "--diameter"),
+        kept=("particles.star",),
+    ),
     Case(
         "the only micrograph cut short",
         session(more=lambda f: truncate(f / "mics" / "m0.mrc")),

@@ -16,7 +16,15 @@ from .artefacts import (
     draw_artefacts,
 )
 from .exposure import RadialCorrection, particle_contrast, particle_envelope
-from .labels import micrograph_ctf, optics_block, particle_record, particles_block, star_block, write_mtf
+from .labels import (
+    micrograph_ctf,
+    optics_block,
+    optics_groups,
+    particle_record,
+    particles_block,
+    star_block,
+    write_mtf,
+)
 from .match_files import read_match, write_match
 from .matching import Exemplar, MatchedMicrograph, SessionMatch, draw_exposure, match_session, noise_for
 from .movie_frames import Still, frame_tracks, movie_frames, shared_power, still_contrast
@@ -31,6 +39,7 @@ from .realism import (
     advantage_over,
     compare_realism,
     gallery,
+    has_ordinary_patch,
     measure_realism,
 )
 from .recipes import Recipe, demo_scenes, dominant_scene, session_scenes, varied_scene
@@ -148,6 +157,7 @@ __all__ = [
     "fit_noise",
     "frame_tracks",
     "gallery",
+    "has_ordinary_patch",
     "information_in_bits",
     "information_of",
     "intervene",
@@ -163,6 +173,7 @@ __all__ = [
     "noise_for",
     "one_repeat",
     "optics_block",
+    "optics_groups",
     "particle_contrast",
     "particle_envelope",
     "particle_labels",

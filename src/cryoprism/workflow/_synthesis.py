@@ -112,7 +112,7 @@ class CleanImage:
 
 
 @lru_cache(maxsize=2)
-def _population(config: str) -> Population:
+def _population(config: str, changed: tuple[int, ...]) -> Population:
     return population_of(SynthesizeConfig(**json.loads(config)))
 
 
@@ -193,7 +193,8 @@ def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
     config = task.config
     # Neither the number of micrographs nor what is trained on them is in the key: tasks share one population.
     alike: dict[str, Any] = {"count": 1, "train_picker": False, "train_poses": False}
-    population = _population(config.model_copy(update=alike).model_dump_json())
+    changed = tuple(file.stat().st_mtime_ns for file in config.map_files())
+    population = _population(config.model_copy(update=alike).model_dump_json(), changed)
     match = _match(task.match, (task.match / "match.json").stat().st_mtime_ns)
     scene, source = scene_of_task(task, match, population)
     with torch.no_grad():

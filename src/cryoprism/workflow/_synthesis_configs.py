@@ -161,6 +161,10 @@ class SynthesizeConfig(JobConfig):
     pose_steps: int = Field(1500, ge=1, le=1_000_000, description="Steps of that training.")
     realism: bool = Field(True, description="Measure how far the result can be told from the real micrographs.")
 
+    def map_files(self) -> list[Path]:
+        """Files of all species and conformations, in their order."""
+        return [Path(part.strip()) for entry in self.maps for part in entry.split(",")]
+
     @property
     def frames_of_a_movie(self) -> int:
         """Frames to write, 0 for none."""
