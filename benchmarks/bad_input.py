@@ -33,6 +33,7 @@ import cryoprism.cli
 import cryoprism.workflow
 from bad_input_cases import CASES, LENS, Case, folder_of
 from bad_input_cases.making_particles import posed
+from bad_input_cases.synthesizing import session
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "bad-input.md"
 BEGIN, END = "<!-- table of cases: begin -->", "<!-- table of cases: end -->"
@@ -175,6 +176,8 @@ class Stop:
         if self.command == "extract":
             _coordinates(folder)
             return [folder_of(8, folder), *LENS, *self.options]
+        if self.command == "synthesize":
+            return list(session(*self.options, count=2)(folder))
         return list(posed(*self.options, count=200)(folder))
 
 
@@ -196,6 +199,9 @@ SORTED = ("--classes", "4", "--diameter", "60", "--iterations", "12")
 REFINED = ("--reference", "reference.mrc", "--diameter", "60", "--iterations", "6", "--no-local")
 MAPS = ("map.mrc", "half*.mrc", "particles.star")
 RECORD = ".done/[!.]*.json"
+MADE = ("micrographs/*.mrc", "masks/*.mrc", "truth/*.json", "micrographs.star", "particles.star")
+FIRST_MADE = ".done/000001-synthesize-*.json"
+SET = ("--count", "4", "--particles", "6")
 STOPS = (
     Stop("Ctrl-C while restoring", "restore", RECORD, RESTORED, says="were done before"),
     Stop(
@@ -212,6 +218,7 @@ STOPS = (
     Stop("Ctrl-C while classifying", "classify", "state.pt", ("classes.mrcs", "particles.star"), options=SORTED),
     Stop("Ctrl-C while refining", "refine", "passes.npz", MAPS, options=REFINED),
     Stop("kill -9 while refining", "refine", "passes.npz", MAPS, signal.SIGKILL, options=REFINED),
+    Stop("Ctrl-C while synthesizing", "synthesize", FIRST_MADE, MADE, options=SET, says="of them there already"),
 )
 
 
@@ -241,7 +248,7 @@ def stopped(stop: Stop, folder: Path) -> tuple[int, str, list[str]]:
         text=True,
     )
     out = folder / "run"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline and not list(out.glob(stop.begun)):
         time.sleep(0.005)
     process.send_signal(stop.number)

@@ -19,10 +19,10 @@ are those of the averages, in matching and in the test.
 
 poses: the pose network, trained on the particles of the same sets at their labels (``synthesize --train-poses``).
 SIMULATED tests by the other engine: multislice, the 24-mer at full resolution with shot noise, ice, motion and detector
-of their own, particles that do not overlap, cut 3 Å off their centres (deviation per axis). "varied" is the recipe of
-that name (severity 0.5, 40 e/Å², defocus 8,000 to 24,000 Å, no session's). "session" has defocus, drift and B-factor
-drawn from the match, as a user's own particles would; its exposure is the one of five whose particles' power, shell by
-shell, is nearest to that of the real picks.
+of their own, cut 3 Å off their centres (deviation per axis). "varied" is the recipe of that name (severity 0.5, 40
+e/Å², defocus 8,000 to 24,000 Å, no session's, particles far apart). "session" has defocus, drift, B-factor and density
+of particles drawn from the match, as a user's own particles would; its exposure is the one of five whose particles'
+power, shell by shell, is nearest to that of the real picks.
 With --posed there is a REAL one: particles of these micrographs and the poses of a refinement, which are no truth.
 Median angle of the best candidate to the truth under O. Beside it: random orientations, and the network that ``refine
 --pose-network --initial-lowpass 15`` trains on projections of the low-passed map and the test particles' own power.
@@ -152,6 +152,7 @@ def pose_part(args: argparse.Namespace, work: Path) -> None:
     asked = [ask("projections of the map", None, (), seed) for seed in args.seeds]
     for (kind, seed), names in sets_of(args, work, match, "").items():
         asked.append(ask(kind, work / f"{kind}-{seed}", names, seed))
+    print_shares(work, asked)
     found = each(poses.train_and_try, asked, args.workers, told=True)
     counts = {name: len(test) for name, test in poses.read_tests(work).items()}
     for test, count in counts.items():
@@ -163,6 +164,18 @@ def pose_part(args: argparse.Namespace, work: Path) -> None:
         for one, (accuracies, seconds) in zip(asked, found, strict=True):
             rows.setdefault(one.kind, []).append((accuracies[test], seconds))
         pose_table(rows)
+
+
+def print_shares(work: Path, asked: Sequence[poses.PosesAsked]) -> None:
+    """How much of the power of the particles of every test and kind of set is common to them all."""
+    looked = dict(poses.read_tests(work))
+    for one in asked:
+        if one.folder is not None and one.kind not in looked:
+            looked[one.kind] = poses.set_particles(one.folder, one.names[:6])
+    print("\nShare of power common to all particles (their spherical part), shells 1 to 8 of a box of 64 pixels:\n")
+    print("| particles | " + " | ".join(str(shell) for shell in range(1, 9)) + " |\n|---|" + "---|" * 8)
+    for name, images in looked.items():
+        print(f"| {name} | " + " | ".join(f"{float(v):.2f}" for v in poses.common_share(images)[:8]) + " |", flush=True)
 
 
 def pose_table(rows: dict[str, list[tuple[PoseAccuracy, float]]]) -> None:

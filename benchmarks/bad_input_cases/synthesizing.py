@@ -67,6 +67,30 @@ def _nan(folder: Path) -> None:
     put_data(folder / "shell.mrc", data)
 
 
+def _even(folder: Path) -> None:
+    put_data(folder / "shell.mrc", np.ones_like(_shell().numpy()))
+
+
+def _subunit(folder: Path) -> None:
+    """Write a cube of atoms, 15 Å long."""
+    line = "ATOM  {n:5d}  CA  ALA A{n:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00 20.00           C\n"
+    grid = np.stack(np.meshgrid(*[3.0 * np.arange(6)] * 3), -1).reshape(-1, 3)
+    atoms = "".join(line.format(n=n + 1, x=x, y=y, z=z) for n, (x, y, z) in enumerate(grid))
+    (folder / "subunit.pdb").write_text(atoms + "END\n")
+
+
+def _no_rows(folder: Path) -> None:
+    name = star(folder / "mics.star", ["mics/m0.mrc"])
+    (folder / name).write_text((folder / name).read_text().replace("mics/m0.mrc 1\n", ""))
+
+
+def _other_specimen(folder: Path) -> None:
+    """Put a small ball in the place of the shell that the micrographs show."""
+    axis = np.arange(50) - 25.0
+    radius = 3.0 * np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    put_data(folder / "shell.mrc", (1 / (1 + np.exp((radius - 15) / 4))).astype(np.float32))
+
+
 def _empty(folder: Path) -> None:
     (folder / "none").mkdir()
 
@@ -77,6 +101,7 @@ def _one_pick(folder: Path) -> None:
 
 TABLE = ("--match", "mics.star", "--coordinates", "picks")
 NOWHERE = ("--match", "none", "--coordinates", "picks", *LENS)
+SUBUNIT = ("--map", "subunit.pdb")
 TWO = ("--map", "shell.mrc", "--map", "shell.mrc", "--mass", "480")
 
 _SYNTHESIZE = (
@@ -109,7 +134,35 @@ _SYNTHESIZE = (
         session("--ice-thickness", "60"),
         words=("--ice-thickness", "60 Å", "shell", "thicker"),
     ),
+    Case("map that is even", session(more=_even), words=("shell.mrc", "all voxels")),
+    Case(
+        "--mass for two of three species",
+        session("--mass", "500", given=(*TWO, "--map", "shell.mrc")),
+        words=("--mass", "2 for 3", "each --map"),
+    ),
+    Case(
+        "--conformation-share for two of one conformation",
+        session("--conformation-share", "0.5,0.5"),
+        words=("--conformation-share", "2 shares", "1 conformations"),
+    ),
+    Case("--axis-offset of one number", session("--axis-offset", "5"), words=("--axis-offset",)),
+    Case(
+        "a repeat taller than --helical-rise",
+        session("--filaments", "1", "--helical-rise", "5", "--helical-twist", "50", given=SUBUNIT, more=_subunit),
+        words=("'subunit'", "would lie within", "--axis-offset"),
+    ),
+    Case(
+        "--tilt through the focus",
+        session("--tilt", "70", "--width", "8000", "--height", "8000"),
+        words=("--tilt", "Å above", "Tilt less"),
+    ),
     Case("no micrographs to match", session(more=_empty, match=NOWHERE), words=("none",)),
+    Case("table of real micrographs without rows", session(more=_no_rows, match=TABLE), words=("mics.star", "rows")),
+    Case(
+        "coordinates of other micrographs",
+        session(more=lambda f: (f / "picks" / "m0.star").rename(f / "picks" / "other.star")),
+        words=("picks", "m0", "other"),
+    ),
     Case("micrographs to match that do not exist", session(match=NOWHERE), words=("none",)),
     Case(
         "mixed pixel sizes",
@@ -117,6 +170,13 @@ _SYNTHESIZE = (
         words=("--match", "1.5, 1.8", "one pixel size"),
     ),
     Case("one pick on all micrographs", session(more=_one_pick), words=("--match", "1 particles", "--coordinates")),
+    Case(
+        "map of another specimen",
+        session(given=("--map", "shell.mrc", "--mass", "15"), more=_other_specimen),
+        code=0,
+        words=("real micrograph agrees with the map to", "below 0.8", "--diameter"),
+        kept=("particles.star",),
+    ),
     Case(
         "the only micrograph cut short",
         session(more=lambda f: truncate(f / "mics" / "m0.mrc")),

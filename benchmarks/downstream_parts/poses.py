@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cryoprism.core import generator_for
+from cryoprism.core import InputError, generator_for
 from cryoprism.formats import read_coordinates, read_image, read_particles
 from cryoprism.restoration import find_defects, replace_defects
 from cryoprism.structure import (
@@ -25,11 +27,16 @@ from cryoprism.structure import (
 )
 from cryoprism.structure.pose_network import per_shell
 from cryoprism.synthesis import (
+    Arrangement,
+    Population,
+    Rendered,
     Scene,
+    Species,
     draw_exposure,
     particle_record,
     read_match,
     render_micrograph,
+    scene_from_dict,
     specimen_from_file,
     specimen_volume,
     varied_scene,
@@ -43,6 +50,7 @@ from .sets import MATCHED, micrographs, structure
 PICKS_OFF = 3.0  # Å
 EXPOSURES = (8.0, 12.0, 18.0, 27.0, 40.0)  # e/Å² among which the session's is looked for
 SIDE = 1024  # pixels of a micrograph
+THICKNESSES = (160.0, 200.0, 256.0, 352.0, 480.0)  # Å: as ``synthesize`` has it, or thicker until all fit
 TESTS = ("varied", "session")
 ANGLES = ("rot_in_degrees", "tilt_in_degrees", "psi_in_degrees")
 DEFOCUS = ("defocus_u_in_angstroms", "defocus_v_in_angstroms")
@@ -58,40 +66,50 @@ class TestAsked:
     exposure: float | None
 
 
-def scene_of(asked: TestAsked) -> Scene:
+def rendered(asked: TestAsked) -> tuple[Rendered, Scene, list[dict[str, Any]]]:
+    """Return a multislice micrograph, its scene, and the labels of its particles."""
+    specimen = specimen_from_file(structure(), assembly="1", symmetry="O")
     if asked.exposure is None:
         base = Scene(height_in_pixels=SIDE, width_in_pixels=SIDE, pixel_size_in_angstroms=PIXEL, particle_count=75)
-        return varied_scene(asked.seed, asked.index, base, severity=0.5)
-    match = read_match(asked.match)
-    scene, source = draw_exposure(match, asked.seed, asked.index, f"test-{asked.index}")
+        scene = varied_scene(asked.seed, asked.index, base, severity=0.5)
+        made = render_micrograph(scene, specimen, "multislice")
+        return made, scene, [particle_record(one) for one in made.particles]
+    scene, source = draw_exposure(read_match(asked.match), asked.seed, asked.index, f"test-{asked.index}")
     # What a match leaves within its B-factor has to come from somewhere here: coherence and detector take little.
-    area = (SIDE * PIXEL) ** 2 * 1e-8
-    count = min(75, round(source.density_in_inverse_square_micrometers * area))
-    return replace(
+    scene = replace(
         scene,
         height_in_pixels=SIDE,
         width_in_pixels=SIDE,
-        particle_count=count,
         exposure_in_electrons_per_square_angstrom=asked.exposure,
         detector_blur_in_pixels=0.15,
         source_semi_angle_in_milliradians=0.02,
         focal_spread_in_angstroms=40.0,
+    )
+    arrangement = Arrangement(density_per_square_micrometer=source.density_in_inverse_square_micrometers)
+    crowd = Population(species=(Species(name=specimen.name, conformations=(specimen,)),), arrangement=arrangement)
+    for thickness in THICKNESSES:
+        try:
+            scene = replace(scene, ice_thickness_in_angstroms=thickness)
+            made = render_micrograph(scene, crowd, "multislice")
+            return made, scene, [particle_record(one, crowd) for one in made.particles]
+        except InputError:
+            continue  # the session's density does not fit into a single layer
+    raise SystemExit(
+        f"{arrangement.density_per_square_micrometer:.0f} particles per µm² fit into no ice that was tried"
     )
 
 
 def test_particles(asked: TestAsked) -> PosedImages:
     """Particles of a micrograph by the multislice engine, none of whose draws a training set shares."""
     torch.set_num_threads(1)
-    specimen = specimen_from_file(structure(), assembly="1", symmetry="O")
-    scene = scene_of(asked)
     with torch.no_grad():
-        made = render_micrograph(scene, specimen, "multislice")
+        made, scene, records = rendered(asked)
     seed, index = asked.seed, asked.index
     image = replace_defects(made.counts, find_defects(made.counts).mask, generator_for(seed, "defects", index))
-    off = PICKS_OFF / PIXEL * torch.randn(len(made.particles), 2, generator=generator_for(seed, "picks", index))
+    off = PICKS_OFF / PIXEL * torch.randn(len(records), 2, generator=generator_for(seed, "picks", index))
     records = [
         record | {"x_in_pixels": record["x_in_pixels"] + dx, "y_in_pixels": record["y_in_pixels"] + dy}
-        for record, (dx, dy) in zip(map(particle_record, made.particles), off.tolist(), strict=True)
+        for record, (dx, dy) in zip(records, off.tolist(), strict=True)
     ]
     return posed_particles_of(image, scene, records, DIAMETER)[0]
 
@@ -115,6 +133,22 @@ def power_of(images: PosedImages, radius: int = 24) -> Tensor:
     power = noise_from_power(images.images, torch.zeros(len(images), dtype=torch.long), radius)[0]
     found = per_shell(power, radius)[1:].log()
     return found - found.mean()
+
+
+def common_share(images: PosedImages, radius: int = 24) -> Tensor:
+    """Share of the power, shell by shell from 1 on, that all particles have in common: their spherical part.
+
+    Two halves are averaged, each weighted by its contrast transfer; what they agree on is signal, whatever the poses.
+    """
+    every = torch.arange(len(images))
+    seen = images.moved(every, radius, torch.zeros(len(images), 2))
+    transfer = images.transfer[:, : seen.shape[1]]
+    one, other = (
+        (seen[part] * transfer[part]).sum(0) / transfer[part].square().sum(0).clamp_min(1e-3)
+        for part in (slice(0, None, 2), slice(1, None, 2))
+    )
+    signal = (one * other.conj()).real * transfer.square().mean(0)
+    return (per_shell(signal, radius) / per_shell(seen.abs().square().mean(0), radius))[1:]
 
 
 def by_projections(test: PosedImages, seed: int, steps: int, lowpass: float) -> tuple[PoseAccuracy, float]:
@@ -203,6 +237,16 @@ def train_and_try(asked: PosesAsked) -> tuple[dict[str, PoseAccuracy], float]:
         return pose_accuracy(network.candidates(test.images, test.transfer, 4).rotations, test.rotations, "O")
 
     return {name: accuracy(test) for name, test in tests.items()}, seconds
+
+
+def set_particles(folder: Path, names: Sequence[str]) -> PosedImages:
+    """Particles of some micrographs of a set, as the training cuts them."""
+    parts = []
+    for name in names:
+        truth = json.loads((folder / "truth" / f"{name}.json").read_text(encoding="utf-8"))
+        image = read_image(folder / "micrographs" / f"{name}.mrc").data
+        parts.append(posed_particles_of(image, scene_from_dict(truth["scene"]), truth["particles"], DIAMETER)[0])
+    return joined(parts)
 
 
 def nearest_exposure(real: Tensor, candidates: Sequence[PosedImages]) -> tuple[float, list[float]]:

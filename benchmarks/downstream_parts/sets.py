@@ -25,7 +25,8 @@ from cryoprism.synthesis import (
 )
 from cryoprism.workflow import SynthesizeConfig, synthesize_session
 from cryoprism.workflow._files import write_json
-from cryoprism.workflow._synthesis import SynthesisTask, clean_image, population_of, scene_of_task
+from cryoprism.workflow._synthesis import SynthesisTask, clean_image, scene_of_task
+from cryoprism.workflow._synthesis_population import population_of
 from picking import DIAMETER, PIXEL, data_folder
 from realism_parts.material import exemplars_of
 

@@ -1,18 +1,23 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from cryoprism.causes import estimate_causes, measure_spectrum
-from cryoprism.core import InputError
+from cryoprism.core import InputError, generator_for
 from cryoprism.synthesis import (
     Exemplar,
     Scene,
+    SessionMatch,
     draw_exposure,
     match_session,
     noise_for,
+    power_spectrum,
     read_match,
     render_micrograph,
     write_match,
 )
+from cryoprism.synthesis._centring import Centring
 
 PIXEL = 2.0
 
@@ -89,6 +94,34 @@ def test_draws_take_turns_and_stay_near_their_micrograph(match):
     assert len({scene.defocus_in_angstroms for scene, _ in drawn}) == 20
 
 
+def _with_defoci(match, *defoci):
+    first = match.micrographs[0]
+    many = [replace(first, scene=replace(first.scene, defocus_in_angstroms=d)) for d in defoci]
+    return SessionMatch(micrographs=tuple(many), correction=match.correction)
+
+
+@pytest.mark.parametrize("defoci", [(8000.0, 12000.0, 16000.0, 20000.0, 24000.0), (5000.0, 15000.0, 25000.0)])
+def test_a_wide_session_is_never_drawn_out_of_underfocus(match, defoci):
+    wide = _with_defoci(match, *defoci)
+    drawn = [draw_exposure(wide, 3, index, f"s{index}")[0] for index in range(1000)]
+    assert min(min(s.defocus_u_in_angstroms, s.defocus_v_in_angstroms) for s in drawn) > 0
+    values = torch.tensor([s.defocus_in_angstroms for s in drawn])
+    assert 0.5 * min(defoci) <= float(values.min()) <= float(values.max()) <= 2 * max(defoci)
+    # Reflected, not heaped up at the ends.
+    assert values.unique().numel() > 990
+    assert float(values.std()) > 0.8 * float(torch.tensor(defoci).std())
+
+
+def test_draws_of_a_narrow_session_are_not_touched(match):
+    narrow = _with_defoci(match, 14000.0, 15000.0, 16000.0)
+    scene, chosen = draw_exposure(narrow, 3, 0, "s0")
+    generator = generator_for(3, 0, "posterior")
+    steps = {name: float(torch.randn((), generator=generator)) for name in chosen.deviations}
+    free = chosen.scene.defocus_in_angstroms + chosen.deviations["defocus_in_angstroms"] * steps["defocus_in_angstroms"]
+    free += narrow.defocus_kernel_in_angstroms * float(torch.randn((), generator=generator))
+    assert scene.defocus_in_angstroms == free
+
+
 def test_same_seed_same_draw(match):
     assert draw_exposure(match, 7, 3, "a")[0] == draw_exposure(match, 7, 3, "a")[0]
     assert draw_exposure(match, 8, 3, "a")[0] != draw_exposure(match, 7, 3, "a")[0]
@@ -120,8 +153,16 @@ def test_a_match_comes_back_from_disk(match, tmp_path):
 def test_too_little_to_match_is_refused(exemplars, shell):
     with pytest.raises(InputError, match="no micrographs"):
         match_session([], shell, PIXEL)
-    from dataclasses import replace
-
     few = [replace(exemplars[0], xy_in_pixels=exemplars[0].xy_in_pixels[:3])]
     with pytest.raises(InputError, match="3 particles"):
         match_session(few, shell, PIXEL)
+
+
+@pytest.mark.parametrize("edge", [400, 512])
+def test_centres_on_a_small_micrograph_are_where_the_particles_are(shell, edge):
+    """With the spectrum of one tile alone they came out 7 to 8 px beside."""
+    scene = replace(_scene(edge, 15000.0), height_in_pixels=edge, width_in_pixels=edge, particle_count=edge // 27)
+    rendered = render_micrograph(scene, shell)
+    xy = torch.tensor([[p.x_in_pixels, p.y_in_pixels] for p in rendered.particles], dtype=torch.float64)
+    found = Centring(scene, shell, power_spectrum(rendered.counts), 0).centres(rendered.counts, xy)
+    assert float((found - xy).square().mean().sqrt()) < 1.0

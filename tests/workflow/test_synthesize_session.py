@@ -3,6 +3,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -181,6 +182,25 @@ def test_bad_input_is_named(session, tmp_path, changes, words):
     assert not (tmp_path / "out" / "particles.star").exists()
 
 
+@pytest.mark.parametrize("wrong", ["match", "coordinates", "second map"])
+def test_files_are_looked_at_before_a_structure_is_read(session, tmp_path, monkeypatch, wrong):
+    def read(config):
+        raise AssertionError("the structure was read first")
+
+    monkeypatch.setattr(sys.modules["cryoprism.workflow.synthesize_session"], "population_of", read)
+    optics, table = read_star(session / "real" / "micrographs.star")
+    empty = tmp_path / "empty.star"
+    write_star(empty, [optics, replace(table, rows=())])
+    changes = {
+        "match": {"match": (str(empty),)},
+        "coordinates": {"coordinates": empty},
+        "second map": {"maps": (f"{session / 'shell.mrc'},{tmp_path / 'empty.mrc'}",)},
+    }
+    with pytest.raises(InputError, match="empty"):
+        synthesize_session(config_for(session, tmp_path / "out", **changes[wrong]))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_table_that_counts_overfocus_as_positive_is_refused(session, tmp_path):
     optics, table = read_star(session / "real" / "truth.star")
     columns = {
@@ -194,11 +214,13 @@ def test_a_table_that_counts_overfocus_as_positive_is_refused(session, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_real_micrograph_that_cannot_be_read_is_named_and_left_out(session, tmp_path):
+@pytest.mark.parametrize("source", ["micrographs.star", "micrographs"])
+def test_a_real_micrograph_that_cannot_be_read_is_named_and_left_out(session, tmp_path, source):
     shutil.copytree(session / "real", tmp_path / "real")
     cut = sorted((tmp_path / "real" / "micrographs").glob("*.mrc"))[1]
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    changes = {"match": (str(tmp_path / "real" / "micrographs.star"),), "count": 1}
+    lens = {"voltage_in_kilovolts": 300.0, "spherical_aberration_in_millimeters": 2.7, "amplitude_contrast": 0.1}
+    changes = {"match": (str(tmp_path / "real" / source),), "count": 1, **lens}
     with pytest.warns(CryoPrismWarning, match=r"00002 is left out: .*cut short"):
         made = synthesize_session(config_for(session, tmp_path / "out", **changes))
     assert made.micrographs == 1

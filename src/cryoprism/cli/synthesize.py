@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import LENS, WORKERS, HelicalRise, Symmetry, fields_of, job_options, with_options
+from ._options import LENS, WORKERS, HelicalRise, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "synthesize"]
 
@@ -24,6 +24,7 @@ FIELDS = {
     "count": "count",
     "share": "shares",
     "morph": "morph",
+    "conformation_share": "conformation_shares",
     "assembly": "assembly",
     "mass": "mass_in_kilodaltons",
     "contour": "contour",
@@ -36,14 +37,22 @@ FIELDS = {
     "learning_steps": "learning_steps",
     "particles": "particles_per_micrograph",
     "ice_thickness": "ice_thickness_in_angstroms",
+    "ice_gradient": "ice_gradient",
+    "tilt": "tilt_in_degrees",
+    "tilt_axis": "tilt_axis_in_degrees",
     "preferred_view": "preferred_views",
     "preferred_share": "view_share",
     "preferred_concentration": "view_concentration",
     "interface_share": "interface_share",
     "cluster_share": "cluster_share",
+    "cluster_size": "cluster_size",
+    "cluster_spread": "cluster_spread_in_angstroms",
     "aggregate_share": "aggregate_share",
+    "aggregate_size": "aggregate_size",
     "filaments": "filaments",
     "filament_length": "filament_length_in_angstroms",
+    "persistence_length": "persistence_length_in_angstroms",
+    "axis_offset": "axis_offset_in_angstroms",
     "helical_rise": "helical_rise",
     "helical_twist": "helical_twist",
     "contamination": "contamination",
@@ -81,17 +90,37 @@ def synthesize(
         list[float] | None, typer.Option(metavar="SHARE", help="Share of each species, once for each --map.")
     ] = None,
     morph: Annotated[int, typer.Option(metavar="N", help="States between the two conformations of a species.")] = 0,
+    conformation_share: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SHARE,SHARE", help="Shares of a species' conformations; one for all, or each --map's."),
+    ] = None,
     assembly: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Biological assembly of structure files, for example 1.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Biological assembly of structure files, for example 1; none: as it is. One for all, or each --map's.",
+        ),
     ] = None,
     mass: Annotated[
-        float | None, typer.Option(metavar="kDa", help="Mass of a map's particle. Default: from --contour.")
+        list[float] | None,
+        typer.Option(
+            metavar="kDa", help="Mass of a map's particle. Default: from --contour. One for all, or each --map's."
+        ),
     ] = None,
     contour: Annotated[
-        float | None, typer.Option(metavar="LEVEL", help="Level at which a map encloses the molecule.")
+        list[float] | None,
+        typer.Option(metavar="LEVEL", help="Level at which a map encloses the molecule. One for all, or each --map's."),
     ] = None,
     lowpass: Annotated[float, typer.Option(metavar="Å", help="Finest detail of the specimen; 0 keeps all.")] = 0.0,
-    symmetry: Symmetry = "C1",
+    symmetry: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--symmetry",
+            "--sym",
+            metavar="GROUP",
+            help="Point group, such as C1, D7, O or I1. One for all, or each --map's. Default: C1.",
+        ),
+    ] = None,
     diameter: Annotated[
         float | None,
         typer.Option(
@@ -123,6 +152,15 @@ def synthesize(
             metavar="Å", help="Ice. Default: a quarter more than the particle, or as much as all of them need."
         ),
     ] = None,
+    ice_gradient: Annotated[
+        float, typer.Option(metavar="Å/µm", help="Wedge: rise of the ice's thickness, in any direction.")
+    ] = 0.0,
+    tilt: Annotated[
+        float, typer.Option(metavar="DEGREES", help="Tilt of the film; every particle has its own defocus.")
+    ] = 0.0,
+    tilt_axis: Annotated[
+        float, typer.Option("--tilt-axis", metavar="DEGREES", help="From x to the tilt axis, towards y.")
+    ] = 0.0,
     preferred_view: Annotated[
         list[str] | None, typer.Option(metavar="ROT,TILT", help="A preferred view [degrees]; again for more.")
     ] = None,
@@ -134,9 +172,21 @@ def synthesize(
         float, typer.Option(metavar="SHARE", help="Of particles at the air-water interfaces.")
     ] = 0.0,
     cluster_share: Annotated[float, typer.Option(metavar="SHARE", help="Of particles in loose clusters.")] = 0.0,
+    cluster_size: Annotated[float, typer.Option(metavar="N", help="Mean number of particles in a cluster.")] = 8.0,
+    cluster_spread: Annotated[
+        float, typer.Option(metavar="Å", help="Standard deviation of a cluster along x and y.")
+    ] = 500.0,
     aggregate_share: Annotated[float, typer.Option(metavar="SHARE", help="Of particles in clumps.")] = 0.0,
+    aggregate_size: Annotated[int, typer.Option(metavar="N", help="Particles in a clump.")] = 6,
     filaments: Annotated[int, typer.Option(metavar="N", help="Filaments in a micrograph (--helical-rise).")] = 0,
     filament_length: Annotated[float, typer.Option(metavar="Å", help="Length of filaments.")] = 2000.0,
+    persistence_length: Annotated[
+        float, typer.Option(metavar="Å", help="How straight they are: F-actin 1.5e5, microtubules 5e7.")
+    ] = 1.5e5,
+    axis_offset: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y", help="From the helical axis to the centre of a subunit [Å]. Default: 0,0."),
+    ] = None,
     helical_rise: HelicalRise = None,
     helical_twist: Annotated[
         float,
@@ -190,7 +240,13 @@ def synthesize(
 
     from ._console import logging_to_console
 
-    more = {} if not preferred_view else {"preferred_views": [view.split(",") for view in preferred_view]}
+    more: dict[str, object] = {}
+    if preferred_view:
+        more["preferred_views"] = [view.split(",") for view in preferred_view]
+    if conformation_share:
+        more["conformation_shares"] = [shares.split(",") for shares in conformation_share]
+    if axis_offset is not None:
+        more["axis_offset_in_angstroms"] = axis_offset.split(",")
     settings = settings_of(context, FIELDS, SynthesizeConfig, **more)
     with logging_to_console():
         summary = synthesize_session(settings)

@@ -1,6 +1,7 @@
 """Virtual specimens and scenes, rendered to micrographs and movies with every hidden quantity kept."""
 
 from ._envelope import least_height_in_angstroms
+from ._repeats import one_repeat
 from ._samples import Measure, MicrographSet
 from ._seen_artefacts import ArtefactMasks, SeenArtefacts, Spot
 from .arrangement import Arrangement, Clusters, Filaments, PreferredViews
@@ -15,13 +16,21 @@ from .artefacts import (
     draw_artefacts,
 )
 from .exposure import RadialCorrection, particle_contrast, particle_envelope
-from .labels import micrograph_ctf, optics_block, particle_record, particles_block, star_block, write_mtf
+from .labels import (
+    micrograph_ctf,
+    optics_block,
+    optics_groups,
+    particle_record,
+    particles_block,
+    star_block,
+    write_mtf,
+)
 from .match_files import read_match, write_match
 from .matching import Exemplar, MatchedMicrograph, SessionMatch, draw_exposure, match_session, noise_for
 from .movie_frames import Still, frame_tracks, movie_frames, shared_power, still_contrast
 from .noise import NOISE_KINDS, DrawnNoise, NoiseFit, NoiseKind, add_noise, draw_noise, fit_noise, power_spectrum
 from .phantom import Phantom, PhantomKind, phantom
-from .placement import Placement, place_particles, place_population
+from .placement import NoRoom, Placement, place_particles, place_population
 from .realism import (
     REAL_AGAINST_REAL,
     Advantage,
@@ -30,6 +39,7 @@ from .realism import (
     advantage_over,
     compare_realism,
     gallery,
+    has_ordinary_patch,
     measure_realism,
 )
 from .recipes import Recipe, demo_scenes, dominant_scene, session_scenes, varied_scene
@@ -52,6 +62,7 @@ from .specimen import (
     project_specimen,
     specimen_from_file,
     specimen_from_phantom,
+    specimen_name,
     specimen_volume,
     specimens_from_file,
 )
@@ -97,6 +108,7 @@ __all__ = [
     "MatchedMicrograph",
     "Measure",
     "MicrographSet",
+    "NoRoom",
     "NoiseFit",
     "NoiseKind",
     "Particle",
@@ -145,6 +157,7 @@ __all__ = [
     "fit_noise",
     "frame_tracks",
     "gallery",
+    "has_ordinary_patch",
     "information_in_bits",
     "information_of",
     "intervene",
@@ -158,7 +171,9 @@ __all__ = [
     "motion_track",
     "movie_frames",
     "noise_for",
+    "one_repeat",
     "optics_block",
+    "optics_groups",
     "particle_contrast",
     "particle_envelope",
     "particle_labels",
@@ -184,6 +199,7 @@ __all__ = [
     "simulate_session",
     "specimen_from_file",
     "specimen_from_phantom",
+    "specimen_name",
     "specimen_volume",
     "specimens_from_file",
     "star_block",

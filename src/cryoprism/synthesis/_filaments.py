@@ -8,11 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cryoprism.core import InputError
-
 from ._envelope import footprint, sphere
 from ._ground import Ground, too_thin, tube_radius
-from .placement import Placement, draw_members, tilt_matrix
+from .placement import NoRoom, Placement, draw_members, tilt_matrix
 
 __all__ = ["lay_filaments", "repeats_along", "worm_like_chain"]
 
@@ -73,7 +71,7 @@ def lay_filaments(ground: Ground) -> Placement:
 
     Raises
     ------
-    InputError
+    NoRoom
         A tube is thicker than the ice, or so many filaments do not fit.
     """
     wishes = ground.population.arrangement.filaments
@@ -85,7 +83,7 @@ def lay_filaments(ground: Ground) -> Placement:
         found = _lay(ground, kind)
         if found is None:
             fit = int(i / share)
-            raise InputError(
+            raise NoRoom(
                 "arrangement.filaments",
                 f"{wishes.count if wishes else 0} filaments do not fit without crossing",
                 f"Ask for about {fit} or fewer, shorter ones, or a larger field.",

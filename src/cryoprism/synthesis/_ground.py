@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoprism.core import InputError
 from cryoprism.microscope.ice import thickness_field
 
 from ._envelope import Envelope, envelope_of
 from ._occupancy import Drawn, Occupancy
+from .placement import NoRoom
 from .scene import Scene
 from .species import Population, Species
 from .specimen import Specimen
@@ -129,19 +129,19 @@ def _rough_envelope(specimen: Specimen) -> Envelope:
     return envelope_of(specimen, max(2.0, specimen.radius_in_angstroms / 20))
 
 
-def too_many(ground: Ground, wanted: float, fit: float) -> InputError:
+def too_many(ground: Ground, wanted: float, fit: float) -> NoRoom:
     """Return the error of a target that cannot be reached; both numbers count the border, too."""
     share = float(ground.field.sum()) / float(ground.room.sum())
-    return InputError(
+    return NoRoom(
         "arrangement",
         f"{round(wanted * share)} particles in the field do not fit without touching",
         f"Ask for about {int(fit * share)} or fewer (as count), for thicker ice or a larger field.",
     )
 
 
-def too_thin(ground: Ground, name: str, height: float) -> InputError:
+def too_thin(ground: Ground, name: str, height: float) -> NoRoom:
     """Return the error of a particle of that height [Å] that is larger than the ice."""
-    return InputError(
+    return NoRoom(
         "scene.ice_thickness_in_angstroms",
         f"is {ground.scene.ice_thickness_in_angstroms:g} Å, but '{name}' is about {height:.0f} Å high in its view",
         "Give thicker ice (--ice-thickness), views that lie flat (PreferredViews), or Arrangement(may_protrude=True).",

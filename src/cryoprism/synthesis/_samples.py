@@ -17,6 +17,7 @@ __all__ = [
     "MicrographSet",
     "check_pair",
     "corners_on_grid",
+    "has_ordinary_patch",
     "normalised",
     "ordinary_corners",
     "patches_at",
@@ -194,6 +195,13 @@ def corners_on_grid(shape: tuple[int, ...], weight: Tensor | None, *, side: int 
     if weight is None:
         return corners
     return _kept(weight, corners, side)
+
+
+def has_ordinary_patch(shape: tuple[int, ...], weight: Tensor | None, *, side: int = PATCH) -> bool:
+    """Whether a micrograph has a patch of ordinary field on its grid: what cannot be compared is left out by this."""
+    if min(shape) < side:
+        return False
+    return weight is None or bool(_ordinary(weight, corners_on_grid(shape, None, side=side), side).any())
 
 
 def _kept(weight: Tensor, corners: Tensor, side: int) -> Tensor:

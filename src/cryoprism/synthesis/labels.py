@@ -20,6 +20,7 @@ from .species import Population
 __all__ = [
     "micrograph_ctf",
     "optics_block",
+    "optics_groups",
     "particle_record",
     "particles_block",
     "star_block",
@@ -41,18 +42,61 @@ def star_block(name: str, columns: Mapping[str, Any]) -> StarBlock:
     return StarBlock(name, (), tuple(() for _ in range(count))).with_columns(dict(columns))
 
 
-def optics_block(base: Scene, *, movies: bool = False, mtf: bool = True) -> StarBlock:
-    """Return the one optics group of a session; ``mtf`` names ``mtf.star`` in it."""
+def optics_groups(scenes: Sequence[Scene]) -> tuple[list[Scene], list[str]]:
+    """Return one scene of every lens (voltage, Cs, amplitude contrast, pixel), and the group of each scene."""
+    numbers: dict[tuple[float, ...], int] = {}
+    first: list[Scene] = []
+    groups = []
+    for scene in scenes:
+        lens = (
+            scene.voltage_in_kilovolts,
+            scene.spherical_aberration_in_millimeters,
+            scene.amplitude_contrast,
+            scene.pixel_size_in_angstroms,
+        )
+        if lens not in numbers:
+            numbers[lens] = len(numbers) + 1
+            first.append(scene)
+        groups.append(str(numbers[lens]))
+    return first, groups
+
+
+def optics_block(
+    bases: Sequence[Scene], *, movies: bool = False, mtf: bool = True, box_in_pixels: int | None = None
+) -> StarBlock:
+    """Return one optics group for each of the scenes, as :func:`optics_groups` numbers them.
+
+    Parameters
+    ----------
+    bases
+        One scene of each lens.
+    movies
+        Name the pixel size as movies have it.
+    mtf
+        Name ``mtf.star``.
+    box_in_pixels
+        Side of the boxes in a table of particles, without which RELION does not read it.
+    """
     pixel = "rlnMicrographOriginalPixelSize" if movies else "rlnMicrographPixelSize"
-    columns: dict[str, Any] = {"rlnOpticsGroupName": ["opticsGroup1"], "rlnOpticsGroup": ["1"]}
-    if mtf:
-        columns["rlnMtfFileName"] = ["mtf.star"]
-    columns |= {
-        pixel: [base.pixel_size_in_angstroms],
-        "rlnVoltage": [base.voltage_in_kilovolts],
-        "rlnSphericalAberration": [base.spherical_aberration_in_millimeters],
-        "rlnAmplitudeContrast": [base.amplitude_contrast],
+    numbers = [str(number) for number in range(1, len(bases) + 1)]
+    columns: dict[str, Any] = {
+        "rlnOpticsGroupName": [f"opticsGroup{number}" for number in numbers],
+        "rlnOpticsGroup": numbers,
     }
+    if mtf:
+        columns["rlnMtfFileName"] = ["mtf.star"] * len(bases)
+    columns |= {
+        pixel: [base.pixel_size_in_angstroms for base in bases],
+        "rlnVoltage": [base.voltage_in_kilovolts for base in bases],
+        "rlnSphericalAberration": [base.spherical_aberration_in_millimeters for base in bases],
+        "rlnAmplitudeContrast": [base.amplitude_contrast for base in bases],
+    }
+    if box_in_pixels is not None:
+        columns |= {
+            "rlnImagePixelSize": [base.pixel_size_in_angstroms for base in bases],
+            "rlnImageSize": [box_in_pixels] * len(bases),
+            "rlnImageDimensionality": [2] * len(bases),
+        }
     return star_block("optics", columns)
 
 
@@ -95,6 +139,7 @@ def particles_block(
     ``particles`` holds the records of each micrograph, in the order of ``names`` and ``scenes``.
     """
     rows = [(name, scene, p) for name, scene, some in zip(names, scenes, particles, strict=True) for p in some]
+    _, groups = optics_groups(scenes)
     columns: dict[str, Any] = {
         "rlnMicrographName": [name for name, _, _ in rows],
         "rlnCoordinateX": [p["x_in_pixels"] for _, _, p in rows],
@@ -109,7 +154,7 @@ def particles_block(
         "rlnOriginXAngst": [0.0] * len(rows),
         "rlnOriginYAngst": [0.0] * len(rows),
         "rlnClassNumber": [p["class_number"] for _, _, p in rows],
-        "rlnOpticsGroup": ["1"] * len(rows),
+        "rlnOpticsGroup": [group for group, some in zip(groups, particles, strict=True) for _ in some],
     }
     if any(p["filament"] for _, _, p in rows):
         columns["rlnHelicalTubeID"] = [p["filament"] for _, _, p in rows]

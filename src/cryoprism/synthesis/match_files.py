@@ -71,6 +71,8 @@ def read_match(folder: Path) -> SessionMatch:
         for number, entry in enumerate(numbers["micrographs"]):
             noise = dict(entry["noise"])
             noise["electrons"] = float("inf") if noise["electrons"] is None else noise["electrons"]
+            # One written before windows were cut had none: its waves fill whatever is drawn.
+            noise["field_in_pixels"] = tuple(noise.get("field_in_pixels") or ()) or None
             micrographs.append(
                 MatchedMicrograph(
                     name=entry["name"],

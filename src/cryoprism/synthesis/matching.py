@@ -26,6 +26,7 @@ from cryoprism.core import InputError, frequency_grid, generator_for, random_rot
 from cryoprism.microscope.optics import contrast_transfer
 
 from ._centring import FINEST_OF_MEAN, Centring, share_of
+from ._ice_power import ice_power
 from ._local_power import excess_power, noise_excess, places_beside, ring_means
 from ._seen_artefacts import ArtefactMasks, SeenArtefacts, look_at_artefacts
 from .exposure import RadialCorrection, particle_contrast
@@ -40,6 +41,7 @@ _ROUNDS = 3
 _FINEST_OF_POWER = 10.0  # [Å] the power of particles over the noise between them is known to about there
 _LEAST_OF_POWER = 1e-3
 _FEWEST = 12
+_LARGEST_B_FACTOR = 2000.0  # [Å²] that a scene may have
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -119,6 +121,12 @@ class SessionMatch:
             return 0.0
         return float(1.06 * values.std() * len(values) ** -0.2)
 
+    @property
+    def defocus_range_in_angstroms(self) -> tuple[float, float]:
+        """Least and most that a scene is drawn with: half of the session's least defocus, twice its largest."""
+        values = [m.scene.defocus_in_angstroms for m in self.micrographs]
+        return 0.5 * min(values), min(2.0 * max(values), 1e5)
+
 
 def scene_of(exemplar: Exemplar, pixel_size_in_angstroms: float) -> tuple[Scene, dict[str, float]]:
     """Scene at the mean of a micrograph's posterior, and the standard deviations of its fields.
@@ -145,7 +153,7 @@ def scene_of(exemplar: Exemplar, pixel_size_in_angstroms: float) -> tuple[Scene,
         phase_shift_in_degrees=ctf.phase_shift_in_degrees,
         drift_y_in_angstroms=drift_y,
         drift_x_in_angstroms=drift_x,
-        envelope_b_factor_in_square_angstroms=min(max(0.0, estimate.b_factor_in_square_angstroms), 2000.0),
+        envelope_b_factor_in_square_angstroms=min(max(0.0, estimate.b_factor_in_square_angstroms), _LARGEST_B_FACTOR),
         damage_scale=0.0,
         source_semi_angle_in_milliradians=0.0,
         focal_spread_in_angstroms=0.0,
@@ -214,7 +222,8 @@ def draw_exposure(match: SessionMatch, seed: int, index: int, name: str) -> tupl
     """Scene number ``index`` of a synthetic session, and the real micrograph whose noise it has.
 
     Real micrographs take turns in a random order. Optics move within their posterior; defocus also by the session's
-    kernel, where there are several micrographs.
+    kernel, where there are several micrographs. A kernel as wide as the session reaches below focus: what it draws
+    beyond the session's range is reflected at its ends, and both axes of an astigmatic lens stay underfocused.
     """
     count = len(match.micrographs)
     turn, place = divmod(index, count)
@@ -226,7 +235,13 @@ def draw_exposure(match: SessionMatch, seed: int, index: int, name: str) -> tupl
         step = deviation * float(torch.randn((), generator=generator))
         moved[quantity] = getattr(chosen.scene, quantity) + (step if math.isfinite(step) else 0.0)
     moved["defocus_in_angstroms"] += match.defocus_kernel_in_angstroms * float(torch.randn((), generator=generator))
-    moved["envelope_b_factor_in_square_angstroms"] = max(0.0, moved["envelope_b_factor_in_square_angstroms"])
+    low, high = match.defocus_range_in_angstroms
+    if low > 0:  # a session of the wrong hand is refused where it is placed, and not made right here
+        defocus = moved["defocus_in_angstroms"] = _reflected(moved["defocus_in_angstroms"], low, high)
+        moved["astigmatism_in_angstroms"] = min(max(moved["astigmatism_in_angstroms"], -defocus), defocus)
+    moved["envelope_b_factor_in_square_angstroms"] = min(
+        max(0.0, moved["envelope_b_factor_in_square_angstroms"]), _LARGEST_B_FACTOR
+    )
     area = chosen.scene.height_in_pixels * chosen.scene.width_in_pixels * chosen.scene.pixel_size_in_angstroms**2 * 1e-8
     expected = chosen.density_in_inverse_square_micrometers * area
     particles = int(torch.poisson(torch.tensor(expected), generator=generator)) if expected > 0 else 0
@@ -234,6 +249,14 @@ def draw_exposure(match: SessionMatch, seed: int, index: int, name: str) -> tupl
     particles = min(max(particles, round(0.9 * expected)), round(1.1 * expected))
     scene = replace(chosen.scene, name=name, seed=seed, session_seed=seed, particle_count=particles, **moved)
     return scene, chosen
+
+
+def _reflected(value: float, low: float, high: float) -> float:
+    """Bring a value into a range by reflection at its ends; one that lies within stays as it is."""
+    if low <= value <= high:
+        return value
+    over = math.fmod(abs(value - low), 2 * (high - low))
+    return low + min(over, 2 * (high - low) - over)
 
 
 def noise_for(chosen: MatchedMicrograph, scene: Scene) -> NoiseFit:
@@ -401,7 +424,7 @@ class _Twin:
             deviations=self.deviations,
             density_in_inverse_square_micrometers=_density(self.exemplar, self.specimen, self.pixel),
             noise=noise,
-            ice_power=_ice_power(noise.power, self.scene),
+            ice_power=ice_power(noise.power, self.scene),
             agreement=share_of(self.real_mean, self.ideal_mean, self.pixel, *self.band)[1],
             artefacts=seen,
         )
@@ -417,27 +440,3 @@ def _density(exemplar: Exemplar, specimen: Specimen, pixel: float) -> float:
     if exemplar.weight is not None:
         area *= max(float(exemplar.weight.mean()), 1e-3)
     return float(inside.sum()) / max(area * pixel**2 * 1e-8, 1e-12)
-
-
-def _ice_power(power: Tensor, scene: Scene, neighbours: int = 12) -> Tensor:
-    """Part of the noise that rises and falls with CTF², by regression over rings: power before the CTF."""
-    n = power.shape[0]
-    ky, kx = frequency_grid((n, n), scene.pixel_size_in_angstroms)
-    k = torch.sqrt(ky * ky + kx * kx)
-    squared = contrast_transfer(ky, kx, scene.lens, **scene.aberrations()).square()
-    ring = (k * (n * scene.pixel_size_in_angstroms)).round().long()
-    rings = int(ring.max()) + 1
-
-    def over_rings(values: Tensor) -> Tensor:
-        total = torch.zeros(rings, dtype=torch.float64).index_add_(0, ring.flatten(), values.flatten().double())
-        kernel = torch.ones(1, 1, 2 * neighbours + 1, dtype=torch.float64)
-        return torch.nn.functional.conv1d(total[None, None], kernel, padding=neighbours)[0, 0]
-
-    count = over_rings(torch.ones_like(power)).clamp_min(1)
-    mean_c, mean_p = over_rings(squared) / count, over_rings(power) / count
-    covariance = over_rings(squared * power) / count - mean_c * mean_p
-    variance = over_rings(squared * squared) / count - mean_c**2
-    slope = (covariance / variance.clamp_min(1e-4)).clamp_min(0)
-    # No more than all of the ring's power can have gone through the lens.
-    slope = torch.minimum(slope, mean_p / mean_c.clamp_min(0.05))
-    return slope[ring].float()

@@ -33,7 +33,7 @@ from cryoprism.microscope.optics import contrast_transfer
 from ._slab import Canvas
 from .artefacts import ArtefactField, artefact_contrast, canvas_of
 from .exposure import RadialCorrection, particle_contrast
-from .noise import DrawnNoise, NoiseFit, NoiseKind, slow_waves, spectrum_on, waves_moved
+from .noise import DrawnNoise, NoiseFit, NoiseKind, spectrum_on
 from .placement import Placement
 from .render import motion_track
 from .scene import Scene
@@ -150,7 +150,7 @@ def movie_frames(
         change = changes(t)
         if noise.background is not None:
             down, right = (tracks[t].mean(0) / pixel).tolist()
-            change += waves_moved(noise.background, shape, down, right)
+            change += noise.background.moved(shape, down, right)
         if waiting is None or expected is None:
             frame += change / frames
         else:
@@ -182,7 +182,7 @@ def _apart(
     if noise.counts is not None:
         rest = rest - (noise.counts / noise.electrons - 1 - clean)
     if noise.background is not None:
-        rest = rest - slow_waves(noise.background, shape)
+        rest = rest - noise.background.on(shape)
     power = spectrum_on(noise.power, shape)
     if shared is None:
         return rest, (power / frames).sqrt_(), None

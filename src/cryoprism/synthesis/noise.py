@@ -23,6 +23,7 @@ All are fitted to pairs: a real micrograph, and a clean image that has the same 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -33,6 +34,7 @@ from torch.nn.functional import grid_sample, interpolate
 from cryoprism.core import InputError, generator_for, irfft2, rfft2
 
 from ._noise_statistics import FIELD_IN_ANGSTROMS, counted_share, cumulants, field_deviation
+from ._slow_waves import SlowWaves, fit_waves, waves_like
 
 __all__ = [
     "NOISE_KINDS",
@@ -44,9 +46,7 @@ __all__ = [
     "draw_noise",
     "fit_noise",
     "power_spectrum",
-    "slow_waves",
     "spectrum_on",
-    "waves_moved",
 ]
 
 NoiseKind = Literal["none", "gaussian", "poisson", "poisson-gaussian", "spectrum", "matched"]
@@ -84,6 +84,8 @@ class NoiseFit:
         what is too slow for the tiles of the spectrum. None for an even field.
     background_power
         (n, n // 2 + 1) what that background adds to ``power`` where it is not kept apart.
+    field_in_pixels
+        (y, x) size of the field that the background was measured over; None: that of what is drawn.
     """
 
     mean: float
@@ -96,6 +98,7 @@ class NoiseFit:
     kurtosis: float = 0.0
     background: Tensor | None = None
     background_power: Tensor | None = None
+    field_in_pixels: tuple[int, int] | None = None
 
 
 def _window(n: int) -> Tensor:
@@ -104,7 +107,12 @@ def _window(n: int) -> Tensor:
     return window / window.square().mean().sqrt()
 
 
-def power_spectrum(image: Tensor, tile: int = _TILE, weight: Tensor | None = None) -> Tensor:
+def _tile(shape: Sequence[int]) -> int:
+    """Edge [px] of the tiles of a spectrum: 512, or half of a smaller image, so that nine or more are averaged."""
+    return min(_TILE, 2 * (min(shape) // 4))
+
+
+def power_spectrum(image: Tensor, tile: int | None = None, weight: Tensor | None = None) -> Tensor:
     """2-D power (n, n // 2 + 1) of an image (y, x) by half-overlapping Hann tiles (Welch), |FFT|² / pixel count.
 
     Parameters
@@ -112,11 +120,12 @@ def power_spectrum(image: Tensor, tile: int = _TILE, weight: Tensor | None = Non
     image
         (y, x); each tile's own mean is taken away.
     tile
-        Edge n [px]; smaller images take the largest even edge that fits.
+        Edge n [px]; smaller images take the largest even edge that fits. By default 512, at most half of the image: one
+        tile alone scatters by as much as its power, nine by a third of it.
     weight
         (y, x) share of a pixel that counts; tiles less than 0.9 of whose pixels count are left out, if others are left.
     """
-    n = min(tile, 2 * (min(image.shape[-2:]) // 2))
+    n = _tile(image.shape[-2:]) if tile is None else min(tile, 2 * (min(image.shape[-2:]) // 2))
     window = _window(n)
     total = torch.zeros(n, n // 2 + 1, dtype=torch.float64)
     rows, columns = _starts(image.shape[-2], n), _starts(image.shape[-1], n)
@@ -174,9 +183,10 @@ def fit_noise(
         raise InputError("gain", f"is {gain:g}", "Give grey values per relative contrast, above 0.")
     share = torch.ones_like(real) if weight is None else weight.to(real)
     mean = float((real * share).sum() / share.sum())
-    background = _background(torch.where(share > 0.5, real - mean, 0.0), _TILE)
+    shape = (int(real.shape[0]), int(real.shape[1]))
+    background = fit_waves(torch.where(share > 0.5, real - mean, 0.0), _tile(shape))
     uneven = power_spectrum(real, weight=weight) / gain**2
-    real = real - slow_waves(background, (int(real.shape[0]), int(real.shape[1])))
+    real = real - SlowWaves(background, shape).on(shape)
     whole = power_spectrum(real, weight=weight) / gain**2
     if not float(whole.mean()) > 0:
         raise InputError("micrograph", "all pixels are alike", "Leave it out.")
@@ -201,52 +211,8 @@ def fit_noise(
         kurtosis=fourth / variance**2,
         background=background / gain,
         background_power=(uneven - whole).clamp_min(0),
+        field_in_pixels=shape,
     )
-
-
-def _cosines(count: int, length: int) -> Tensor:
-    """Cosines (count, length) of 0, 1, 2 … half waves over a length, of mean square 1."""
-    order, place = torch.arange(count)[:, None], (torch.arange(length) + 0.5) / length
-    return torch.cos(math.pi * order * place) * torch.where(order > 0, math.sqrt(2.0), 1.0)
-
-
-def _background(image: Tensor, tile: int) -> Tensor:
-    """Coefficients of all cosines slower than one wave over a tile, without the mean."""
-    n = min(tile, *image.shape)
-    rows, columns = (1 + 2 * length // n for length in image.shape)
-    flat = _cosines(rows, image.shape[0]) @ image @ _cosines(columns, image.shape[1]).T / image.numel()
-    flat[0, 0] = 0
-    return flat
-
-
-def slow_waves(background: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Background (y, x) of :class:`NoiseFit` coefficients."""
-    return _cosines(background.shape[0], shape[0]).T @ background @ _cosines(background.shape[1], shape[1])
-
-
-def waves_moved(background: Tensor, shape: tuple[int, int], down: float, right: float) -> Tensor:
-    """Change (y, x) of a background that moves by a few pixels, to first order: they are no part of its waves."""
-    along_y, along_x = (_cosines(n, length) for n, length in zip(background.shape, shape, strict=True))
-    slope_y, slope_x = (_slopes(n, length) for n, length in zip(background.shape, shape, strict=True))
-    return -(down * (slope_y.T @ background @ along_x) + right * (along_y.T @ background @ slope_x))
-
-
-def _slopes(count: int, length: int) -> Tensor:
-    """Slopes per pixel of :func:`_cosines`."""
-    order, place = torch.arange(count)[:, None], (torch.arange(length) + 0.5) / length
-    return -torch.sin(math.pi * order * place) * (order * (math.pi * math.sqrt(2.0) / length))
-
-
-def _new_background(background: Tensor, generator: torch.Generator) -> Tensor:
-    """Another background like it: turned or mirrored, so that a dark edge stays dark, its finer waves of any sign."""
-    signs = 2.0 * torch.randint(2, background.shape, generator=generator) - 1
-    order = torch.arange(background.shape[0])[:, None] + torch.arange(background.shape[1])
-    mirror_y, mirror_x, turn = torch.randint(2, (3,), generator=generator).tolist()
-    mirrored = torch.ones_like(background)
-    mirrored[1::2] *= 1 - 2 * mirror_y
-    mirrored[:, 1::2] *= 1 - 2 * mirror_x
-    drawn = background * torch.where(order > 2, signs, mirrored)
-    return drawn.T if turn else drawn
 
 
 def power_mean(power: Tensor) -> Tensor:
@@ -277,7 +243,7 @@ class DrawnNoise:
     strength
         (y, x) amplitude by which that is stronger or weaker than its power says; None for even noise.
     background
-        Coefficients of the slow waves in it, as in :class:`NoiseFit`.
+        The slow waves in it.
     """
 
     total: Tensor
@@ -285,7 +251,7 @@ class DrawnNoise:
     electrons: float = math.inf
     power: Tensor | None = None
     strength: Tensor | None = None
-    background: Tensor | None = None
+    background: SlowWaves | None = None
 
 
 def add_noise(
@@ -363,8 +329,8 @@ def draw_noise(
         noise = irfft2(rfft2(white).mul_(amplitude), shape)
         background = None
         if fit.background is not None:
-            background = _new_background(fit.background, generator)
-            noise += slow_waves(background, shape)
+            background = waves_like(fit.background, fit.field_in_pixels or shape, shape, generator)
+            noise += background.on(shape)
         return DrawnNoise(total=noise, power=fit.power, strength=strength, background=background)
     raise InputError("noise", f"'{kind}' is not known", f"Use one of {', '.join(get_args(NoiseKind))}.")
 

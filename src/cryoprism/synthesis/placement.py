@@ -19,7 +19,11 @@ from .arrangement import draw_rotations
 from .scene import CAUSES, Scene
 from .species import Population
 
-__all__ = ["Placement", "place_particles", "place_population", "tilt_height", "tilt_matrix"]
+__all__ = ["NoRoom", "Placement", "place_particles", "place_population", "tilt_height", "tilt_matrix"]
+
+
+class NoRoom(InputError):
+    """Particles do not fit into the ice: there are too many of them, or one is larger. Thicker ice may hold them."""
 
 
 def _none() -> Tensor:
@@ -85,7 +89,7 @@ def place_particles(scene: Scene, radius_in_angstroms: float, margin_in_angstrom
 
     Raises
     ------
-    InputError
+    NoRoom
         So many particles do not fit.
     """
     size = torch.tensor([scene.width_in_pixels, scene.height_in_pixels]) * scene.pixel_size_in_angstroms
@@ -109,7 +113,7 @@ def place_particles(scene: Scene, radius_in_angstroms: float, margin_in_angstrom
         attempts += 1
     if kept.shape[0] < wanted:
         most = int(0.45 * float(size.prod()) / (math.pi * radius_in_angstroms**2))
-        raise InputError(
+        raise NoRoom(
             "scene.particle_count",
             f"{scene.particle_count} particles of radius {radius_in_angstroms:.0f} Å do not fit without touching",
             f"Ask for about {most} or fewer, or a larger field.",
@@ -140,8 +144,10 @@ def place_population(
 
     Raises
     ------
+    NoRoom
+        So many particles do not fit, or one is larger than the ice.
     InputError
-        So many particles do not fit, one is larger than the ice, or the defocus has the wrong sign.
+        The defocus has the wrong sign.
     """
     arrangement = population.arrangement
     if arrangement.collisions == "shapes":

@@ -26,7 +26,15 @@ from torch import Tensor
 from cryoprism.core import InputError, single_threaded
 
 from ._distances import Interval, features_gram, spectrum_gram, squared_advantage, squared_distance, statistics_gram
-from ._samples import Measure, MicrographSet, check_pair, corners_on_grid, normalised, patches_at
+from ._samples import (
+    Measure,
+    MicrographSet,
+    check_pair,
+    corners_on_grid,
+    has_ordinary_patch,
+    normalised,
+    patches_at,
+)
 from ._two_sample import TwoSampleScores, auc_advantage, two_sample_auc, two_sample_scores
 
 __all__ = [
@@ -39,6 +47,7 @@ __all__ = [
     "advantage_over",
     "compare_realism",
     "gallery",
+    "has_ordinary_patch",
     "kernel_distance",
     "measure_realism",
     "patch_statistics",

@@ -291,7 +291,7 @@ def _write_tables(out: Path, config: SessionConfig, scenes: list[Scene], truths:
     label = "rlnMicrographMovieName" if config.movies else "rlnMicrographName"
     names = [_image_path(out, scene, config).relative_to(out).as_posix() for scene in scenes]
     group = ["1"] * len(scenes)
-    optics = optics_block(config.base, movies=config.movies)
+    optics = optics_block([config.base], movies=config.movies)
     write_mtf(out / "mtf.star", config.base)
     star = out / f"{kind}.star"
     columns = {label: names, "rlnOpticsGroup": group}

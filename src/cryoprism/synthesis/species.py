@@ -255,11 +255,11 @@ def repeat_unit(specimen: Specimen, length_in_angstroms: float) -> Specimen:
     if specimen.density is None:
         raise InputError(f"specimen '{specimen.name}'", "is no map", "Give atoms of one repeat as they are.")
     voxel, side = specimen.voxel_size_in_angstroms, specimen.density.shape[0]
-    if not 2 * voxel <= length_in_angstroms <= (side - 2) * voxel:
+    if not voxel <= length_in_angstroms <= (side - 2) * voxel:
         raise InputError(
             f"specimen '{specimen.name}'",
             f"{side * voxel:.0f} Å long, asked for a repeat of {length_in_angstroms:g} Å",
-            "Give a length of at least two voxels that the map holds.",
+            "Give a length of at least one voxel that the map holds; resample the map where its voxels are larger.",
         )
     z = (torch.arange(side) - side // 2).float() * voxel
     window = ((0.5 * length_in_angstroms - z.abs()) / voxel + 0.5).clamp(0, 1)

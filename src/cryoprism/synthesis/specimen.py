@@ -33,6 +33,7 @@ __all__ = [
     "slab_projections",
     "specimen_from_file",
     "specimen_from_phantom",
+    "specimen_name",
     "specimen_volume",
     "specimens_from_file",
 ]
@@ -182,6 +183,8 @@ def specimens_from_file(
     from cryoprism.formats.maps import read_map
 
     volume = read_map(file, voxel_size_in_angstroms)
+    if float(volume.data.min()) == float(volume.data.max()):
+        raise InputError(file, f"all voxels are {float(volume.data.min()):g}", "Give a map with a particle in it.")
     voxel = volume.voxel_size_in_angstroms
     mass = molecular_mass_in_kilodaltons
     if mass is None:
@@ -199,9 +202,11 @@ def specimens_from_file(
         molecular_mass_in_daltons=None if contour is not None else 1000.0 * mass,
         threshold=contour,
     )
+    if not bool((density != 0).any()):
+        raise InputError(file, "holds no density once the ice around it is 0", "Check --contour or the mass.")
     cube = _centre_pad(density, max(density.shape))
     specimen = Specimen(
-        name=file.stem,
+        name=specimen_name(file),
         radius_in_angstroms=_map_radius(cube, voxel),
         symmetry=symmetry,
         density=cube,
@@ -209,6 +214,12 @@ def specimens_from_file(
         resolution_in_angstroms=resolution_in_angstroms,
     )
     return (specimen,)
+
+
+def specimen_name(path: str | os.PathLike[str]) -> str:
+    """Name of what a file holds: its own without the suffix, compressed or not."""
+    file = Path(path)
+    return next((file.name[: -len(s)] for s in _STRUCTURE_NAMES if file.name.lower().endswith(s)), file.stem)
 
 
 def enclosed_mass_in_kilodaltons(density: Tensor, voxel_size_in_angstroms: float, contour: float) -> float:
@@ -228,7 +239,7 @@ def _from_structure(
     atoms = atoms.select(atoms.atomic_numbers > 0)
     if not len(atoms):
         raise InputError(file, "holds no atoms but water and unknown ones", "Give a structure with known elements.")
-    name = next((file.name[: -len(s)] for s in _STRUCTURE_NAMES if file.name.lower().endswith(s)), file.stem)
+    name = specimen_name(file)
     numbers = sorted(set(atoms.models.tolist()))
     centre = None
     found = []
@@ -269,7 +280,7 @@ def _map_radius(density: Tensor, voxel: float) -> float:
     radius = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt().flatten()
     order = radius.argsort()
     share = density.flatten()[order].double().square().cumsum(0)
-    return float(radius[order][int(torch.searchsorted(share, 0.995 * share[-1]))])
+    return float(radius[order][int(torch.searchsorted(share, 0.995 * share[-1]).clamp_max(share.numel() - 1))])
 
 
 def _volume(specimen: Specimen, voxel: float, resolution: float, b_factor: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,15 @@ from torch import Tensor
 
 from cryoprism.causes import Estimate
 from cryoprism.core import CryoPrismWarning, InputError, generator_for
-from cryoprism.formats import Catalogue, MicrographRecord, OpticsGroup, Volume, read_catalogue, write_map
+from cryoprism.formats import (
+    Catalogue,
+    MicrographRecord,
+    OpticsGroup,
+    Volume,
+    read_catalogue,
+    write_map,
+    write_micrographs_star,
+)
 from cryoprism.particles import find_duplicates
 from cryoprism.restoration import LABELS, replace_defects
 from cryoprism.synthesis import ArtefactMasks, Exemplar, Population, specimen_volume
@@ -27,7 +35,7 @@ from ._progress import progress
 from ._synthesis_configs import SynthesizeConfig
 from .pick_session import pick_session
 
-__all__ = ["exemplars_of", "require_one_session"]
+__all__ = ["exemplars_of", "read_picks", "require_one_session", "require_picks"]
 
 _TWICE_IN_ANGSTROMS = 20.0
 _FEWEST_TO_DIVIDE = 6  # with fewer, all are needed for the match
@@ -81,17 +89,33 @@ def require_one_session(config: SynthesizeConfig) -> tuple[Catalogue, float]:
     return catalogue, sizes[0]
 
 
+def require_picks(config: SynthesizeConfig, catalogue: Catalogue) -> None:
+    """Raise an error where ``--coordinates`` cannot be read or are those of other micrographs."""
+    if config.coordinates is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said where they are used
+            session_coordinates(config.coordinates, catalogue.micrographs)
+
+
 def exemplars_of(
-    config: SynthesizeConfig, catalogue: Catalogue, pixel: float, population: Population, job: Job
+    config: SynthesizeConfig,
+    catalogue: Catalogue,
+    pixel: float,
+    population: Population,
+    job: Job,
+    known: Sequence[str] = (),
 ) -> tuple[list[Exemplar], list[Exemplar]]:
     """Look at the real micrographs: those to match, with their particles, and those kept apart to judge the result.
+
+    Where an earlier run has matched some already (``known``), these come back without their particles, and what is
+    kept apart is none of them.
 
     Raises
     ------
     InputError
         None can be used, or coordinates are missing.
     """
-    chosen, apart = _divided(config, list(catalogue.micrographs))
+    chosen, apart = _divided(config, list(catalogue.micrographs), known)
     records = [*chosen, *apart]
     settings = RestoreConfig(inputs=config.match, seed=config.seed)
     tasks = [Task(record, catalogue.optics_of(record), settings, None) for record in records]
@@ -109,7 +133,11 @@ def exemplars_of(
     usable = [record for record in chosen if record.name in looked]
     if not usable:
         raise InputError("--match", "none of the micrographs to match could be used", "See the errors above.")
-    picks = _picks(config, usable, catalogue, pixel, population, job)
+    none = torch.zeros(0, 2, dtype=torch.float64)
+    if known:
+        picks = dict.fromkeys(known, none)
+    else:
+        picks = _picks(config, usable, catalogue, pixel, population, job)
     unknown = [record.name for record in usable if record.name not in picks]
     if unknown:
         # Not to be taken for empty ones: their density is not known, nor what of them is noise.
@@ -118,7 +146,6 @@ def exemplars_of(
         usable = [record for record in usable if record.name in picks]
     if not usable:
         raise InputError("--coordinates", "none of the micrographs to match has any", "Give picks of these.")
-    none = torch.zeros(0, 2, dtype=torch.float64)
 
     def exemplar(record: MicrographRecord, xy: Tensor) -> Exemplar:
         seen = looked[record.name]
@@ -136,12 +163,13 @@ def exemplars_of(
 
 
 def _divided(
-    config: SynthesizeConfig, records: list[MicrographRecord]
+    config: SynthesizeConfig, records: list[MicrographRecord], known: Sequence[str]
 ) -> tuple[list[MicrographRecord], list[MicrographRecord]]:
     """Micrographs to match and micrographs to keep apart, both evenly over the session: it drifts in time."""
-    if not config.realism or len(records) < _FEWEST_TO_DIVIDE:
-        return _evenly(records, config.exemplars), []
-    apart = records[2::3]
+    apart = records[2::3] if config.realism and len(records) >= _FEWEST_TO_DIVIDE else []
+    if known:
+        others = [r for r in apart if r.name not in known]
+        return [r for r in records if r.name in known], _evenly(others, _MOST_APART)
     return _evenly([r for r in records if r not in apart], config.exemplars), _evenly(apart, _MOST_APART)
 
 
@@ -173,43 +201,50 @@ def _picks(
     job: Job,
 ) -> dict[str, Tensor]:
     if config.coordinates is not None:
-        return _read(config.coordinates, records, list(catalogue.micrographs), pixel)
+        return read_picks(config.coordinates, records, catalogue)
     folder = job.folder("match")
     reference = folder / "reference.mrc"
     largest = max(
         (c for one in population.species for c in one.conformations), key=lambda specimen: specimen.radius_in_angstroms
     )
     write_map(reference, Volume(specimen_volume(largest, pixel), pixel))
+    inputs, lens = tuple(str(record.path) for record in records), _lens(catalogue.optics_of(records[0]))
+    if any(_lens(catalogue.optics_of(record)) != lens for record in records):
+        # Each micrograph is picked through its own lens; its CTF is estimated as that of every other.
+        table = folder / "real.star"
+        plain = tuple(MicrographRecord(r.name, r.path, r.optics_group, is_movie=r.is_movie) for r in records)
+        write_micrographs_star(table, replace(catalogue, micrographs=plain, extra_blocks=()))
+        inputs, lens = (str(table),), {}
     settings = PickConfig(
-        inputs=tuple(str(record.path) for record in records),
+        inputs=inputs,
         output=folder / "picks",
         overwrite=True,
         method="template",
         reference=reference,
-        symmetry=config.symmetry,
+        symmetry=largest.symmetry,
         diameter_in_angstroms=config.diameter_in_angstroms or 2 * population.radius_in_angstroms,
         pictures=False,
         workers=config.workers,
         seed=config.seed,
-        **_lens(catalogue.optics_of(records[0])),
+        **lens,
     )
     pick_session(settings)
     # Where the picker found nothing there is nothing.
     none = {record.name: torch.zeros(0, 2, dtype=torch.float64) for record in records}
-    return none | _read(folder / "picks" / "coordinates", records, records, pixel)
+    alone = replace(catalogue, micrographs=tuple(records))
+    return none | read_picks(folder / "picks" / "coordinates", records, alone)
 
 
-def _read(
-    source: Path, records: Sequence[MicrographRecord], session: Sequence[MicrographRecord], pixel: float
-) -> dict[str, Tensor]:
+def read_picks(source: Path, records: Sequence[MicrographRecord], catalogue: Catalogue) -> dict[str, Tensor]:
     """Coordinates (n, 2) [px] of each micrograph that has some, without those that mark a particle twice."""
-    found = session_coordinates(source, session)  # those that are kept apart or left out may have some too
+    # Those that are kept apart or left out may have some too.
+    found = session_coordinates(source, catalogue.micrographs)
     picks = {}
     for record in records:
         if record.name not in found:
             continue
         xy = found[record.name].xy_in_pixels
-        twice = find_duplicates(xy * pixel, _TWICE_IN_ANGSTROMS)
+        twice = find_duplicates(xy * catalogue.optics_of(record).pixel_size_in_angstroms, _TWICE_IN_ANGSTROMS)
         picks[record.name] = xy[~twice]
     return picks
 

@@ -23,7 +23,7 @@ from cryoprism.synthesis import (
     noise_for,
     train_translator,
 )
-from cryoprism.synthesis.translation import load_translator, query_points, save_translator, similarity_maps
+from cryoprism.synthesis.translation import LEAST_GAIN, load_translator, query_points, save_translator, similarity_maps
 
 from ._files import atomic_path
 from ._jobs import Job
@@ -70,11 +70,16 @@ def _settings(config: SynthesizeConfig) -> TranslationSettings:
 
 
 def learn_noise(
-    config: SynthesizeConfig, job: Job, match: SessionMatch, population: Population, exemplars: Sequence[Exemplar]
+    config: SynthesizeConfig,
+    job: Job,
+    match: SessionMatch,
+    population: Population,
+    exemplars: Sequence[Exemplar],
+    evidence: str,
 ) -> None:
     """Train on the matched micrographs and synthetic ones of their own; ``match/translation.safetensors``.
 
-    An interrupted training goes on from ``match/.translation.pt``.
+    An interrupted training goes on from ``match/.translation.pt``. ``evidence`` tells what the match rests on.
 
     Raises
     ------
@@ -107,11 +112,14 @@ def learn_noise(
     trained = train_translator(real, synthetic, _settings(config), progress=log.info, checkpoint=checkpoint)
     with atomic_path(translation_file(job.path)) as temporary:
         save_translator(temporary, trained.translator)
-    job.mark_done("session", stage=STAGE, outputs=[translation_file(job.path)])
+    job.mark_done("session", stage=STAGE, outputs=[translation_file(job.path)], depends_on=evidence)
     checkpoint.unlink(missing_ok=True)
     strength = trained.translator.strength
     if strength == 0:
-        log.info("What was learned brings patches no nearer to real ones: nothing of it is added.")
+        log.info(
+            "What was learned brings patches no nearer to real ones, or by less than %.0f %%: nothing of it is added.",
+            100 * LEAST_GAIN,
+        )
     else:
         log.info("What was learned is added with a factor of %g.", strength)
 

@@ -17,28 +17,20 @@ from cryoprism.core import InputError
 from cryoprism.formats import write_mrc, write_stack
 from cryoprism.restoration import LABELS
 from cryoprism.synthesis import (
-    Arrangement,
     ArtefactField,
     Artefacts,
-    Clusters,
-    Filaments,
-    Helix,
     NoiseKind,
+    NoRoom,
     Placement,
     Population,
-    PreferredViews,
     Scene,
     SessionMatch,
-    Species,
     artefact_contrast,
     artefact_field,
-    conformations_from_files,
     draw_artefacts,
     draw_exposure,
     draw_noise,
     frame_tracks,
-    least_height_in_angstroms,
-    morph,
     movie_frames,
     noise_for,
     particle_contrast,
@@ -55,15 +47,14 @@ from cryoprism.synthesis import (
 from ._files import write_json
 from ._learned_noise import LEARNED_ON, learned_places, translated
 from ._synthesis_configs import SynthesizeConfig
+from ._synthesis_population import population_of
 
 __all__ = [
     "CleanImage",
     "SynthesisTask",
     "clean_image",
     "outputs_of",
-    "population_of",
     "read_truth",
-    "require_ice",
     "scene_of_task",
     "synthesize_one",
 ]
@@ -120,73 +111,8 @@ class CleanImage:
         return labels
 
 
-def population_of(config: SynthesizeConfig) -> Population:
-    """Species, conformations and arrangement that a configuration asks for.
-
-    Raises
-    ------
-    InputError
-        A file cannot be read, or has no scale.
-    """
-    helix = None
-    if config.helical_rise is not None:
-        helix = Helix(rise_in_angstroms=config.helical_rise, twist_in_degrees=config.helical_twist)
-    species = []
-    for entry in config.maps:
-        files = [part.strip() for part in entry.split(",")]
-        states = conformations_from_files(
-            files,
-            assembly=config.assembly,
-            molecular_mass_in_kilodaltons=config.mass_in_kilodaltons,
-            contour=config.contour,
-            symmetry=config.symmetry,
-            resolution_in_angstroms=config.lowpass_in_angstroms,
-        )
-        if config.morph and len(states) == 2:
-            states = morph(states[0], states[1], config.morph + 2)
-        species.append(Species(name=Path(files[0]).stem, conformations=states, helix=helix))
-    views = None
-    if config.preferred_views:
-        count = len(config.preferred_views)
-        views = PreferredViews(
-            directions_in_degrees=config.preferred_views,
-            shares=(config.view_share / count,) * count,
-            concentrations=(config.view_concentration,) * count,
-        )
-    filaments = None
-    if config.filaments:
-        filaments = Filaments(count=config.filaments, length_in_angstroms=config.filament_length_in_angstroms)
-    return Population(
-        species=tuple(species),
-        shares=config.shares,
-        arrangement=Arrangement(
-            views=views,
-            interface_share=config.interface_share,
-            clusters=Clusters(share=config.cluster_share) if config.cluster_share > 0 else None,
-            aggregate_share=config.aggregate_share,
-            filaments=filaments,
-        ),
-    )
-
-
-def require_ice(config: SynthesizeConfig, population: Population) -> None:
-    """Raise an error, before anything is matched, where no view of a particle fits into the ice that was asked for."""
-    thickness = config.ice_thickness_in_angstroms
-    if thickness is None:
-        return
-    for species in population.species:
-        for conformation in species.conformations:
-            least = least_height_in_angstroms(conformation)
-            if species.helix is None and thickness < 0.95 * least:
-                raise InputError(
-                    "--ice-thickness",
-                    f"{thickness:g} Å, but '{conformation.name}' is {least:.0f} Å high however it is turned",
-                    "Give thicker ice.",
-                )
-
-
 @lru_cache(maxsize=2)
-def _population(config: str) -> Population:
+def _population(config: str, changed: tuple[int, ...]) -> Population:
     return population_of(SynthesizeConfig(**json.loads(config)))
 
 
@@ -209,8 +135,14 @@ def scene_of_task(task: SynthesisTask, match: SessionMatch, population: Populati
     if thickness is None:
         thickness = _ICE_OVER_PARTICLE * 2 * population.radius_in_angstroms
     count = config.particles_per_micrograph
+    if config.ice_gradient > 0:
+        turn = float(torch.rand((), generator=scene.generator("direction of the wedge")))
+        size["ice_gradient_direction_in_degrees"] = 360.0 * turn
     scene = replace(
         scene,
+        ice_gradient_in_angstroms_per_micrometer=config.ice_gradient,
+        tilt_in_degrees=config.tilt_in_degrees,
+        tilt_axis_in_degrees=config.tilt_axis_in_degrees,
         ice_thickness_in_angstroms=thickness,
         particle_count=round(area * scene.particle_count) if count is None else count,
         **size,
@@ -235,11 +167,17 @@ def clean_image(
         try:
             placement = place_population(scene, population, population.radius_in_angstroms)
             break
-        except InputError:
+        except NoRoom:
             if thickness == thicknesses[-1]:
                 raise
     assert placement is not None
     contrast = particle_contrast(scene, population, placement, correction=match.correction)
+    if (darkest := float(contrast.min())) < -1:
+        raise InputError(
+            "--map",
+            f"a contrast of {darkest:.2g} where particles are darkest: fewer electrons than none",
+            "Check --mass or --contour, the voxel size, and --helical-rise: there is far too much matter.",
+        )
     artefacts = draw_artefacts(
         match, match.micrographs[source], scene, contamination=config.contamination, carbon=config.carbon
     )
@@ -255,7 +193,8 @@ def synthesize_one(task: SynthesisTask) -> dict[str, Any]:
     config = task.config
     # Neither the number of micrographs nor what is trained on them is in the key: tasks share one population.
     alike: dict[str, Any] = {"count": 1, "train_picker": False, "train_poses": False}
-    population = _population(config.model_copy(update=alike).model_dump_json())
+    changed = tuple(file.stat().st_mtime_ns for file in config.map_files())
+    population = _population(config.model_copy(update=alike).model_dump_json(), changed)
     match = _match(task.match, (task.match / "match.json").stat().st_mtime_ns)
     scene, source = scene_of_task(task, match, population)
     with torch.no_grad():

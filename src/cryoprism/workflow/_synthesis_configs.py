@@ -21,6 +21,9 @@ def _listed(value: Any) -> Any:
 _FEWEST = 4  # micrographs: one of them validates
 
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
+Masses = Annotated[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+PointGroups = Annotated[tuple[PointGroup, ...], BeforeValidator(_listed)]
 
 
 class SynthesizeConfig(JobConfig):
@@ -49,6 +52,12 @@ class SynthesizeConfig(JobConfig):
         "view_share": "--preferred-share",
         "view_concentration": "--preferred-concentration",
         "filament_length_in_angstroms": "--filament-length",
+        "persistence_length_in_angstroms": "--persistence-length",
+        "axis_offset_in_angstroms": "--axis-offset",
+        "conformation_shares": "--conformation-share",
+        "cluster_spread_in_angstroms": "--cluster-spread",
+        "tilt_in_degrees": "--tilt",
+        "tilt_axis_in_degrees": "--tilt-axis",
     }
     FRAMES: ClassVar[int] = 40
 
@@ -59,13 +68,22 @@ class SynthesizeConfig(JobConfig):
     count: int = Field(10, ge=1, le=1_000_000, description="Synthetic micrographs.")
     shares: Numbers = Field((), description="Share of each species by number; equal if absent.")
     morph: int = Field(0, ge=0, le=100, description="States between the two conformations of a species.")
-    assembly: str | None = Field(None, description="Biological assembly of structure files.")
-    mass_in_kilodaltons: float | None = Field(
-        None, gt=0, le=1e6, description="Mass of a map's particle [kDa]; from the volume at --contour if absent."
+    conformation_shares: tuple[tuple[float, ...], ...] = Field(
+        (), description="Shares of the conformations of each species by number; equal if absent."
     )
-    contour: float | None = Field(None, description="Contour level of a map at which it encloses the molecule.")
+    assembly: Names = Field(
+        (), description="Biological assembly of structure files, one for all or for each species; none: as it is."
+    )
+    mass_in_kilodaltons: Masses = Field(
+        (), description="Mass of a map's particle [kDa], one for all or for each species; from the contour if absent."
+    )
+    contour: Numbers = Field(
+        (), description="Contour level of a map at which it encloses the molecule, one for all or for each species."
+    )
     lowpass_in_angstroms: float = Field(0.0, ge=0, le=200, description="Finest detail of the specimen [Å]; 0 for all.")
-    symmetry: PointGroup = Field("C1", description="Point group of the map.")
+    symmetry: PointGroups = Field(
+        ("C1",), min_length=1, description="Point group of the map, one for all or for each species."
+    )
     diameter_in_angstroms: float | None = Field(
         None, gt=0, le=1e5, description="Diameter for picking the real micrographs [Å]; from the map if absent."
     )
@@ -83,16 +101,40 @@ class SynthesizeConfig(JobConfig):
         None, ge=0, le=100_000, description="Particles in a micrograph; the density of the real ones if absent."
     )
     ice_thickness_in_angstroms: float | None = Field(
-        None, gt=0, le=5000, description="Ice [Å]; from the real ones, or a quarter more than the particle, if absent."
+        None,
+        gt=0,
+        le=5000,
+        description="Ice [Å]; if absent a quarter more than the particle, or what all of them need.",
+    )
+    ice_gradient: float = Field(
+        0.0,
+        ge=0,
+        le=5000,
+        description="Rise of the ice's thickness across the field [Å/µm], in a direction of its own.",
+    )
+    tilt_in_degrees: float = Field(0.0, ge=-70, le=70, description="Tilt of the film about an axis in it [degrees].")
+    tilt_axis_in_degrees: float = Field(
+        0.0, ge=-360, le=360, description="From x to the tilt axis, towards y [degrees]."
     )
     preferred_views: tuple[tuple[float, float], ...] = Field((), description="Preferred views as rot, tilt [degrees].")
     view_share: float = Field(0.5, ge=0, le=1, description="Share of the particles in preferred views.")
     view_concentration: float = Field(20.0, ge=0, le=1e6, description="Concentration of preferred views.")
     interface_share: float = Field(0.0, ge=0, le=1, description="Share of particles at the air-water interfaces.")
     cluster_share: float = Field(0.0, ge=0, le=1, description="Share of particles in clusters.")
+    cluster_size: float = Field(8.0, ge=1, le=1e5, description="Mean number of particles in a cluster.")
+    cluster_spread_in_angstroms: float = Field(
+        500.0, gt=0, le=1e6, description="Standard deviation of a cluster along x and y [Å]."
+    )
     aggregate_share: float = Field(0.0, ge=0, le=1, description="Share of particles in clumps.")
+    aggregate_size: int = Field(6, ge=2, le=1000, description="Particles in a clump.")
     filaments: int = Field(0, ge=0, le=10_000, description="Filaments in a micrograph.")
     filament_length_in_angstroms: float = Field(2000.0, gt=0, le=1e6, description="Length of filaments [Å].")
+    persistence_length_in_angstroms: float = Field(
+        1.5e5, gt=0, le=1e12, description="Persistence length of filaments [Å]: 1.5e5 is about that of F-actin."
+    )
+    axis_offset_in_angstroms: tuple[float, float] = Field(
+        (0.0, 0.0), description="From the helical axis to the centre of the specimen, x and y [Å]."
+    )
     helical_rise: float | None = Field(None, gt=0, le=1000, description="Rise between subunits of a filament [Å].")
     helical_twist: float = Field(0.0, ge=-360, le=360, description="Twist between subunits [degrees].")
     contamination: int | None = Field(
@@ -119,6 +161,10 @@ class SynthesizeConfig(JobConfig):
     pose_steps: int = Field(1500, ge=1, le=1_000_000, description="Steps of that training.")
     realism: bool = Field(True, description="Measure how far the result can be told from the real micrographs.")
 
+    def map_files(self) -> list[Path]:
+        """Files of all species and conformations, in their order."""
+        return [Path(part.strip()) for entry in self.maps for part in entry.split(",")]
+
     @property
     def frames_of_a_movie(self) -> int:
         """Frames to write, 0 for none."""
@@ -141,6 +187,20 @@ class SynthesizeConfig(JobConfig):
         if self.shares and (min(self.shares) < 0 or not sum(self.shares) > 0):
             listed = ", ".join(f"{share:g}" for share in self.shares)
             raise InputError("--share", f"are {listed}", "Give shares of 0 or more, not all of them 0.")
+        for field in ("assembly", "mass_in_kilodaltons", "contour", "symmetry", "conformation_shares"):
+            given = len(getattr(self, field))
+            if given > 1 and given != len(self.maps):
+                raise InputError(
+                    self.option(field),
+                    f"{given} for {len(self.maps)} species",
+                    "Give one for all, or one for each --map in the same order.",
+                )
+        for shares in self.conformation_shares:
+            if not shares or min(shares) < 0 or not sum(shares) > 0:
+                listed = ", ".join(f"{share:g}" for share in shares)
+                raise InputError(
+                    "--conformation-share", f"are {listed}", "Give shares of 0 or more, not all of them 0."
+                )
         if (self.filaments > 0) != (self.helical_rise is not None):
             raise InputError(
                 "--filaments and --helical-rise", "only one of them was given", "Filaments need both, others neither."

@@ -18,6 +18,7 @@ from cryoprism.synthesis import (
     match_session,
     micrograph_ctf,
     optics_block,
+    optics_groups,
     particles_block,
     read_match,
     scene_from_dict,
@@ -25,15 +26,19 @@ from cryoprism.synthesis import (
     write_match,
 )
 
+from ._boxes import box_for
 from ._jobs import Job, open_job
-from ._matching import exemplars_of, require_one_session
+from ._match_agreement import require_agreement
+from ._match_evidence import MATCH, evidence_of, standing_match
+from ._matching import exemplars_of, require_one_session, require_picks
 from ._noise_learning import STAGE, learn_noise, learned_noise_of, similar_places
 from ._parallel import close_workers, map_items
 from ._progress import progress
 from ._realism import measure_session_realism
-from ._synthesis import SynthesisTask, outputs_of, population_of, read_truth, require_ice, synthesize_one
+from ._synthesis import SynthesisTask, outputs_of, read_truth, synthesize_one
 from ._synthesis_configs import SynthesizeConfig
 from ._synthesis_picker import train_picker_on
+from ._synthesis_population import population_of, require_ice, require_tilt
 from ._synthesis_poses import train_poses_on
 from .report._learned_section import learned_section
 from .report._synthesis_page import picture_bytes, synthesis_report
@@ -93,6 +98,7 @@ class _Matched:
     match: SessionMatch
     matched: list[Exemplar]
     apart: list[Exemplar]
+    evidence: str
 
 
 @single_threaded
@@ -108,31 +114,35 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
         The map, the real micrographs or a setting cannot be used; nothing is written then.
     """
     started = time.monotonic()
+    # What takes no time is looked at first: a large structure takes minutes.
+    _require_maps(config)
+    catalogue, pixel = require_one_session(config)
+    require_picks(config, catalogue)
     population = population_of(config)
     require_ice(config, population)
-    catalogue, pixel = require_one_session(config)
     if config.lowpass_in_angstroms and config.lowpass_in_angstroms < 2 * pixel:
         log.info("--lowpass %g Å is finer than the pixels can carry (%g Å)", config.lowpass_in_angstroms, 2 * pixel)
     try:
         with open_job("Synthesize", config) as job:
-            job.record_inputs([*_files(config), *(record.path for record in catalogue)])
+            job.record_inputs([*config.map_files(), *(record.path for record in catalogue)])
             found = _matched(config, job, catalogue, population, pixel)
-            if config.noise == "learned" and not _has_learned(config, job):
-                learn_noise(config, job, found.match, population, found.matched)
+            require_tilt(config, found.match)
+            if config.noise == "learned" and not _has_learned(config, job, found.evidence):
+                learn_noise(config, job, found.match, population, found.matched, found.evidence)
             tasks = [
                 SynthesisTask(index, f"{index + 1:06d}", config, job.path / "match", job.path)
                 for index in range(config.count)
             ]
-            made = _make(config, job, tasks)
-            particles = _tables(job, tasks)
+            made = _make(config, job, tasks, found.evidence)
+            diameter = config.diameter_in_angstroms or 2 * population.radius_in_angstroms
+            particles = _tables(job, tasks, box_for(diameter, pixel))
             realism, shown = None, None
             if config.realism:
                 realism, shown = measure_session_realism(
                     job.path, tasks, found.match, population, found.matched, found.apart, config.seed
                 )
             learned = _learned(job, tasks[0].name, config.seed) if config.noise == "learned" else ""
-            names, diameter = [task.name for task in tasks], config.diameter_in_angstroms
-            diameter = diameter or 2 * population.radius_in_angstroms
+            names = [task.name for task in tasks]
             synthesis_report(job.path, names, found.match, realism, shown, learned)
             picker, poses, words, poses_words = None, None, "", ""
             if config.train_picker:
@@ -141,7 +151,7 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
                 )
             if config.train_poses:
                 poses, poses_words = train_poses_on(
-                    job.path, names, diameter, config.symmetry, config.pose_steps, config.seed, config.device
+                    job.path, names, diameter, config.symmetry[0], config.pose_steps, config.seed, config.device
                 )
             summary = SynthesizeSummary(
                 output=job.path,
@@ -164,8 +174,10 @@ def synthesize_session(config: SynthesizeConfig) -> SynthesizeSummary:
         close_workers()
 
 
-def _files(config: SynthesizeConfig) -> list[Path]:
-    return [Path(part.strip()) for entry in config.maps for part in entry.split(",")]
+def _require_maps(config: SynthesizeConfig) -> None:
+    for file in config.map_files():
+        if not file.exists():
+            raise InputError(file, "does not exist", "Give an existing map or structure.")
 
 
 def _matched(
@@ -173,20 +185,23 @@ def _matched(
 ) -> _Matched:
     """Match the session, or read back what an earlier run of this job found."""
     folder = job.path / "match"
-    known = config.only_do_unfinished and job.is_done("session", stage="match")
-    learns = config.noise == "learned" and not _has_learned(config, job)
-    if known and not config.realism and not learns:
-        return _Matched(read_match(folder), [], [])
-    matched, apart = exemplars_of(config, catalogue, pixel, population, job)
-    if known:
-        return _Matched(read_match(folder), matched, apart)
+    names, evidence = standing_match(config, job, catalogue) or ([], "")
+    learns = config.noise == "learned" and not _has_learned(config, job, evidence)
+    if names and not config.realism and not learns:
+        return _Matched(read_match(folder), [], [], evidence)
+    matched, apart = exemplars_of(config, catalogue, pixel, population, job, names)
+    if names:
+        return _Matched(read_match(folder), matched, apart, evidence)
     largest = max(
         (c for one in population.species for c in one.conformations), key=lambda specimen: specimen.radius_in_angstroms
     )
     match = match_session(matched, largest, pixel, seed=config.seed)
+    require_agreement(match, single_particles=not config.filaments)
     write_match(folder, match)
     outputs = [folder / "match.json", folder / "spectra.safetensors"]
-    job.mark_done("session", stage="match", outputs=outputs)
+    names = [one.name for one in match.micrographs]
+    evidence = evidence_of(config, catalogue, names)
+    job.mark_done("session", stage=MATCH, outputs=outputs, depends_on=evidence, result=names)
     for one in match.micrographs:
         log.info(
             "%s: %.0f particles per µm², mean particle agrees to %.2f with the map",
@@ -195,11 +210,11 @@ def _matched(
             one.agreement,
         )
     _log_artefacts(match)
-    return _Matched(match, matched, apart)
+    return _Matched(match, matched, apart, evidence)
 
 
-def _has_learned(config: SynthesizeConfig, job: Job) -> bool:
-    return config.only_do_unfinished and job.is_done("session", stage=STAGE)
+def _has_learned(config: SynthesizeConfig, job: Job, evidence: str) -> bool:
+    return config.only_do_unfinished and job.is_done("session", stage=STAGE, depends_on=evidence)
 
 
 def _log_artefacts(match: SessionMatch) -> None:
@@ -217,37 +232,47 @@ def _log_artefacts(match: SessionMatch) -> None:
         log.info("Real micrographs: %d of %d have an edge of carbon film", films, len(seen))
 
 
-def _make(config: SynthesizeConfig, job: Job, tasks: Sequence[SynthesisTask]) -> int:
+def _make(config: SynthesizeConfig, job: Job, tasks: Sequence[SynthesisTask], evidence: str) -> int:
     for name in ("micrographs", "masks", "truth", *(["movies"] if config.frames_of_a_movie else [])):
         job.folder(name)
-    todo = [task for task in tasks if not (config.only_do_unfinished and job.is_done(task.name, stage="synthesize"))]
+
+    def is_done(task: SynthesisTask) -> bool:
+        return config.only_do_unfinished and job.is_done(task.name, stage="synthesize", depends_on=evidence)
+
+    todo = [task for task in tasks if not is_done(task)]
     with progress("Synthesizing", len(todo)) as step:
         results = map_items(synthesize_one, todo, config.workers, names=[t.name for t in todo], on_result=step)
         for task, _ in zip(todo, results, strict=True):
-            job.mark_done(task.name, stage="synthesize", outputs=outputs_of(task))
+            job.mark_done(task.name, stage="synthesize", outputs=outputs_of(task), depends_on=evidence)
     return len(todo)
 
 
-def _tables(job: Job, tasks: Sequence[SynthesisTask]) -> int:
-    """Write micrographs.star, particles.star and, for movies, movies.star; returns the number of particles."""
+def _tables(job: Job, tasks: Sequence[SynthesisTask], box_in_pixels: int) -> int:
+    """Write micrographs.star, particles.star and, for movies, movies.star; returns the number of particles.
+
+    Nothing is cut out yet. RELION reads a table of particles only if it tells the size of their boxes, though, and what
+    it extracts again takes the size that is asked for then.
+    """
     names, scenes, particles = [], [], []
     for task in tasks:
         truth = read_truth(job.path, task.name)
         names.append(f"micrographs/{task.name}.mrc")
         scenes.append(scene_from_dict(truth["scene"]))
         particles.append(truth["particles"])
-    optics = optics_block(scenes[0], mtf=False)
-    columns: dict[str, Any] = {"rlnMicrographName": names, "rlnOpticsGroup": ["1"] * len(names)}
-    write_star(job.path / "micrographs.star", [optics, star_block("micrographs", columns | micrograph_ctf(scenes))])
+    lenses, groups = optics_groups(scenes)
+    columns: dict[str, Any] = {"rlnMicrographName": names, "rlnOpticsGroup": groups}
+    table = star_block("micrographs", columns | micrograph_ctf(scenes))
+    write_star(job.path / "micrographs.star", [optics_block(lenses, mtf=False), table])
     if tasks[0].config.frames_of_a_movie:
         movies = {
             "rlnMicrographMovieName": [f"movies/{task.name}.mrcs" for task in tasks],
-            "rlnOpticsGroup": columns["rlnOpticsGroup"],
+            "rlnOpticsGroup": groups,
         }
-        movie_optics = optics_block(scenes[0], movies=True, mtf=False)
+        movie_optics = optics_block(lenses, movies=True, mtf=False)
         write_star(job.path / "movies.star", [movie_optics, star_block("movies", movies)])
     if not any(particles):
         raise InputError("--particles", "no particle lies in any micrograph", "Ask for one or more.")
+    optics = optics_block(lenses, mtf=False, box_in_pixels=box_in_pixels)
     write_star(job.path / "particles.star", [optics, particles_block(names, scenes, particles)])
     return sum(len(some) for some in particles)
 

@@ -77,6 +77,21 @@ def test_as_much_is_added_as_brings_patches_nearer():
     assert distances[0.0] < 0.05 < distances[1.0]
 
 
+def test_what_is_judged_is_what_is_added(fields, small, monkeypatch):
+    """A residual that is a copy of the particles would not be added: nothing of it is judged."""
+    trainer = _Trainer(small, torch.device("cpu"))
+    monkeypatch.setattr(trainer.average.generator, "forward", lambda image, conditions: 3 * conditions[:, :1])
+    seen = []
+    monkeypatch.setattr(
+        "cryoprism.synthesis.translation.training.best_strength", lambda *a: seen.append(a[2]) or (1.0, {})
+    )
+    trainer.strength(prepare(*fields, small.patch))
+    (judged,) = seen
+    centred = judged - judged.mean((1, 2), keepdim=True)
+    assert judged.shape == (8, 48, 48)
+    assert float(centred.abs().max()) < 1e-3
+
+
 def test_the_statistics_alone_teach_the_spectrum_and_the_deviation(fields, small):
     settings = replace(
         small, steps=120, rate=5e-3, memory=0.9, batch=4, adversarial_weight=0.0, contrast_weight=0.0, judged=40

@@ -5,10 +5,12 @@ from .losses import band_shares
 from .sampling import particle_mask
 from .settings import TRANSLATION_MODES, TranslationMode, TranslationSettings
 from .similarity import SimilarityMaps, query_points, similarity_maps
+from .strength import LEAST_GAIN
 from .training import TrainedTranslator, train_translator
 from .translator import Translator, load_translator, save_translator
 
 __all__ = [
+    "LEAST_GAIN",
     "TRANSLATION_MODES",
     "RealField",
     "SimilarityMaps",

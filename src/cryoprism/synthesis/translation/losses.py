@@ -139,7 +139,10 @@ def signal_loss(residual: Tensor, clean: Tensor, image: Tensor, *, bands: int = 
 
 
 def without_signal(residual: Tensor, clean: Tensor, *, bands: int = 16) -> Tensor:
-    """Residual (y, x) less its regression on the clean image (y, x), band by band: uncorrelated in each of them."""
+    """Residual (…, y, x) less its regression on the clean image, band by band: uncorrelated in each of them.
+
+    Of several images the regression is one over them all.
+    """
     shares = band_shares(residual, clean, bands=bands)
     r, c = torch.fft.rfft2(residual.float(), norm="ortho"), _half(clean)
     band = _bands(r.shape[-2], residual.shape[-1], bands, r.device)

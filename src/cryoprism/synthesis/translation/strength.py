@@ -1,8 +1,9 @@
-"""How much of a trained residual is worth adding, judged by statistics that the training did not see.
+"""How much of a trained residual is worth adding, judged on patches that no step of the training has drawn.
 
-An adversarial game need not end nearer to the real micrographs than it began. The residual is therefore scaled by the
-factor, from none of it to all, at which patches are most like real ones; where the classical noise leaves nothing to
-learn, that factor is zero.
+The training holds the mean of the same statistics to that of real patches; here their whole distribution counts, and
+what is judged is what is added: the residual less its regression on the particles. An adversarial game need not end
+nearer to the real micrographs than it began. The residual is therefore scaled by the factor, from none of it to all, at
+which patches are most like real ones; where the classical noise leaves nothing to learn, that factor is zero.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["STRENGTHS", "best_strength", "patch_statistics"]
+__all__ = ["LEAST_GAIN", "STRENGTHS", "best_strength", "patch_statistics"]
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+#: By this share of the distance without a residual a larger factor has to be nearer.
+LEAST_GAIN = 0.05
 
 _RINGS = 12
 
@@ -71,7 +74,7 @@ def best_strength(real: Tensor, image: Tensor, residual: Tensor) -> tuple[float,
         factor: _distance((patch_statistics(image + factor * residual) - centre) / scale, target)
         for factor in STRENGTHS
     }
-    best, margin = STRENGTHS[0], 0.05 * abs(found[STRENGTHS[0]])
+    best, margin = STRENGTHS[0], LEAST_GAIN * abs(found[STRENGTHS[0]])
     for factor in STRENGTHS[1:]:
         if found[factor] < found[best] - margin:
             best = factor

@@ -29,7 +29,15 @@ from cryoprism.core import generator_for, resolve_device
 from cryoprism.formats import read_checkpoint, write_checkpoint
 
 from .fields import Batch, Prepared, RealField, SyntheticField, draw_batch, prepare
-from .losses import cycle_loss, discriminator_loss, generator_loss, patch_nce, signal_loss, statistics_loss
+from .losses import (
+    cycle_loss,
+    discriminator_loss,
+    generator_loss,
+    patch_nce,
+    signal_loss,
+    statistics_loss,
+    without_signal,
+)
 from .networks import FOLD, Discriminator, Generator, Heads
 from .sampling import Positions, sample_positions
 from .settings import TranslationSettings
@@ -312,15 +320,21 @@ class _Trainer:
 
     @torch.no_grad()
     def strength(self, fields: Prepared) -> tuple[float, dict[float, float]]:
-        """Best factor on the residual of the mean network, on patches that no step has drawn."""
+        """Best factor on the residual of the mean network, on patches that no step has drawn.
+
+        As :meth:`Translator.translate` does, what correlates with the particles is taken from the residual before.
+        """
         s = self.settings
-        real, image, residual = [], [], []
+        real, image, clean, residual = [], [], [], []
         for number in range(math.ceil(s.judged / s.batch)):
             batch = draw_batch(fields, s.batch, s.patch, seed=s.seed, step=-1 - number).to(self.device)
             residual.append(self.average.generator(batch.image, batch.conditions()).float().cpu()[:, 0])
             real.append(batch.real.cpu()[:, 0])
             image.append(batch.image.cpu()[:, 0])
-        return best_strength(torch.cat(real), torch.cat(image), torch.cat(residual))
+            clean.append(batch.clean.cpu()[:, 0])
+        # Over all patches at once, as over a whole micrograph: one patch says too little of a band.
+        added = without_signal(torch.cat(residual), torch.cat(clean), bands=s.bands)
+        return best_strength(torch.cat(real), torch.cat(image), added)
 
     @torch.no_grad()
     def _follow(self, memory: float) -> None:

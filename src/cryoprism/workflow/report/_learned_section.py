@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryoprism.synthesis.translation import LEAST_GAIN
+
 from ._map_pictures import png_source
 from ._numbers import escape
 
@@ -44,7 +46,7 @@ def learned_section(
         f"A translation was trained for {steps} steps. Distance of the statistics of patches from those of real ones, "
         f"by the share of it that is added: {listed}. "
         + (
-            "Nothing of it is added: it brings no patch nearer, fitted noise leaves nothing that it could learn."
+            _nothing(distances)
             if strength == 0
             else f"The share {strength:g} is added; what it adds does not correlate with the particles."
         )
@@ -66,6 +68,17 @@ def learned_section(
         "of every other, black for opposite, white for the same: what the contrastive loss holds to be alike.</p></div>"
         "</section>"
     )
+
+
+def _nothing(distances: dict[float, float]) -> str:
+    """Why nothing is added."""
+    before = distances.get(0.0, 0.0)
+    if min(distances.values(), default=before) < before:
+        return (
+            f"Nothing of it is added: it brings patches nearer by less than {LEAST_GAIN:.0%} of the distance, which "
+            "may be chance."
+        )
+    return "Nothing of it is added: it brings no patch nearer, fitted noise leaves nothing that it could learn."
 
 
 def _map(similarity: Tensor, place: list[float]) -> str:

@@ -17,6 +17,7 @@ from cryoprism.core import frequency_magnitude, irfft2, rfft2
 from cryoprism.formats import read_image
 from cryoprism.synthesis import Gallery, SessionMatch
 from cryoprism.workflow._files import write_text
+from cryoprism.workflow._match_agreement import LEAST_AGREEMENT, agreement_words
 
 from ._map_pictures import png_source
 from ._numbers import escape, plain
@@ -74,6 +75,8 @@ def synthesis_report(
     """
     path = Path(folder) / "report.html"
     verdict = _verdict(len(names), realism)
+    if doubt := agreement_words(match):
+        verdict = f"{verdict} {doubt}."
     body = (
         f'<header><h1>Synthetic micrographs</h1><p class="verdict">{escape(verdict)}</p>'
         f"{_facts(names, match)}</header><main>"
@@ -184,6 +187,7 @@ def _measures_section(realism: Mapping[str, Any] | None) -> str:
         "micrographs that it was not trained on: 0.5 means that it finds no difference, 1 that it finds one every "
         "time. With few micrographs it also learns what sets these apart; the row of real against real shows by how "
         "much. The other rows are the same clean images with other noise."
+        + (f" Left out, for want of ordinary field: {', '.join(left)}." if (left := realism["left_out"]) else "")
     )
     return (
         '<section id="realism"><h2>How real?</h2><div class="box scroll"><table><thead><tr><th scope="col">set</th>'
@@ -268,6 +272,6 @@ def _match_section(match: SessionMatch) -> str:
     return (
         '<section id="match"><h2>What was matched</h2><div class="box scroll"><table><thead><tr><th scope="col">real '
         f'micrograph</th>{head}</tr></thead><tbody>{rows}</tbody></table><p class="quiet small">Agreement is the '
-        "correlation of the mean particle there with the map's own. Below about 0.8 look at the map, the diameter and "
-        "the picks first.</p></div></section>"
+        f"correlation of the mean particle there with the map's own. Below {LEAST_AGREEMENT:g} look at the map, the "
+        "diameter and the picks first.</p></div></section>"
     )
