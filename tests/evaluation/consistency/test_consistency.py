@@ -187,12 +187,17 @@ def test_without_coq_all_is_unknown_and_says_how_to_get_it(tmp_path, monkeypatch
 
 
 @needs_coq
-def test_the_certificate_is_checked_by_one_command_and_tampering_fails(tmp_path):
-    result = checked(tmp_path, pdb({"A": helix(4)}))
-    folder = result.write_certificate(tmp_path / "certificate")
+@pytest.mark.slow
+def test_the_certificate_is_checked_by_one_command_in_a_fresh_folder(tmp_path):
+    folder = checked(tmp_path, pdb({"A": helix(4)})).write_certificate(tmp_path / "certificate")
     done = subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All theorems were accepted." in done.stdout
+
+
+@needs_coq
+def test_tampered_data_fail(tmp_path):
+    folder = checked(tmp_path, pdb({"A": helix(4)})).write_certificate(tmp_path / "certificate")
     python = [sys.executable, "check_data.py", str(tmp_path / "model.pdb")]
     subprocess.run(python, cwd=folder, check=True, capture_output=True)
     # An atom is moved by 5 Å in the data alone: the comparison with atoms.csv fails, and so does the proof.
@@ -200,7 +205,9 @@ def test_the_certificate_is_checked_by_one_command_and_tampering_fails(tmp_path)
     word = text.split("(", 3)[-1].split("::")[0]
     assert word.isdigit()
     (folder / "model" / "Data.v").write_text(text.replace(word, str(int(word) + (5000 << 42)), 1))
-    assert subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, check=False).returncode != 0
+    done = subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "atom 0: Data.v has" in done.stderr
     library = library_folder(coq_version())
     options = ["-Q", str(library), "CryoPrism", "-Q", ".", "Model"]
     reasons = [
@@ -209,6 +216,45 @@ def test_the_certificate_is_checked_by_one_command_and_tampering_fails(tmp_path)
     ]
     assert reasons[0] == ""
     assert "not accepted by Coq" in reasons[1]
+
+
+def test_the_first_of_several_models_is_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
+    good = pdb({"A": helix(4)}).replace("END\n", "ENDMDL\n")
+    bad = pdb({"A": moved(helix(4), 2, "CB", [50, 50, 50])}).replace("END\n", "ENDMDL\n")
+    for first, second, offenders in ((good, bad, 0), (bad, good, 1)):
+        result = checked(tmp_path, f"MODEL        1\n{first}MODEL        2\n{second}END\n")
+        assert len(result.model) == 20
+        assert "The file holds 2 models; the first was checked." in result.remarks
+        assert len(rule_of(result, "bonds").offenders) == offenders
+
+
+@needs_coq
+def test_residues_that_no_template_knows_are_bonded_by_distance(tmp_path):
+    names = {("A", 3): "MSE", ("A", 5): "XYZ"}
+    result = checked(tmp_path, pdb({"A": helix()}, names=names))
+    assert result.verdict == "proved", result.sentences()
+    assert rule_of(result, "chains").obligations == 7
+    assert rule_of(result, "chirality").obligations == 7  # nothing is known about the hand of XYZ
+    broken = checked(tmp_path, pdb({"A": [(k, n, p + (9 if k >= 5 else 0)) for k, n, p in helix()]}, names=names))
+    assert any("XYZ 5 in chain A" in one.words for one in rule_of(broken, "chains").offenders)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("proved", 0), ("refuted", 1), ("unknown", 3)])
+def test_the_exit_code_tells_the_verdict(tmp_path, monkeypatch, verdict, code):
+    from cryoprism.cli import main
+
+    if verdict == "unknown":
+        monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
+    elif shutil.which("coqc") is None:
+        pytest.skip(f"Coq is absent. {HOW_TO_INSTALL}")
+    rows = helix(4)
+    path = tmp_path / "model.pdb"
+    path.write_text(pdb({"A": moved(rows, 2, "CB", [50, 50, 50]) if verdict == "refuted" else rows}))
+    with pytest.raises(SystemExit) as ended:
+        main(["prove", str(path), "--out", str(tmp_path / "job")])
+    assert ended.value.code == code
+    assert json.loads((tmp_path / "job" / "consistency.json").read_text())["verdict"] == verdict
 
 
 def test_bad_input_is_refused_with_a_remedy(tmp_path):

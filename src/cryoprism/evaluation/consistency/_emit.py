@@ -181,7 +181,7 @@ def fours_source(rule: Fours, function: str, found: list[int]) -> str:
     return (
         f"{_ints('packed_fours', packed)}Definition ranges : list (Z * Z) := {table}.\n"
         "Definition obligations := fours_from ranges packed_fours.\n"
-        f"Definition found : list Z := {_numbers(found)}.\n{_proof(function + 's', statement, 'fours_exact')}"
+        f"Definition found : list Z := {_numbers(found)}.\n{_proof(function + 's', statement, function + 's_exact')}"
     )
 
 

@@ -54,7 +54,7 @@ End Rule.
 Record pair := Pair { first : int; second : int; least : Z; most : Z }.
 Definition pair_value (t : PM.t (list atom)) (slack : Z) (q : pair) : option bool :=
   match atom_at t (first q), atom_at t (second q) with
-  | Some a, Some b => let d := D2 a b in Some ((sq (least q + slack) <=? d) && (d <=? sq (most q - slack)))
+  | Some a, Some b => let d := measured a b in Some ((sq (least q + slack) <=? d) && (d <=? sq (most q - slack)))
   | _, _ => None
   end.
 Theorem distances_exact atoms slack (l : list pair) found :
@@ -68,7 +68,8 @@ Proof.
     destruct (atom_at _ (first q)) as [a|] eqn:A; try discriminate;
     destruct (atom_at _ (second q)) as [b|] eqn:B; try discriminate;
     apply atom_at_spec in A, B; exists a, b; injection F as F;
-    rewrite ?andb_false_iff, ?andb_true_iff, ?Z.leb_gt, ?Z.leb_le in F; repeat split; try tauto; intros; lia || tauto.
+    rewrite measured_spec, ?andb_false_iff, ?andb_true_iff, ?Z.leb_gt, ?Z.leb_le in F; repeat split; try tauto;
+    intros; lia || tauto.
 Qed.
 
 (** ** Handedness: the volume spanned at a centre, 10^-9 Å³, positive or negative; and cis or trans *)
@@ -101,6 +102,33 @@ Proof.
     destruct (atom_at _ (q4 q)) as [d|] eqn:K; try discriminate;
     apply atom_at_spec in A, B, E, K; exists a, b, c, d; injection F as F;
     rewrite ?andb_false_iff, ?andb_true_iff, ?Z.leb_gt, ?Z.leb_le in F; repeat split; try tauto; intros; lia || tauto.
+Qed.
+
+(** The same with coordinates that are read sooner. *)
+Definition from_quickly a b :=
+  Vector (value (px b) - value (px a)) (value (py b) - value (py a)) (value (pz b) - value (pz a)).
+Lemma from_quickly_spec a b : from_quickly a b = from a b.
+Proof. unfold from_quickly, from, X, Y, W. now rewrite !value_spec. Qed.
+Definition volume_quickly a b c d := dot (cross (from_quickly a b) (from_quickly a c)) (from_quickly a d).
+Definition side_quickly a b c d :=
+  let v := from_quickly b c in dot (cross (from_quickly a b) v) (cross v (from_quickly c d)).
+Theorem volumes_exact atoms (l : list four) found :
+  check_rule (four_value volume_quickly (by_number atoms)) l found = true -> forall k q, nth_error l k = Some q ->
+  exists a b c d, In a atoms /\ In b atoms /\ In c atoms /\ In d atoms /\
+    id a = q1 q /\ id b = q2 q /\ id c = q3 q /\ id d = q4 q /\
+    (In (Z.of_nat k) found <-> ~ (low_end q <= volume a b c d <= high_end q)).
+Proof.
+  intros C k q H. destruct (fours_exact _ _ _ _ C k q H) as [a [b [c [d E]]]].
+  unfold volume_quickly in E. rewrite !from_quickly_spec in E. exists a, b, c, d. exact E.
+Qed.
+Theorem sides_exact atoms (l : list four) found :
+  check_rule (four_value side_quickly (by_number atoms)) l found = true -> forall k q, nth_error l k = Some q ->
+  exists a b c d, In a atoms /\ In b atoms /\ In c atoms /\ In d atoms /\
+    id a = q1 q /\ id b = q2 q /\ id c = q3 q /\ id d = q4 q /\
+    (In (Z.of_nat k) found <-> ~ (low_end q <= side a b c d <= high_end q)).
+Proof.
+  intros C k q H. destruct (fours_exact _ _ _ _ C k q H) as [a [b [c [d E]]]].
+  unfold side_quickly in E. cbv zeta in E. rewrite !from_quickly_spec in E. exists a, b, c, d. exact E.
 Qed.
 
 (** ** Numbers: [Less] has to grow, [Equal] has to agree with what is declared *)

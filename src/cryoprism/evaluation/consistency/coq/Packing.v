@@ -5,7 +5,7 @@ Import ListNotations.
 Open Scope Z_scope.
 
 Definition number (w : int) : int := (w land 1048575)%uint63.
-Definition chosen (ranges : list (Z * Z)) (w : int) : Z * Z := nth (Z.to_nat (to_Z w)) ranges (1, 0).
+Definition chosen (ranges : list (Z * Z)) (w : int) : Z * Z := nth (Z.to_nat (value w)) ranges (1, 0).
 (** first, second, class of its range (16 bits) *)
 Definition pairs_from (ranges : list (Z * Z)) (l : list int) : list pair :=
   map (fun w => let c := chosen ranges (w land 65535)%uint63 in
@@ -22,7 +22,7 @@ Fixpoint fours_from (ranges : list (Z * Z)) (l : list int) : list four :=
   end.
 (** two numbers of 30 bits; the lowest bit says that they have to agree *)
 Definition numbers_from (l : list int) : list numbers :=
-  map (fun w => let a := to_Z ((w >> 31) land 1073741823)%uint63 in let b := to_Z ((w >> 1) land 1073741823)%uint63 in
+  map (fun w => let a := quick 30 ((w >> 31) land 1073741823)%uint63 in let b := quick 30 ((w >> 1) land 1073741823)%uint63 in
     if (w land 1 =? 1)%uint63 then Equal a b else Less a b) l.
 Definition voxels_from (l : list int) : list (Z * Z * Z) :=
-  map (fun w => (to_Z (number (w >> 40)%uint63), to_Z (number (w >> 20)%uint63), to_Z (number w))) l.
+  map (fun w => (value (number (w >> 40)%uint63), value (number (w >> 20)%uint63), value (number w))) l.

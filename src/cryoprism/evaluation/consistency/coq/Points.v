@@ -64,13 +64,43 @@ Proof.
   change (to_Z 2097152) with 2097152 in *. auto.
 Qed.
 
+(** The same number as [to_Z] gives, sooner: it stops after the bits that there are. *)
+Fixpoint quick (n : nat) (p : int) : Z :=
+  match n with
+  | O => 0
+  | S n => let z := quick n (p >> 1)%uint63 in if is_even p then Z.double z else Z.succ_double z
+  end.
+Lemma quick_spec n : forall p, to_Z p < 2 ^ Z.of_nat n -> quick n p = to_Z p.
+Proof.
+  induction n as [|n IH]; intros p H; cbn [quick].
+  - pose proof (to_Z_bounded p). change (2 ^ Z.of_nat 0) with 1 in H. lia.
+  - assert (E : to_Z (p >> 1)%uint63 = to_Z p / 2) by (rewrite lsr_spec; reflexivity).
+    pose proof (Z.div_mod (to_Z p) 2 ltac:(lia)) as D. rewrite Nat2Z.inj_succ, Z.pow_succ_r in H by lia.
+    rewrite IH by (rewrite E; apply Z.div_lt_upper_bound; lia).
+    pose proof (is_even_spec p) as V. destruct (is_even p); rewrite ?Z.double_spec, ?Z.succ_double_spec, E; lia.
+Qed.
+Definition value (p : int) : Z := if (p <? 2097152)%uint63 then quick 21 p else to_Z p.
+Lemma value_spec p : value p = to_Z p.
+Proof.
+  unfold value. destruct (p <? 2097152)%uint63 eqn:E; [|reflexivity]. apply ltb_spec in E.
+  change (to_Z 2097152) with 2097152 in E. apply quick_spec. change (2 ^ Z.of_nat 21) with 2097152. exact E.
+Qed.
+Definition measured (a b : atom) : Z :=
+  if small a && small b then to_Z (dist2 (px a) (py a) (pz a) (px b) (py b) (pz b)) else D2 a b.
+Lemma measured_spec a b : measured a b = D2 a b.
+Proof.
+  unfold measured. destruct (small a && small b) eqn:E; [|reflexivity]. apply andb_true_iff in E.
+  destruct E as [A B]. apply small_spec in A, B. destruct A as [? [? ?]], B as [? [? ?]].
+  rewrite dist2_spec by assumption. reflexivity.
+Qed.
+
 (** ** Cells of 4.096 Å; cells that share a key are harmless *)
 Fixpoint digits (n : nat) (i : int) : positive :=
   match n with
   | O => xH
   | S n => (if is_even i then xO else xI) (digits n (i >> 1)%uint63)
   end.
-Definition cell_key (i j k : int) : positive := digits 27 ((i << 18) + (j << 9) + k)%uint63.
+Definition cell_key (i j k : int) : positive := digits 18 ((i << 12) + (j << 6) + k)%uint63.
 Definition cell (p : int) : int := (p >> 12)%uint63.
 Definition look {T} (k : positive) (m : PM.t (list T)) : list T :=
   match PM.find k m with Some l => l | None => [] end.
