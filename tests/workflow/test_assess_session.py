@@ -305,3 +305,15 @@ def test_what_cannot_be_used_is_one_line_and_leaves_no_folder(model, tmp_path, c
 def test_help_says_which_command_has_the_verdict_as_exit_code(capsys):
     assert run("assess", "--help") == 0
     assert "cryoprism prove" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_change_in_the_middle_of_a_large_model_is_a_change(tmp_path):
+    from cryoprism.workflow._files import content_of, fingerprint
+
+    one, other = tmp_path / "one.cif", tmp_path / "other.cif"
+    data = bytearray(3 << 20)
+    one.write_bytes(data)
+    data[len(data) // 2] = 1
+    other.write_bytes(data)
+    assert fingerprint(one)["sha256_of_ends"] == fingerprint(other)["sha256_of_ends"]
+    assert content_of(one) != content_of(other)

@@ -32,7 +32,7 @@ from cryoprism.evaluation.sandbox import walls
 
 from ._assess_case import Case, absence, file_in, forecasts_file
 from ._assess_config import AssessConfig
-from ._files import fingerprint, write_json
+from ._files import content_of, write_json
 from .report import novelty_pictures
 
 __all__ = ["Part", "Question", "questions"]
@@ -265,7 +265,7 @@ def _plain(value: Any) -> Any:
 
 
 def _print(path: Path | None) -> str:
-    return "none" if path is None else str(fingerprint(path)["sha256_of_ends"])
+    return "none" if path is None else content_of(path)
 
 
 def _record_stamp(record: Record) -> list[object]:

@@ -16,6 +16,7 @@ from cryoprism.core import InputError
 __all__ = [
     "TEMPORARY_PREFIX",
     "atomic_path",
+    "content_of",
     "fingerprint",
     "output_stems",
     "weights_card",
@@ -90,6 +91,12 @@ def fingerprint(path: str | Path) -> dict[str, str | int]:
         "changed_ns": status.st_mtime_ns,
         "sha256_of_ends": digest.hexdigest(),
     }
+
+
+def content_of(path: str | Path) -> str:
+    """Return the SHA-256 of a whole file: for models and maps, which a small change in the middle makes others."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def output_stems(paths: Sequence[str | Path]) -> list[str]:

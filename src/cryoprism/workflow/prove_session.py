@@ -11,7 +11,7 @@ from cryoprism.evaluation.consistency import Limits, check_consistency
 from cryoprism.evaluation.evidence import Verdict
 from cryoprism.formats import Volume, read_map
 
-from ._files import fingerprint, write_json
+from ._files import content_of, write_json
 from ._jobs import Job, open_job
 from ._prove_config import ProveConfig
 from ._summary import StepSummary
@@ -48,7 +48,7 @@ def prove_model(config: ProveConfig) -> ProveResult:
     volume = None if config.map_file is None else _map(config)
     with open_job("Prove", config) as job:
         job.record_inputs(files)
-        others = ";".join(str(fingerprint(path)["sha256_of_ends"]) for path in files[1:])
+        others = ";".join(map(content_of, files))
         if config.only_do_unfinished and job.is_done(
             "consistency", stage="prove", source=config.model_file, depends_on=others
         ):

@@ -218,6 +218,26 @@ def test_tampered_data_fail(tmp_path):
     assert "not accepted by Coq" in reasons[1]
 
 
+def test_what_is_taken_for_granted_is_not_accepted(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
+    folder = checked(tmp_path, pdb({"A": helix(4)})).write_certificate(tmp_path / "certificate")
+    proof = folder / "model" / "Clashes.v"
+    proof.write_text(proof.read_text().replace("Qed.", "Admitted."))
+    done = subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Clashes.v" in done.stdout
+    assert "not accepted" in done.stderr
+
+
+def test_no_word_of_a_file_goes_into_a_proof(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
+    path = tmp_path / "x*) Axiom boom : False. (* from (lab).pdb"
+    path.write_text(pdb({"A": helix(4)}))
+    folder = check_consistency(path).write_certificate(tmp_path / "certificate")
+    assert all("boom" not in file.read_text() for file in (folder / "model").glob("*.v"))
+    subprocess.run([sys.executable, "check_data.py"], cwd=folder, check=True, capture_output=True)
+
+
 def test_the_first_of_several_models_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
     good = pdb({"A": helix(4)}).replace("END\n", "ENDMDL\n")

@@ -72,7 +72,8 @@ def data_source(model: Model) -> str:
     more = (model.residue_of << 32) | (model.kinds << 24) | (model.alternatives << 16) | model.occupancies
     packed = np.stack([words, more], axis=1).ravel()
     return (
-        f"(* {model.path.name}: {len(model)} atoms, 0.001 Å from ({', '.join(map(str, model.corner))}) *)\n"
+        # No word of the user's files goes into a proof: a name may end a comment and go on as Coq.
+        f"(* {len(model)} atoms, 0.001 Å from ({', '.join(map(str, model.corner))}) *)\n"
         "From Coq Require Import List Uint63.\nFrom CryoPrism Require Import Points.\nImport ListNotations.\n"
         f"{_ints('packed', packed)}Definition atoms : list atom := decode_all 0%uint63 packed.\n"
     )
@@ -118,7 +119,7 @@ def copies_source(
 ) -> str:
     """Return the theorem about overlaps with symmetry copies."""
     ops = ";\n  ".join(f"({number}%uint63, {_rows(o)})" for number, o in enumerate(copies.operations, 1))
-    text = f"(* {copies.kind} *)\nDefinition ops : list (int * op) := [\n  {ops}].\n"
+    text = f"Definition ops : list (int * op) := [\n  {ops}].\n"
     text += f"Definition joined : list (int * int) := {_pairs(list(across))}.\n"
     for name, axis in zip("xyz", model.points.T, strict=True):
         text += f"Definition range_{name} := Range {int(axis.min())}%uint63 {int(axis.max())}%uint63.\n"
