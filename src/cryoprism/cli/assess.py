@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import HelicalRise, HelicalTwist, fields_of, job_options, with_options
+from ._options import (
+    Contour,
+    CopiesSymmetry,
+    EnvelopeMap,
+    HelicalRise,
+    HelicalTwist,
+    MapPixelSize,
+    Margin,
+    fields_of,
+    job_options,
+    with_options,
+)
 
 __all__ = ["FIELDS", "assess"]
 
@@ -47,10 +58,7 @@ def assess(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="Atomic model (.pdb, .cif), gzipped or not.")
     ] = None,
-    map_: Annotated[
-        str | None,
-        typer.Option("--map", metavar="FILE", help="Map in the model's frame: the model has to lie within it."),
-    ] = None,
+    map_: EnvelopeMap = None,
     record: Annotated[
         str | None, typer.Option(metavar="JOB", help="Folder of the job that made the map or the model.")
     ] = None,
@@ -74,20 +82,12 @@ def assess(
     assembly: Annotated[
         str | None, typer.Option(metavar="NAME", help="Biological assembly of the model, for example 1.")
     ] = None,
-    symmetry: Annotated[
-        str | None,
-        typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group whose copies must not overlap."),
-    ] = None,
+    symmetry: CopiesSymmetry = None,
     helical_rise: HelicalRise = None,
     helical_twist: HelicalTwist = None,
-    contour: Annotated[
-        float | None, typer.Option(metavar="LEVEL", help="Level of the map that bounds it. Default: found.")
-    ] = None,
-    margin: Annotated[float, typer.Option(metavar="Å", help="How far outside the contour an atom may lie.")] = 3.0,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option("--pixel-size", "--angpix", metavar="Å", help="Voxel size of the map; replaces the header's."),
-    ] = None,
+    contour: Contour = None,
+    margin: Margin = 3.0,
+    pixel_size: MapPixelSize = None,
     rerun: Annotated[bool, typer.Option("--rerun/--no-rerun", help="Run the record again in the sandbox.")] = True,
     rerun_budget: Annotated[
         float, typer.Option(metavar="SECONDS", help="Only run again what is expected to take no longer.")

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import HelicalRise, HelicalTwist, fields_of, job_options, with_options
+from ._options import (
+    Contour,
+    CopiesSymmetry,
+    EnvelopeMap,
+    HelicalRise,
+    HelicalTwist,
+    MapPixelSize,
+    Margin,
+    fields_of,
+    job_options,
+    with_options,
+)
 
 __all__ = ["FIELDS", "prove"]
 
@@ -40,21 +51,11 @@ def prove(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="PDB or mmCIF file; its first model is checked.")
     ] = None,
-    map: Annotated[
-        str | None, typer.Option("--map", metavar="FILE", help="Map in the model's frame: the model has to lie inside.")
-    ] = None,
-    contour: Annotated[
-        float | None, typer.Option(metavar="LEVEL", help="Level of the map that bounds the molecule. Default: found.")
-    ] = None,
-    margin: Annotated[float, typer.Option(metavar="Å", help="How far outside the contour an atom may lie.")] = 3.0,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option("--pixel-size", "--angpix", metavar="Å", help="Voxel size of the map; replaces the header's."),
-    ] = None,
-    symmetry: Annotated[
-        str | None,
-        typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group whose copies must not overlap."),
-    ] = None,
+    map: EnvelopeMap = None,
+    contour: Contour = None,
+    margin: Margin = 3.0,
+    pixel_size: MapPixelSize = None,
+    symmetry: CopiesSymmetry = None,
     helical_rise: HelicalRise = None,
     helical_twist: HelicalTwist = None,
     assembly: Annotated[

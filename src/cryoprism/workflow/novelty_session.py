@@ -23,7 +23,7 @@ from cryoprism.evaluation.novelty import (
     write_shapes,
 )
 
-from ._files import fingerprint, write_json
+from ._files import content_of, write_json
 from ._jobs import Job, open_job
 from ._novelty_configs import NoveltyAddConfig, NoveltyBuildConfig, NoveltyQueryConfig
 from ._progress import progress
@@ -84,7 +84,7 @@ def build_index(config: NoveltyBuildConfig) -> NoveltyIndexSummary:
     files = _files(config.inputs)
     with open_job("NoveltyIndex", config) as job:
         job.record_inputs(files)
-        others = ";".join(str(fingerprint(path)["sha256_of_ends"]) for path in files)
+        others = ";".join(map(content_of, files))
         if config.only_do_unfinished and job.is_done("index", stage="novelty", depends_on=others):
             kept = job.done_result("index", stage="novelty")
             failed = tuple((name, why) for name, why in kept["failed"])
@@ -145,8 +145,9 @@ def query_novelty(config: NoveltyQueryConfig) -> NoveltyQuerySummary:
         raise InputError(config.model_or_map, "does not exist", "Give a map (.mrc) or a model (.pdb, .cif).")
     page = None if config.index is None else config.index / "index.json"
     with open_job("Novelty", config) as job:
-        job.record_inputs([config.model_or_map, *([page] if page is not None and page.is_file() else [])])
-        state = "none" if page is None or not page.is_file() else str(fingerprint(page)["sha256_of_ends"])
+        inputs = [config.model_or_map, *([page] if page is not None and page.is_file() else [])]
+        job.record_inputs(inputs)
+        state = ";".join(map(content_of, inputs))
         if config.only_do_unfinished and job.is_done(
             "novelty", stage="novelty", source=config.model_or_map, depends_on=state
         ):
