@@ -48,6 +48,7 @@ FIELDS = {
     "rerun": "rerun",
     "rerun_budget": "rerun_budget_in_seconds",
     "time_limit": "time_limit_in_seconds",
+    "perturbed_micrographs": "perturbed_micrographs",
     **fields_of(*OPTIONS),
 }
 
@@ -96,6 +97,12 @@ def assess(
         float,
         typer.Option(metavar="SECONDS", help="CPU time of the proofs, and time of the re-run, after which they stop."),
     ] = 600.0,
+    perturbed_micrographs: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Micrographs whose fitted parameters are moved, evenly spread over the record's."
+        ),
+    ] = 20,
 ) -> int:
     """Judge a model: is it consistent, new, of weight, repeatable, settled, and one score from that.
 

@@ -14,13 +14,16 @@ from cryoprism.evaluation.fusion import Shape, Weights, default_shape, default_w
 from cryoprism.evaluation.impact import Impact, forecast_impact
 from cryoprism.evaluation.meta import judge_settled
 from cryoprism.evaluation.novelty import ShapeIndex, require_faiss
+from cryoprism.evaluation.perturbation import require_posteriors
 from cryoprism.evaluation.reproducibility import Record, chain_of, check_completeness, read_record
 from cryoprism.formats import Volume, read_map
 
 from ._assess_config import AssessConfig
 
-__all__ = ["Case", "absence", "file_in", "forecasts_file", "notes_on", "prepare"]
+__all__ = ["FITTED", "Case", "absence", "file_in", "fitted_in", "forecasts_file", "notes_on", "prepare"]
 
+#: What the fragility of a record is judged from.
+FITTED: Final = ("causes.json", "resolution.json")
 _ENTRY: Final = re.compile(r"[0-9][A-Za-z0-9]{3}")
 
 
@@ -71,6 +74,8 @@ def prepare(config: AssessConfig) -> Case:
     causes = _causes_in(chain)
     if causes is not None:
         judge_settled(causes)
+    for place in fitted_in(record, causes):
+        require_posteriors(place, most_micrographs=config.perturbed_micrographs)
     if config.index is not None:
         if not (config.index / "index.json").is_file():
             raise InputError(
@@ -131,6 +136,13 @@ def _causes_in(chain: Sequence[Record]) -> Path | None:
             if (place / "causes.json").is_file():
                 return place
     return None
+
+
+def fitted_in(record: Record | None, causes: Path | None) -> tuple[Path, ...]:
+    """Return the folders of the chain with posteriors: that of the record itself, and that of the restoration."""
+    places = [None if record is None else record.folder, causes]
+    found = [place for place in places if place is not None and any((place / name).is_file() for name in FITTED)]
+    return tuple({place.resolve(): place for place in found}.values())
 
 
 def _entry_of(model: Model) -> str | None:

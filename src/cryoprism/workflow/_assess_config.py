@@ -34,6 +34,7 @@ class AssessConfig(JobConfig):
         "rerun",
         "rerun_budget_in_seconds",
         "time_limit_in_seconds",
+        "perturbed_micrographs",
     }
     options: ClassVar[dict[str, str]] = {
         **JobConfig.options,
@@ -74,4 +75,10 @@ class AssessConfig(JobConfig):
     )
     time_limit_in_seconds: float = Field(
         600.0, ge=1, le=1e7, description="CPU time of the proofs, and time of the re-run, after which they stop [s]."
+    )
+    perturbed_micrographs: int = Field(
+        20,
+        ge=1,
+        le=1_000_000,
+        description="Micrographs whose fitted parameters are moved, evenly spread over the record's.",
     )

@@ -30,7 +30,7 @@ from cryoprism.evaluation.reproducibility import (
 from cryoprism.evaluation.sandbox import Limits as SandboxLimits
 from cryoprism.evaluation.sandbox import walls
 
-from ._assess_case import Case, absence, file_in, forecasts_file
+from ._assess_case import FITTED, Case, absence, file_in, fitted_in, forecasts_file
 from ._assess_config import AssessConfig
 from ._files import content_of, write_json
 from .report import novelty_pictures
@@ -117,7 +117,10 @@ def questions(case: Case) -> tuple[Question, ...]:
         Question("meta", _stamp(_print(file_in(case.causes, "causes.json")), record), lambda folder: _meta(case)),
         Question(
             "perturbation",
-            _stamp([_print(file_in(place, name)) for place in _fragile(case) for name in _FITTED]),
+            _stamp(
+                [_print(file_in(place, name)) for place in fitted_in(case.record, case.causes) for name in FITTED],
+                config.perturbed_micrographs,
+            ),
             lambda folder: _perturbation(case),
         ),
     )  # fmt: skip
@@ -201,34 +204,24 @@ def _meta(case: Case) -> Part:
     return Part(_json(judge_settled(case.causes).answer()))
 
 
-#: What :func:`judge_fragility` reads posteriors from.
-_FITTED: Final = ("causes.json", "resolution.json")
-
-
-def _fragile(case: Case) -> tuple[Path, ...]:
-    """Return the folders of the chain with posteriors: that of the record itself, and that of the restoration."""
-    places = [case.record.folder if case.record is not None else None, case.causes]
-    found = [place for place in places if place is not None and any((place / name).is_file() for name in _FITTED)]
-    return tuple({place.resolve(): place for place in found}.values())
-
-
 def _perturbation(case: Case) -> Part:
-    places = _fragile(case)
+    places = fitted_in(case.record, case.causes)
     if not places:
         why = _NO_RECORD if case.record is None else "No job in the chain of the record has fitted parameters."
         how = "Give the job of cryoprism restore, process, refine or resolution in --record."
         return Part(_json(not_available(why, how)))
     conclusions: list[dict[str, Any]] = []
-    evaluations, moved, fragile = 0, 0, []
+    evaluations, moved, micrographs, looked_at, fragile = 0, 0, 0, 0, []
     for place in places:
         try:
-            found = judge_fragility(place, seed=case.config.seed)
+            found = judge_fragility(place, seed=case.config.seed, most_micrographs=case.config.perturbed_micrographs)
         except InputError as error:
             return Part(_json(not_available(f"{error.where}: {error.found}.", error.remedy)))
         conclusions += [one.to_json() | {"folder": str(place)} for one in found.conclusions]
         fragile += [(one.where, one.name, one.flips or 0.0, one.instead) for one in found.fragile()]
         evaluations += found.evaluations
         moved += sum(len(several) for several in found.parameters.values())
+        micrographs, looked_at = micrographs + found.micrographs, looked_at + found.looked_at
     sentences = [
         f"{moved} fitted parameters were moved within their posteriors, {evaluations} times in all; "
         f"{len(fragile)} of {len(conclusions)} conclusions are others in more than a tenth of the draws."
@@ -237,7 +230,26 @@ def _perturbation(case: Case) -> Part:
         f"{where}: {name} is another in {100 * flips:.0f} % of the draws" + (f" ({instead})." if instead else ".")
         for where, name, flips, instead in fragile[:5]
     ]
-    evidence = {"conclusions": conclusions, "evaluations": evaluations, "parameters_moved": moved}
+    if looked_at < micrographs:
+        sentences.append(
+            f"Only {looked_at} of {micrographs} micrographs, evenly spread over the list, were looked at: "
+            "--perturbed-micrographs says how many."
+        )
+    elif micrographs:
+        sentences.append(f"All {micrographs} micrographs were looked at.")
+    if moved > 1:
+        sentences.append(
+            "Parameters were moved independently of one another: a record holds their deviations and no covariances. "
+            "Where two of them hang together, as B-factor and motion do, the spread is not that of both together."
+        )
+    evidence = {
+        "conclusions": conclusions,
+        "evaluations": evaluations,
+        "parameters_moved": moved,
+        "micrographs": micrographs,
+        "micrographs_moved": looked_at,
+        "independent": True,
+    }
     return Part({"status": "available", "sentences": sentences, "evidence": _plain(evidence)})
 
 

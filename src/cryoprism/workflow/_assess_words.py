@@ -73,7 +73,9 @@ def _reproducibility(answer: Answer) -> str:
     again = answer.evidence.get("repeat")
     if again is None:
         return f"{there}, but it was not run again"
-    if not again["files"]:
+    if again["status"] == "not comparable":
+        return f"{there}; run again it finished, but left nothing to compare"
+    if again["status"] == "failed":
         return f"{there}, but running it again failed"
     same = sum(one["agreement"] == 1 for one in again["files"])
     if same == len(again["files"]):

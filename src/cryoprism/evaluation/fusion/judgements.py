@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from cryoprism.core import InputError
+from cryoprism.evaluation.documents import UnreadableError, load_json, number_in, read_json
 
 from .weights import COMPONENTS, Array
 
@@ -83,7 +84,8 @@ def read_judgements(path: str | Path) -> list[Judgement]:
     """Read judgements, one JSON object a line: ``a``, ``b``, ``better`` and, if wanted, ``judge``.
 
     ``a`` and ``b`` are an ``assessment.json`` (relative to the file) or the values themselves by component. Empty
-    lines are passed over.
+    lines are passed over, as is a byte-order mark. Lines end with LF, CR LF or CR alone: other separators, such as
+    U+2028, may stand in a text.
 
     Raises
     ------
@@ -92,12 +94,12 @@ def read_judgements(path: str | Path) -> list[Judgement]:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise InputError(file, f"cannot be read: {error}", f"Give a file of lines such as {_EXAMPLE}.") from error
     known: dict[Path, Assessed] = {}
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
         if line.strip():
             found.append(_judgement(line, f"{file} line {number}", file.parent, known))
     return found
@@ -106,19 +108,19 @@ def read_judgements(path: str | Path) -> list[Judgement]:
 def _judgement(line: str, where: str, folder: Path, known: dict[Path, Assessed]) -> Judgement:
     remedy = f"Write lines such as {_EXAMPLE}."
     try:
-        content = json.loads(line)
-    except ValueError as error:
-        raise InputError(where, f"no JSON: {error}", remedy) from error
+        content = load_json(line)
+    except UnreadableError as error:
+        raise InputError(where, f"cannot be read: {error}", remedy) from error
     if not isinstance(content, dict):
         raise InputError(where, "no JSON object", remedy)
     if strange := sorted(set(content) - {"a", "b", "better", "judge"}):
         raise InputError(where, f"unknown field '{strange[0]}'", remedy)
     better = content.get("better")
     if better not in _OUTCOMES:
-        raise InputError(where, f"better is {better!r}", "Say which is better: 'a', 'b' or 'tie'.")
+        raise InputError(where, f"better is {_short(better)}", "Say which is better: 'a', 'b' or 'tie'.")
     judge = content.get("judge", "")
     if not isinstance(judge, str):
-        raise InputError(where, f"judge is {judge!r}", "Give a name, or leave it out.")
+        raise InputError(where, f"judge is {_short(judge)}", "Give a name, or leave it out.")
     pair = []
     for side in ("a", "b"):
         told = content.get(side)
@@ -130,7 +132,7 @@ def _judgement(line: str, where: str, folder: Path, known: dict[Path, Assessed])
         elif isinstance(told, dict):
             pair.append(Assessed(side, _values(told, f"{where}: {side}", remedy)))
         else:
-            raise InputError(f"{where}: {side}", f"is {told!r}", remedy)
+            raise InputError(f"{where}: {side}", f"is {_short(told)}", remedy)
     return Judgement(pair[0], pair[1], better, judge)
 
 
@@ -146,8 +148,8 @@ def read_assessment(path: str | Path, *, where: str | None = None) -> Assessed:
     place = str(file) if where is None else f"{where}: {file}"
     remedy = "Give the assessment.json of cryoprism assess."
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(file)
+    except (FileNotFoundError, UnreadableError) as error:
         raise InputError(place, f"cannot be read: {error}", remedy) from error
     if not isinstance(content, dict) or not any(isinstance(content.get(name), dict) for name in COMPONENTS):
         raise InputError(place, "holds no answers", remedy)
@@ -160,10 +162,15 @@ def _values(told: Mapping[str, Any], where: str, remedy: str) -> dict[str, float
         raise InputError(where, f"unknown component '{strange[0]}'", f"The components are {', '.join(COMPONENTS)}.")
     for name, value in told.items():
         limit = math.inf if name == "impact" else 1.0
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and math.isfinite(value) and 0 <= value <= limit):
+        number = number_in(value)
+        if value is not None and not (math.isfinite(number) and 0 <= number <= limit):
             reach = "at least 0" if name == "impact" else "from 0 to 1"
-            raise InputError(where, f"{name} is {value!r}", f"Give a number {reach}, or null.")
+            raise InputError(where, f"{name} is {_short(value)}", f"Give a number {reach}, or null.")
     if not told or all(value is None for value in told.values()):
         raise InputError(where, "holds no answer", remedy)
-    return {name: None if (value := told.get(name)) is None else float(value) for name in COMPONENTS}
+    return {name: None if (value := told.get(name)) is None else number_in(value) for name in COMPONENTS}
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:40]} … ({len(text)} characters)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -138,12 +139,13 @@ def read_quality_table(path: str | Path, quality: str, columns: Sequence[str] = 
     """
     file = Path(path)
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = file.read_text(encoding="utf-8-sig")
+        tabs = "\t" in text.partition("\n")[0]
+        rows = list(csv.reader(io.StringIO(text), delimiter="\t" if tabs else ","))
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(file, f"cannot be read: {error}", "Give a table with a heading, as TSV or CSV.") from error
-    if len(lines) < 2:
+    if len(rows) < 2:
         raise InputError(file, "holds no rows under a heading", "Give a table with a heading, as TSV or CSV.")
-    rows = list(csv.reader(lines, delimiter="\t" if "\t" in lines[0] else ","))
     head = [name.strip() for name in rows[0]]
     if _ASSESSMENT in head:
         rows = _with_answers(file, head, rows)

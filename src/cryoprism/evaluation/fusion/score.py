@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from scipy.special import expit, ndtr, ndtri
+from scipy.special import expit
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer
@@ -27,6 +27,10 @@ from .weights import (
 __all__ = ["Estimate", "Fusion", "component_values", "fuse", "hyperscore"]
 
 _DRAWS: Final = 20_000
+#: Of a uniform distribution from 0 to 1: no deviation about a most probable value is larger.
+_WIDEST: Final = 12**-0.5
+#: A shift of an answer's mean by less than this is not worth a sentence.
+_WORTH_SAYING: Final = 0.005
 
 
 def hyperscore(v: Array | float, shape: Shape) -> Array:
@@ -110,6 +114,8 @@ class Fusion:
     v_range, score_range
         What V and HyperScore would be with the missing components at 0 and at their bound (1; impact: the logarithm
         of the bound in ``defaults.json``), with their own weights; None where nothing is missing.
+    drawn_means
+        Mean of the draws of each answer whose deviation does not go with its value as a mean, see :func:`fuse`.
     shape
         β, γ, κ.
     judgements
@@ -126,6 +132,7 @@ class Fusion:
     missing: tuple[str, ...]
     v_range: tuple[float, float] | None
     score_range: tuple[float, float] | None
+    drawn_means: Mapping[str, float]
     shape: Shape
     judgements: int
     sentences: tuple[str, ...]
@@ -141,6 +148,7 @@ class Fusion:
             "missing": list(self.missing),
             "v_range": None if self.v_range is None else list(self.v_range),
             "hyperscore_range": None if self.score_range is None else list(self.score_range),
+            "drawn_means": dict(self.drawn_means),
             "shape": self.shape.to_json(),
             "judgements": self.judgements,
             "sentences": list(self.sentences),
@@ -157,9 +165,11 @@ def fuse(
 ) -> Fusion:
     """Fuse answers: V = w1·Logic + w2·Novelty + w3·ln(Impact + 1) + w4·Repro + w5·Meta, and HyperScore of V.
 
-    Answers are drawn from a normal distribution cut off at 0 and 1, impact from a gamma distribution of its mean and
-    deviation (a count is skewed and never negative), weights from theirs. A component without an answer is left out
-    and its weight shared among the others in proportion to theirs.
+    Answers are drawn from Beta distributions of their means and deviations, impact from a gamma distribution (a count
+    is skewed and never negative), weights from theirs. No distribution from 0 to 1 with mean m has a variance of
+    m(1 − m) or more; an answer such as “4 of 4, so 1 ± 0.14” states its most probable value, and is drawn from the Beta
+    distribution with that mode and that deviation (at most that of a uniform one). ``drawn_means`` says which. A
+    component without an answer is left out and its weight shared among the others in proportion to theirs.
 
     Parameters
     ----------
@@ -196,6 +206,12 @@ def fuse(
         sums = (drawn_weights * drawn).sum(axis=1)
         v = _estimate(float(share @ at), sums)
         score = _estimate(float(hyperscore(share @ at, shape)), hyperscore(sums, shape))
+    drawn_means = {
+        name: a / (a + b)
+        for name, answer in answers.items()
+        if answer.value is not None and name != "impact" and _is_mode(answer.value, answer.deviation or 0.0)
+        for a, b in (_beta(answer.value, answer.deviation or 0.0),)
+    }
     v_range = score_range = None
     if missing:
         least = float(full @ at)
@@ -213,9 +229,10 @@ def fuse(
         missing=missing,
         v_range=v_range,
         score_range=score_range,
+        drawn_means=drawn_means,
         shape=shape,
         judgements=used.judgements,
-        sentences=_sentences(v, score, missing, v_range, score_range, told),
+        sentences=_sentences(v, score, missing, v_range, score_range, told, _modes_in_words(answers, drawn_means)),
     )
 
 
@@ -227,10 +244,32 @@ def _require_in_range(answers: Mapping[str, Answer]) -> None:
             raise InputError(name, f"{answer.value} is more than 1", "Give an answer from 0 to 1.")
 
 
+def _is_mode(value: float, deviation: float) -> bool:
+    """Whether no distribution from 0 to 1 has this mean and this deviation."""
+    return deviation > 0 and deviation**2 >= value * (1.0 - value) * (1.0 - 1e-9)
+
+
+def _beta(value: float, deviation: float) -> tuple[float, float]:
+    """Parameters of the Beta distribution with this mean, or else this mode, and this deviation (above 0)."""
+    if not _is_mode(value, deviation):
+        worth = value * (1.0 - value) / deviation**2 - 1.0
+        return value * worth, (1.0 - value) * worth
+    # a − 1 and b − 1 share out what was observed; the deviation falls with it, from that of a uniform distribution.
+    low, high = -30.0, 60.0
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        a, b = 1.0 + value * math.exp(middle), 1.0 + (1.0 - value) * math.exp(middle)
+        wide = math.sqrt(a * b / (a + b + 1.0)) / (a + b) > min(deviation, _WIDEST)
+        low, high = (middle, high) if wide else (low, middle)
+    return a, b
+
+
 def _draw(name: str, answer: Answer | None, draws: int, generator: np.random.Generator) -> Array:
-    uniform = generator.random(
-        draws
-    )  # always drawn: a component that goes missing leaves the others' draws as they are
+    """Draws of what a component adds: one in each of as many equally probable strata, so that means hold closely.
+
+    Always drawn: a component that goes missing leaves the others' draws as they are.
+    """
+    uniform = (generator.permutation(draws) + generator.random(draws)) / draws
     if answer is None or answer.value is None:
         return np.zeros(draws)
     mean, deviation = answer.value, answer.deviation or 0.0
@@ -240,10 +279,23 @@ def _draw(name: str, answer: Answer | None, draws: int, generator: np.random.Gen
         from scipy.stats import gamma
 
         return np.asarray(np.log1p(gamma.ppf(uniform, (mean / deviation) ** 2, scale=deviation**2 / mean)))
-    if deviation == 0:
+    if deviation < 1e-9:
         return np.full(draws, mean)
-    low, high = ndtr(-mean / deviation), ndtr((1 - mean) / deviation)
-    return np.asarray(np.clip(mean + deviation * ndtri(low + uniform * (high - low)), 0.0, 1.0))
+    from scipy.stats import beta
+
+    return np.asarray(beta.ppf(uniform, *_beta(mean, deviation)))
+
+
+def _modes_in_words(answers: Mapping[str, Answer], drawn_means: Mapping[str, float]) -> list[str]:
+    said = []
+    for name, mean in drawn_means.items():
+        value, deviation = answers[name].value or 0.0, answers[name].deviation or 0.0
+        if abs(mean - value) >= _WORTH_SAYING:
+            said.append(
+                f"{name} {value:.2f} ± {deviation:.2f} is a most probable value: its spread goes one way, so the "
+                f"intervals rest on a mean of {mean:.2f}."
+            )
+    return said
 
 
 def _estimate(value: float, drawn: Array) -> Estimate:
@@ -258,6 +310,7 @@ def _sentences(
     v_range: tuple[float, float] | None,
     score_range: tuple[float, float] | None,
     weights: Weights,
+    modes: list[str],
 ) -> tuple[str, ...]:
     if v is None or score is None:
         return ("There is no score: not one component has an answer.",)
@@ -273,7 +326,9 @@ def _sentences(
         said.append(
             f"{names} {'has' if few else 'have'} no answer: {'its' if few else 'their'} weight is shared among the "
             f"others. Whatever {'it' if few else 'they'} came to, V would lie from {v_range[0]:.3f} to "
-            f"{v_range[1]:.3f} and the score from {score_range[0]:.1f} to {score_range[1]:.1f}."
+            f"{v_range[1]:.3f} and the score from {score_range[0]:.1f} to {score_range[1]:.1f}; the intervals above do "
+            "not hold this."
         )
+    said += modes
     said.append(weights.sentence())
     return tuple(said)

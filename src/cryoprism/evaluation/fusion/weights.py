@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoprism.core import InputError
+from cryoprism.evaluation.documents import UnreadableError, number_in, read_json
 
 __all__ = [
     "COMPONENTS",
@@ -62,9 +63,13 @@ class Shape:
 
     def __post_init__(self) -> None:
         for name in ("beta", "gamma", "kappa"):
-            number = getattr(self, name)
-            if not isinstance(number, int | float) or not math.isfinite(number):
-                raise InputError(name, f"{number} is no number", "Give the β, γ, κ of a score, such as 5, -0.69, 2.")
+            number = number_in(getattr(self, name))
+            if not math.isfinite(number):
+                raise InputError(
+                    name,
+                    f"{getattr(self, name)!r:.40} is no number",
+                    "Give the β, γ, κ of a score, such as 5, -0.69, 2.",
+                )
             if name != "gamma" and number <= 0:
                 raise InputError(name, f"{number} is not positive", "The score has to rise with V: give one above 0.")
 
@@ -174,7 +179,7 @@ class Weights:
         remedy = "Give the weights.json of cryoprism weights learn."
         if not isinstance(content, Mapping) or content.get("schema") != _SCHEMA:
             raise InputError(where, f"no {_SCHEMA} document", remedy)
-        if tuple(content.get("components", ())) != COMPONENTS:
+        if content.get("components") != list(COMPONENTS):
             raise InputError(where, f"the components are not {', '.join(COMPONENTS)}", remedy)
         try:
             return cls(
@@ -183,7 +188,7 @@ class Weights:
                 int(content["judgements"]),
                 cls.from_json(content["prior"], where) if "prior" in content else None,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InputError(where, f"cannot be read: {error}", remedy) from error
 
 
@@ -235,8 +240,8 @@ def read_weights(path: str | Path) -> tuple[Weights, Shape]:
     file = weights_path(path)
     remedy = "Give the folder of cryoprism weights learn, or its weights.json."
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(file)
+    except (FileNotFoundError, UnreadableError) as error:
         raise InputError(file, f"cannot be read: {error}", remedy) from error
     weights = Weights.from_json(content, str(file))
     told = content.get("shape", default_shape().to_json())

@@ -11,7 +11,6 @@ measured once or stated cannot move, and what only has its prior stands still fo
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from typing import Any, Final
 
 from cryoprism.causes import CAUSES, FITTED
 from cryoprism.core import InputError
+from cryoprism.evaluation.documents import UnreadableError, number_in, read_json
 from cryoprism.evaluation.evidence import Answer, available, not_available
 
 __all__ = ["HOW_TO_GET_CAUSES", "Settled", "SettledCause", "judge_settled"]
@@ -159,22 +159,24 @@ def judge_settled(path: str | Path) -> Settled:
     file = Path(path) / "causes.json" if Path(path).is_dir() else Path(path)
     remedy = "Name the folder that cryoprism restore wrote (--out)."
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        content: Any = read_json(file)
     except FileNotFoundError:
         raise InputError(file, "does not exist", remedy) from None
-    except (ValueError, OSError):
-        raise InputError(file, "cannot be read: it is half written or no JSON", "Run the job again.") from None
+    except UnreadableError as error:
+        raise InputError(file, f"cannot be read: {error}", "Run the job again.") from None
     if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
         raise InputError(file, f"has not the form {_SCHEMA}", remedy)
     try:
         return _settled(content, file)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as error:
         raise InputError(file, f"lacks what such a file has ({error})", "Run the job again.") from error
 
 
 def _settled(content: Mapping[str, Any], file: Path) -> Settled:
     loop, micrographs = content["session"]["loop"], content["micrographs"]
     last = loop["trace"][-1]["causes"] if loop["trace"] else {}
+    if not isinstance(last, dict) or not isinstance(micrographs, list):
+        raise TypeError("a list stands for an object, or an object for a list")
     causes = []
     for name in FITTED:
         if name not in last:
@@ -183,8 +185,8 @@ def _settled(content: Mapping[str, Any], file: Path) -> Settled:
         causes.append(
             SettledCause(
                 name,
-                float(last[name]["stability"]),
-                float(last[name]["shift_in_standard_deviations"]),
+                _number(last[name], "stability", 1.0),
+                _number(last[name], "shift_in_standard_deviations", math.inf),
                 determined,
                 determined > 0,
             )
@@ -197,3 +199,10 @@ def _settled(content: Mapping[str, Any], file: Path) -> Settled:
         flagged=sum(bool(one["flags"]) for one in micrographs),
         source=file,
     )
+
+
+def _number(entry: Mapping[str, Any], name: str, most: float) -> float:
+    value = number_in(entry[name])
+    if not (math.isfinite(value) and 0 <= value <= most):
+        raise ValueError(f"{name} is {entry[name]!r:.40}")
+    return value

@@ -1,6 +1,7 @@
 """What is fragile: fitted parameters moved within their posteriors, and which conclusion hangs on which of them."""
 
-from .fragility import Conclusion, Fragility, judge_fragility
+from .conclusions import Conclusion
+from .fragility import Fragility, judge_fragility, require_posteriors
 from .sensitivity import Index, Outcome, Parameter, Sensitivity, sensitivity
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "Parameter",
     "Sensitivity",
     "judge_fragility",
+    "require_posteriors",
     "sensitivity",
 ]

@@ -1,109 +1,48 @@
 """What of a record is fragile: which of its conclusions would be others if a fitted parameter were a little different.
 
 A record has posteriors of its parameters (``causes.json`` of a restoration, ``resolution.json`` of a map). Each is
-moved within its posterior, independently of the others, since records hold no covariances; what follows from them is
-computed anew by the functions of the microscope's model.
+moved within its posterior, independently of the others, since records hold no covariances
+(``benchmarks/perturbation.py`` measures what that matters), and every conclusion is drawn anew.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from cryoprism.causes import CAUSES
 from cryoprism.core import InputError
-from cryoprism.formats import StarBlock, read_star
-from cryoprism.microscope import (
-    Lens,
-    b_factor_envelope,
-    contrast_transfer,
-    drift_envelope,
-    inelastic_mean_free_path_in_angstroms,
-    inelastic_transmission,
-)
 
-from .sensitivity import Outcome, Parameter, Sensitivity, Values, sensitivity
+from .conclusions import Conclusion, parts_of
+from .sensitivity import Parameter, Values, sensitivity
 
-__all__ = ["Conclusion", "Fragility", "judge_fragility"]
-
-_CTF_SHELLS, _DIRECTIONS, _SIGNAL_SHELLS = 192, 12, 128
-#: The CTF counts as the same while it correlates so with that at the means.
-_LEAST_CORRELATION: Final = 0.5
-#: A resolution counts as the same within this share.
-_SAME_RESOLUTION: Final = 0.1
-_WITHOUT_LIMIT_IN_ANGSTROMS: Final = 5.0
-_POSITIVE: Final = (0.0, math.inf)
-_FIX_FIRST: Final = "what to fix first"
-_CTF: Final = "CTF, correlation to the limit of the fit"
-_AMPLITUDE: Final = "amplitude left at the limit of the fit"
-_RESOLUTION: Final = "resolution to which signal is left [Å]"
-_LOST: Final = "share of the information that is lost"
-_SHARPENING: Final = "amplification at the resolution by sharpening"
-
-
-@dataclass(frozen=True)
-class Conclusion:
-    """A conclusion and what it hangs on.
-
-    Attributes
-    ----------
-    where
-        Micrograph, ``session`` or ``map``.
-    name
-        In words.
-    at_means
-        With every parameter at its mean.
-    outcome
-        Spread and indices of the number behind it; for what to fix first, of its lead over all others [bits].
-    flips
-        Share of draws in which the conclusion is another; None where it is a number that is no decision.
-    instead
-        What it is then most often.
-    """
-
-    where: str
-    name: str
-    at_means: str
-    outcome: Outcome
-    flips: float | None
-    instead: str = ""
-
-    def depends_on(self, least: float = 0.05) -> tuple[str, ...]:
-        """Return the parameters whose total index is clearly above ``least``, the largest first."""
-        found = [(index.value, name) for name, index in self.outcome.total.items() if index.low > least]
-        return tuple(name for _, name in sorted(found, reverse=True))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it by name."""
-        return {
-            "where": self.where,
-            "name": self.name,
-            "at_means": self.at_means,
-            "mean": self.outcome.mean,
-            "standard_deviation": self.outcome.deviation,
-            "flips": self.flips,
-            "instead": self.instead,
-            "depends_on": list(self.depends_on()),
-            "first_order": {name: vars(index) for name, index in self.outcome.first.items()},
-            "total": {name: vars(index) for name, index in self.outcome.total.items()},
-        }
+__all__ = ["Fragility", "judge_fragility", "require_posteriors"]
 
 
 @dataclass(frozen=True)
 class Fragility:
-    """Conclusions of a record, and the parameters that were moved, by where they belong."""
+    """Conclusions of a record, and what was moved.
+
+    Attributes
+    ----------
+    conclusions
+        What was concluded.
+    parameters
+        That were moved, by where they belong.
+    evaluations
+        How often conclusions were drawn.
+    micrographs, looked_at
+        How many micrographs the record has, and at how many of them, evenly spread over the list, it was looked.
+    """
 
     conclusions: tuple[Conclusion, ...]
     parameters: Mapping[str, tuple[Parameter, ...]]
     evaluations: int
+    micrographs: int = 0
+    looked_at: int = 0
 
     def fragile(self, most: float = 0.1) -> tuple[Conclusion, ...]:
         """Return the decisions that are others in more than this share of the draws, the shakiest first."""
@@ -135,6 +74,8 @@ class Fragility:
             "conclusions": [one.to_json() for one in self.conclusions],
             "parameters": {where: [vars(one) for one in several] for where, several in self.parameters.items()},
             "evaluations": self.evaluations,
+            "micrographs": self.micrographs,
+            "micrographs_moved": self.looked_at,
         }
 
 
@@ -150,7 +91,7 @@ def judge_fragility(
     seed, count
         As in :func:`sensitivity`.
     most_micrographs
-        The session and so many micrographs, the first ones, are judged.
+        The session and so many micrographs, evenly spread over the list, are judged.
 
     Raises
     ------
@@ -158,276 +99,38 @@ def judge_fragility(
         The folder holds neither file, one cannot be read, or nothing in it has a posterior.
     """
     folder = Path(record_folder)
-    causes = _read(folder / "causes.json", "cryoprism-causes-1")
-    resolution = _read(folder / "resolution.json", "cryoprism-resolution-1")
-    if causes is None and resolution is None:
-        raise InputError(
-            folder, "holds neither causes.json nor resolution.json", "Name the folder of a restoration or of a map."
-        )
     conclusions: list[Conclusion] = []
     moved: dict[str, tuple[Parameter, ...]] = {}
     evaluations = 0
-    for where, parameters, function, decisions in (
-        *(() if causes is None else _session(causes)),
-        *(() if causes is None else _micrographs(causes, folder, most_micrographs)),
-        *(() if resolution is None else _map(resolution)),
-    ):
+    parts, micrographs = parts_of(folder, most_micrographs)
+    for where, parameters, function, decisions in parts:
         if not parameters:
             continue
         result = sensitivity(function, parameters, seed=seed, count=count)
-        means = function({one.name: np.array([min(max(one.mean, one.bounds[0]), one.bounds[1])]) for one in parameters})
+        means = function(_at_means(parameters))
         moved[where], evaluations = tuple(parameters), evaluations + result.evaluations
         conclusions += [decide(where, result, means) for decide in decisions]
     if not conclusions:
         raise InputError(folder, "holds no parameter with a posterior", "Name the folder of a finished job.")
-    return Fragility(tuple(conclusions), moved, evaluations)
+    return Fragility(tuple(conclusions), moved, evaluations, micrographs, min(micrographs, most_micrographs))
 
 
-_Decision = Callable[[str, Sensitivity, Values], Conclusion]
-_Part = tuple[str, Sequence[Parameter], Callable[[Values], Values], Sequence[_Decision]]
+def require_posteriors(record_folder: str | Path, *, most_micrographs: int = 20) -> None:
+    """Read all that :func:`judge_fragility` reads, and draw every conclusion once at the means.
+
+    Raises
+    ------
+    InputError
+        A file in the folder cannot be used. That there is none, or nothing fitted in it, is no fault here.
+    """
+    folder = Path(record_folder)
+    for _, parameters, function, _ in parts_of(folder, most_micrographs, needed=False)[0]:
+        if parameters:
+            try:
+                function(_at_means(parameters))
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise InputError(folder, f"holds values that cannot be ({error})", "Run the job again.") from error
 
 
-def _session(causes: Mapping[str, Any]) -> list[_Part]:
-    losses = _losses(causes["session"]["ledger"])
-    information = causes["session"]["information_in_bits"]
-    return [_ledger_part("session", losses, information)] if losses else []
-
-
-def _ledger_part(where: str, losses: Sequence[Parameter], information: Mapping[str, float]) -> _Part:
-    kept = _parameter("information", information, _POSITIVE, "bits")
-    names = [one.name for one in losses]
-
-    first = max(range(len(losses)), key=lambda place: losses[place].mean)
-
-    def follow(values: Values) -> Values:
-        return _ledger_outcomes(values, names, first, float(information["mean"]))
-
-    several = len(names) > 1
-    decisions = [*([_fix_first(names)] if several else []), _number(_LOST, "{:.0%}")]
-    return where, [*losses, *([kept] if kept else [])], follow, decisions
-
-
-def _ledger_outcomes(
-    values: Values, names: Sequence[str], first: int, information: float
-) -> dict[str, NDArray[np.float64]]:
-    bits = np.stack([values[name] for name in names])
-    lost = np.clip(bits, 0, None).sum(axis=0)
-    kept = np.maximum(values.get("information", np.full_like(lost, information)), 1e-9)
-    outcomes = {_LOST: lost / (lost + kept)}
-    if len(names) > 1:
-        # By how much the first at the means leads all others; below zero, another one leads, which is kept beside it.
-        lead = bits[first] - np.delete(bits, first, axis=0).max(axis=0)
-        outcomes |= {_FIX_FIRST: lead, "leader": bits.argmax(axis=0).astype(float)}
-    return outcomes
-
-
-def _micrographs(causes: Mapping[str, Any], folder: Path, most: int) -> list[_Part]:
-    lenses = _lenses(folder / "micrographs.star")
-    parts: list[_Part] = []
-    for number, micrograph in enumerate(causes["micrographs"][:most]):
-        name = micrograph["name"]
-        losses = _losses({cause: entry["bits_lost"] for cause, entry in micrograph["causes"].items()})
-        if losses:
-            parts.append(_ledger_part(name, losses, micrograph["information_in_bits"]))
-        lens = lenses[number] if number < len(lenses) else None
-        parts.append(_optics_part(micrograph, lens, folder / "weights" / f"{name}.star"))
-    return parts
-
-
-def _optics_part(micrograph: Mapping[str, Any], lens: Lens | None, weights: Path) -> _Part:
-    entries = {name: entry for cause in micrograph["causes"].values() for name, entry in cause["parameters"].items()}
-    wanted = {
-        "thickness": _POSITIVE, "b_factor": _POSITIVE, "drift": _POSITIVE, "direction": (-math.inf, math.inf),
-        **({} if lens is None else {"mean_defocus": (-math.inf, math.inf), "astigmatism": _POSITIVE,
-                                    "angle": (-math.inf, math.inf)}),
-    }  # fmt: skip
-    found = {name: _parameter(name, entries[name], bounds, entries[name]["unit"])
-             for name, bounds in wanted.items() if name in entries}  # fmt: skip
-    parameters = [one for one in found.values() if one is not None]
-    fixed = {name: float(entry["mean"]) for name, entry in entries.items() if entry["mean"] is not None}
-    limit = float(micrograph.get("fit_limit_in_angstroms") or _WITHOUT_LIMIT_IN_ANGSTROMS)
-    signal = _signal(weights)
-    voltage = 300.0 if lens is None else lens.voltage_in_kilovolts
-    with_ctf = lens is not None and {"mean_defocus", "astigmatism", "angle"} <= fixed.keys()
-
-    def follow(values: Values) -> Values:
-        size = next(iter(values.values())).shape
-        filled = {name: np.broadcast_to(value, size) for name, value in fixed.items()} | dict(values)
-        outcomes = {_AMPLITUDE: _amplitude(filled, np.array([1 / limit]), voltage)[:, 0]}
-        if signal is not None:
-            outcomes[_RESOLUTION] = _finest(signal, filled, fixed, limit, voltage)
-        if lens is not None and with_ctf:
-            outcomes[_CTF] = _ctf_correlation(filled, fixed, lens, limit)
-        return outcomes
-
-    decisions = [_number(_AMPLITUDE, "{:.2f}")]
-    if signal is not None:
-        decisions.append(_resolution_holds)
-    if with_ctf:
-        decisions.append(_ctf_holds)
-    return micrograph["name"] + ", optics", parameters, follow, decisions
-
-
-def _amplitude(values: Values, k: NDArray[np.float64], voltage: float) -> NDArray[np.float64]:
-    """Return what motion, B-factor and inelastic loss leave of the amplitude, mean square over directions, (n, k)."""
-    size = len(next(iter(values.values())))
-    zero = np.zeros(size)
-    shells = torch.from_numpy(k)
-    angles = torch.arange(_DIRECTIONS, dtype=torch.float64) * (math.pi / _DIRECTIONS)
-    b = torch.from_numpy(np.array(values.get("b_factor", zero)))
-    drift = torch.from_numpy(np.array(values.get("drift", zero)))
-    towards = torch.deg2rad(torch.from_numpy(np.array(values.get("direction", zero))))
-    drift_y, drift_x = drift * towards.sin(), drift * towards.cos()
-    squared = torch.zeros(size, len(k), dtype=torch.float64)
-    for angle in angles.tolist():
-        ky, kx = shells[None, None] * math.sin(angle), shells[None, None] * math.cos(angle)
-        moved = drift_envelope(ky, kx, drift_y, drift_x)
-        squared += moved[:, 0] ** 2
-    kept = torch.sqrt(squared / _DIRECTIONS) * b_factor_envelope(shells[None, None], b)[:, 0]
-    path = inelastic_mean_free_path_in_angstroms(voltage)
-    through = inelastic_transmission(torch.from_numpy(np.array(values.get("thickness", zero))), path)
-    left: NDArray[np.float64] = (kept * torch.sqrt(through)[:, None]).numpy()
-    return left
-
-
-def _finest(
-    signal: tuple[NDArray[np.float64], NDArray[np.float64]], values: Values, fixed: Mapping[str, float], limit: float,
-    voltage: float,
-) -> NDArray[np.float64]:  # fmt: skip
-    """Resolution [Å] at which the signal-to-noise ratio last stands above its value at the limit of the fit."""
-    k, ssnr = signal
-    threshold = float(np.interp(1 / limit, k, ssnr))
-    base = _amplitude({name: np.array([value]) for name, value in fixed.items()}, k, voltage)
-    moved = ssnr * (_amplitude(values, k, voltage) / np.maximum(base, 1e-12)) ** 2
-    above = moved >= threshold * (1 - 1e-9)
-    last = np.where(above.any(axis=1), above.shape[1] - 1 - above[:, ::-1].argmax(axis=1), 0)
-    finest: NDArray[np.float64] = 1 / np.maximum(k[last], k[k > 0].min())
-    return finest
-
-
-def _ctf_correlation(values: Values, fixed: Mapping[str, float], lens: Lens, limit: float) -> NDArray[np.float64]:
-    """Correlation over frequencies up to the limit between the CTF and that at the means (n,)."""
-    k = torch.linspace(0.25 / limit, 1 / limit, _CTF_SHELLS, dtype=torch.float64)
-    angles = torch.arange(8, dtype=torch.float64) * (math.pi / 8)
-    ky, kx = k[:, None] * angles.sin(), k[:, None] * angles.cos()
-
-    def transfer(mean: torch.Tensor, astigmatism: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-        return contrast_transfer(
-            ky, kx, lens, defocus_u_in_angstroms=mean + astigmatism / 2,
-            defocus_v_in_angstroms=mean - astigmatism / 2, defocus_angle_in_degrees=angle,
-        ).flatten(-2)  # fmt: skip
-
-    names = ("mean_defocus", "astigmatism", "angle")
-    base = transfer(*(torch.tensor(fixed[name], dtype=torch.float64) for name in names))
-    found = []
-    for rows in np.array_split(np.arange(len(values["mean_defocus"])), max(1, len(values["mean_defocus"]) // 128)):
-        moved = transfer(*(torch.from_numpy(np.array(values[name][rows])) for name in names))
-        found.append((moved @ base) / (moved.norm(dim=-1) * base.norm()))
-    correlation: NDArray[np.float64] = torch.cat(found).numpy()
-    return correlation
-
-
-def _map(resolution: Mapping[str, Any]) -> list[_Part]:
-    b = {"mean": resolution["b_factor_in_square_angstroms"],
-         "standard_deviation": resolution["b_factor_standard_deviation_in_square_angstroms"]}  # fmt: skip
-    parameter = _parameter("b_factor", b, (-math.inf, math.inf), "Å²")
-    at = next((resolution["resolution_in_angstroms"].get(key) for key in ("corrected", "masked", "unmasked")
-               if resolution["resolution_in_angstroms"].get(key)), None)  # fmt: skip
-    if parameter is None or at is None:
-        return []
-
-    def follow(values: Values) -> Values:
-        k = torch.tensor([[[1 / at]]], dtype=torch.float64)
-        b = torch.from_numpy(np.array(values["b_factor"]))
-        return {_SHARPENING: b_factor_envelope(k, b)[:, 0, 0].numpy()}
-
-    return [("map", [parameter], follow, [_number(_SHARPENING, "{:.3g}")])]
-
-
-def _fix_first(names: Sequence[str]) -> _Decision:
-    def decide(where: str, result: Sensitivity, means: Values) -> Conclusion:
-        first = int(means["leader"][0])
-        leaders = result.draws["leader"].astype(int)
-        others = leaders[leaders != first]
-        instead = names[int(np.bincount(others).argmax())] if len(others) else ""
-        words = CAUSES[names[first]].words if names[first] in CAUSES else names[first]
-        return Conclusion(where, _FIX_FIRST, words, result.outcomes[_FIX_FIRST], len(others) / len(leaders), instead)
-
-    return decide
-
-
-def _number(name: str, form: str) -> _Decision:
-    def decide(where: str, result: Sensitivity, means: Values) -> Conclusion:
-        return Conclusion(where, name, form.format(float(means[name][0])), result.outcomes[name], None)
-
-    return decide
-
-
-def _resolution_holds(where: str, result: Sensitivity, means: Values) -> Conclusion:
-    at, draws = float(means[_RESOLUTION][0]), result.draws[_RESOLUTION]
-    away = np.abs(np.log(draws / at)) > math.log1p(_SAME_RESOLUTION)
-    worse = float((draws[away] > at).mean()) if away.any() else 0.0
-    instead = "" if not away.any() else ("coarser by more than 10 %" if worse >= 0.5 else "finer by more than 10 %")
-    return Conclusion(where, _RESOLUTION, f"{at:.2f} Å", result.outcomes[_RESOLUTION], float(away.mean()), instead)
-
-
-def _ctf_holds(where: str, result: Sensitivity, means: Values) -> Conclusion:
-    lost = float((result.draws[_CTF] < _LEAST_CORRELATION).mean())
-    instead = f"below {_LEAST_CORRELATION:g}" if lost else ""
-    return Conclusion(where, _CTF, f"{float(means[_CTF][0]):.2f}", result.outcomes[_CTF], lost, instead)
-
-
-def _losses(ledger: Mapping[str, Any]) -> list[Parameter]:
-    found = [_parameter(cause, entry, (-math.inf, math.inf), "bits") for cause, entry in ledger.items() if entry]
-    return [one for one in found if one is not None]
-
-
-def _parameter(name: str, entry: Mapping[str, Any], bounds: tuple[float, float], unit: str) -> Parameter | None:
-    """Return the posterior as a parameter; None where it was stated, not fitted, or nothing is known."""
-    mean, deviation = entry.get("mean"), entry.get("standard_deviation")
-    if mean is None or not deviation:
-        return None
-    return Parameter(name, float(min(max(mean, bounds[0]), bounds[1])), float(deviation), bounds, unit)
-
-
-def _signal(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    block = _block(path, "weights")
-    if block is None or "cryoprismSsnr" not in block:
-        return None
-    k, ssnr = block.numbers("rlnResolution"), block.numbers("cryoprismSsnr")
-    step = max(1, math.ceil(len(k) / _SIGNAL_SHELLS))
-    return k[::step], ssnr[::step]
-
-
-def _lenses(path: Path) -> list[Lens]:
-    """Return the lens of every micrograph of a table, in its order."""
-    optics, micrographs = _block(path, "optics"), _block(path, "micrographs")
-    if optics is None or micrographs is None:
-        return []
-    groups = {
-        row.get("rlnOpticsGroup", "1"): Lens(
-            voltage_in_kilovolts=float(row["rlnVoltage"]),
-            spherical_aberration_in_millimeters=float(row["rlnSphericalAberration"]),
-            amplitude_contrast=float(row["rlnAmplitudeContrast"]),
-        )
-        for row in optics.records()
-    }
-    return [groups[row.get("rlnOpticsGroup", "1")] for row in micrographs.records()]
-
-
-def _block(path: Path, name: str) -> StarBlock | None:
-    if not path.is_file():
-        return None
-    return next((block for block in read_star(path) if block.name == name), None)
-
-
-def _read(path: Path, schema: str) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        raise InputError(path, "cannot be read: it is half written or no JSON", "Run the job again.") from None
-    if not isinstance(content, dict) or content.get("schema") != schema:
-        raise InputError(path, f"has not the form {schema}", "Run the job again with this version.")
-    return content
+def _at_means(parameters: Sequence[Parameter]) -> Values:
+    return {one.name: np.array([min(max(one.mean, one.bounds[0]), one.bounds[1])]) for one in parameters}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from cryoprism.core import InputError
+from cryoprism.evaluation.documents import number_in, read_json
 from cryoprism.formats import read_mrc
 
 __all__ = ["FileComparison", "compare_outputs"]
@@ -24,8 +25,10 @@ _NOT_RESULTS: Final = {
     "passes.npz", "deposition.json",
 }  # fmt: skip
 _PICTURES: Final = {".png", ".html", ".svg", ".pdf"}
-#: Numbers that tell of the run, not of the result.
-_OF_THE_RUN: Final = re.compile(r"second|cpu|time|memory|date", re.IGNORECASE)
+#: Keys that tell of the run, not of the result, and words of a key that do.
+_KEYS_OF_THE_RUN: Final = {"time", "date", "started", "finished", "created"}
+_WORDS_OF_THE_RUN: Final = {"second", "seconds", "cpu", "memory"}
+_WORD: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 _NUMBER: Final = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 
 
@@ -55,9 +58,9 @@ class FileComparison:
 def compare_outputs(before: Path, after: Path) -> tuple[FileComparison, ...]:
     """Compare every result in a job folder with that of another run of the same job.
 
-    Maps and stacks: 1 − ‖a − b‖/‖a‖, at least 0. Numbers in JSON: mean of 1 − |a − b|/max(|a|, |b|), those that tell of
-    the run left out; tables (STAR) the same over their cells, text counting as the same or not. Anything else: the same
-    bytes or not.
+    Maps and stacks: 1 − ‖a − b‖/‖a‖, at least 0. JSON: mean over its values, of numbers 1 − |a − b|/max(|a|, |b|), of
+    texts and all else the same (1) or not (0), names of files without their folder, what tells of the run left out;
+    tables (STAR) the same over their cells. Anything else: the same bytes or not.
 
     Parameters
     ----------
@@ -83,11 +86,12 @@ def _compare(name: str, first: Path, second: Path) -> FileComparison:
         if first.suffix in {".mrc", ".mrcs"}:
             return _arrays(name, read_mrc(first)[0], read_mrc(second)[0])
         if first.suffix == ".json":
-            contents = [json.loads(path.read_text(encoding="utf-8")) for path in (first, second)]
-            return _values(name, dict(_leaves(contents[0])), dict(_leaves(contents[1])), "numbers")
+            return _values(name, dict(_leaves(read_json(first))), dict(_leaves(read_json(second))), "values")
+        if first.suffix == ".npz":
+            return _archive(name, first, second)
         if first.suffix == ".star":
             return _values(name, dict(enumerate(_cells(first))), dict(enumerate(_cells(second))), "cells")
-    except (InputError, ValueError, OSError) as error:
+    except (InputError, ValueError, OSError, RecursionError, zipfile.BadZipFile) as error:
         return FileComparison(name, 0.0, f"could not be compared ({error})")
     return FileComparison(name, 0.0, "other bytes")
 
@@ -96,6 +100,8 @@ def _arrays(name: str, first: Any, second: Any) -> FileComparison:
     a, b = (np.asarray(values, dtype=np.float64) for values in (first, second))
     if a.shape != b.shape:
         return FileComparison(name, 0.0, f"shape {a.shape} and {b.shape}")
+    if np.array_equal(a, b, equal_nan=True):
+        return FileComparison(name, 1.0, "the same values")
     norm = float(np.linalg.norm(a))
     apart = float(np.linalg.norm(a - b))
     relative = apart / norm if norm else (0.0 if apart == 0 else 1.0)
@@ -106,36 +112,69 @@ def _arrays(name: str, first: Any, second: Any) -> FileComparison:
     )
 
 
+def _archive(name: str, first: Path, second: Path) -> FileComparison:
+    """Arrays of both archives; those of the first that are not numbers count as the same or not."""
+    shares: list[float] = []
+    worst = ""
+    with np.load(first, allow_pickle=False) as a, np.load(second, allow_pickle=False) as b:
+        for key in a.files:
+            one, other = a[key], b[key] if key in b.files else None
+            if other is None:
+                share = 0.0
+            elif one.dtype.kind in "biuf" and other.dtype.kind in "biuf":
+                share = _arrays(key, one, other).agreement
+            else:
+                share = float(np.array_equal(one, other))
+            worst = key if not shares or share < min(shares) else worst
+            shares.append(share)
+    if not shares:
+        return FileComparison(name, 1.0, "no arrays")
+    return FileComparison(
+        name, sum(shares) / len(shares), f"{len(shares)} arrays, least alike {worst} ({min(shares):.4f})"
+    )
+
+
 def _values(name: str, first: dict[Any, Any], second: dict[Any, Any], what: str) -> FileComparison:
-    shares, largest = [], 0.0
-    for key in first.keys() | second.keys():
+    shares, largest, others = [], 0.0, []
+    for key in sorted(first.keys() | second.keys(), key=str):
         deviation = _deviation(first.get(key), second.get(key)) if key in first and key in second else 1.0
         shares.append(1.0 - deviation)
-        largest = max(largest, deviation)
+        if deviation and not (_is_number(first.get(key)) and _is_number(second.get(key))):
+            others.append(str(key))
+        else:
+            largest = max(largest, deviation)
     agreement = sum(shares) / len(shares) if shares else 1.0
-    return FileComparison(name, agreement, f"{len(shares)} {what}, largest relative deviation {largest:.2g}")
+    how = f"{len(shares)} {what}, largest relative deviation of a number {largest:.2g}"
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        how += f"; other or missing: {', '.join(others[:3])}{more}"
+    return FileComparison(name, agreement, how)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _deviation(a: Any, b: Any) -> float:
-    numbers = [value for value in (a, b) if isinstance(value, int | float) and not isinstance(value, bool)]
-    if len(numbers) < 2:
-        return 0.0 if a == b else 1.0
-    largest = max(abs(a), abs(b))
-    if largest == 0 or a == b:
+    if not (_is_number(a) and _is_number(b)):
+        return 0.0 if type(a) is type(b) and a == b else 1.0
+    if a == b or (a != a and b != b):
         return 0.0
-    return min(1.0, abs(a - b) / largest) if math.isfinite(largest) else 1.0
+    one, other = number_in(a), number_in(b)
+    largest = max(abs(one), abs(other))
+    return min(1.0, abs(one - other) / largest) if math.isfinite(one) and math.isfinite(other) else 1.0
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, inner in value.items():
-            if not _OF_THE_RUN.search(str(key)):
+            if not _is_of_the_run(str(key)):
                 yield from _leaves(inner, f"{path}/{key}")
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _leaves(inner, f"{path}/{number}")
-    elif isinstance(value, int | float) or value is None:
-        yield path, value
+    else:
+        yield path, _without_folder(value) if isinstance(value, str) else value
 
 
 def _cells(path: Path) -> list[float | str]:
@@ -145,8 +184,18 @@ def _cells(path: Path) -> list[float | str]:
         if _NUMBER.match(word):
             cells.append(float(word))
         else:
-            cells.append(word.rsplit("/", 1)[-1] if "/" in word else word)
+            cells.append(_without_folder(word))
     return cells
+
+
+def _without_folder(text: str) -> str:
+    """Return a path without its folder, which is another one in a re-run; any other text as it is."""
+    return text.rsplit("/", 1)[-1] if "/" in text and not any(one.isspace() for one in text) else text
+
+
+def _is_of_the_run(key: str) -> bool:
+    words = {word.lower() for word in _WORD.findall(key)}
+    return key.lower() in _KEYS_OF_THE_RUN or bool(words & _WORDS_OF_THE_RUN)
 
 
 def _hash(path: Path) -> str:

@@ -7,7 +7,6 @@ fills from; EMPIAR asks for the same values of the microscope beside the images 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from cryoprism.core import InputError
+from cryoprism.evaluation.documents import UnreadableError, number_in, read_json
 from cryoprism.formats import read_star
 
 from .record import Record
@@ -130,7 +130,7 @@ def _installed(package: str) -> str:
         return platform.system()
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # an empty name, or one with a NUL in it
         return "absent"
 
 
@@ -196,14 +196,15 @@ class _Sources:
 
     def resolution(self) -> Any:
         for key in ("corrected", "masked", "unmasked"):
-            value = self.result("resolution_in_angstroms", key)
-            if value is not None:
+            value = number_in(self.result("resolution_in_angstroms", key))
+            if 0 < value < math.inf:
                 return f"{value:.2f} Å (FSC {key})"
         return None
 
     def particles(self) -> Any:
         halves = self.result("particles_in_halves")
-        return self.result("particles") or (sum(halves) if isinstance(halves, list) else None)
+        both = sum(map(number_in, halves)) if isinstance(halves, list) else math.nan
+        return self.result("particles") or (int(both) if 0 < both < math.inf else None)
 
     def ctf(self) -> Any:
         return next((record.kind for record in self.chain if record.kind in {"Restore", "CtfRefine", "Process"}), None)
@@ -270,10 +271,10 @@ def _deposition(chain: Sequence[Record]) -> list[Item]:
 
 def _json(path: Path, strict: bool = False) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError):
+    except UnreadableError:
         content = None
     if isinstance(content, dict):
         return content

@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from cryoprism.core import InputError
+from cryoprism.evaluation.documents import UnreadableError, number_in, read_json
 
 from .record import Record
 
@@ -34,6 +35,7 @@ _LEVEL_DEVIATION: Final = 1e3
 # As much as two jobs that scatter by a factor of 1.35.
 _NOISE_SHAPE, _NOISE_SCALE = 1.0, 1.0 * 0.3**2
 _FEWEST: Final = 3
+_MOST: Final = 1e15
 _LEAST_SHARE: Final = 0.02
 _TABLES: Final = {".star", ".cs", ".json", ".txt", ".xml"}
 
@@ -142,8 +144,8 @@ class CostModel:
             It is no such file.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = read_json(path)
+        except (FileNotFoundError, UnreadableError):
             content = None
         whole = isinstance(content, dict) and {"schema", "kinds", "machine", "start"} <= content.keys()
         if not whole or content["schema"] != _SCHEMA:
@@ -226,24 +228,32 @@ def size_of(record: Record) -> Size:
     """Return the size of a recorded job, from its configuration, inputs and results."""
     config, notes = record.config, record.notes
     images = sum(one.bytes for one in record.inputs if one.path.suffix.lower() not in _TABLES) / 4
-    if not images and "width_in_pixels" in config:
-        images = float(
-            config["width_in_pixels"] * config["height_in_pixels"] * config.get("micrographs", 1)
-            * max(int(config.get("frames") or 1), 1)
-        )  # fmt: skip
+    if not images:
+        sides = _count(config.get("width_in_pixels")) * _count(config.get("height_in_pixels"))
+        images = sides * _count(config.get("micrographs", 1)) * max(_count(config.get("frames")), 1.0)
     result: dict[str, Any] = {}
     for name in ("reconstruction.json", "resolution.json", "initial_model.json"):
         try:
-            result |= json.loads((record.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
+            content = read_json(record.folder / name)
+        except (FileNotFoundError, UnreadableError):
             continue
-    halves = result.get("particles_in_halves")
-    particles = notes.get("particles") or result.get("particles") or (sum(halves) if isinstance(halves, list) else 0)
-    voxels = result.get("box_in_voxels")
-    box = (
-        config.get("scaled_box_in_pixels") or config.get("box_in_pixels") or result.get("box_in_pixels")
-        or (max(voxels) if isinstance(voxels, list) and voxels else 0)
+        result |= content if isinstance(content, dict) else {}
+    particles = _count(notes.get("particles")) or _count(result.get("particles"))
+    particles = particles or sum(map(_count, _list(result.get("particles_in_halves"))))
+    box = next(
+        (side for place, name in ((config, "scaled_box_in_pixels"), (config, "box_in_pixels"),
+                                  (result, "box_in_pixels")) if (side := _count(place.get(name)))),
+        max(map(_count, _list(result.get("box_in_voxels"))), default=0.0),
     )  # fmt: skip
-    particles = particles if isinstance(particles, int | float) else 0
     # Jobs on particles name a table; their images are counted by number and side.
-    return Size(float(images or particles * box**2), float(particles), float(box))
+    return Size(images or particles * box**2, particles, box)
+
+
+def _count(value: object) -> float:
+    """Return a number above 0 that a count can be; 0 for anything else."""
+    number = number_in(value)
+    return number if 0 < number < _MOST else 0.0
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

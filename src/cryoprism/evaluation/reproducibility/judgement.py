@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer, available
@@ -49,8 +49,15 @@ class Repeat:
     files: tuple[FileComparison, ...]
 
     @property
+    def status(self) -> Literal["compared", "failed", "not comparable"]:
+        """``failed`` did not finish; ``not comparable`` finished, but the record has no output to compare with."""
+        if self.execution.verdict != "finished":
+            return "failed"
+        return "compared" if self.files else "not comparable"
+
+    @property
     def agreement(self) -> float:
-        """Mean agreement of the outputs; 0 where the re-run failed."""
+        """Mean agreement of the outputs; 0 where there are none, see :attr:`status`."""
         return statistics.fmean(one.agreement for one in self.files) if self.files else 0.0
 
     @property
@@ -62,11 +69,12 @@ class Repeat:
     def to_json(self) -> dict[str, Any]:
         """Return it by name."""
         return {
+            "status": self.status,
             "verdict": self.execution.verdict,
             "sentence": self.execution.sentence(),
             "accounting": self.execution.accounting.to_json(),
             "predicted": None if self.predicted is None else self.predicted.to_json(),
-            "agreement": self.agreement,
+            "agreement": None if self.status == "not comparable" else self.agreement,
             "files": [one.to_json() for one in self.files],
         }
 
@@ -103,7 +111,8 @@ class Reproducibility:
         """Return the answer.
 
         With a re-run: completeness · (1 − Δ_Repro), see :func:`delta_repro`. Without one: completeness alone, with the
-        standard deviation of a value of which nothing is known, since nobody has tried.
+        standard deviation of a value of which nothing is known, since nobody has tried. A re-run that finished where
+        there is nothing to compare it with decides as little as none.
         """
         share, spread = completeness(self.items)
         sentences = [
@@ -119,6 +128,10 @@ class Reproducibility:
         if self.repeat is None:
             value, deviation = share, max(spread, _IGNORANCE)
             sentences.append(f"It was not run again ({self.why_not}): the answer rests on completeness alone.")
+        elif self.repeat.status == "not comparable":
+            value, deviation = share, max(spread, _IGNORANCE)
+            evidence |= {"delta_repro": None, "repeat": self.repeat.to_json()}
+            sentences += _repeat_in_words(self.repeat, math.nan)
         else:
             delta = delta_repro(self.repeat)
             value = share * (1.0 - delta)
@@ -304,7 +317,12 @@ def _about(span: Range, scale: float) -> str:
 
 def _repeat_in_words(repeat: Repeat, delta: float) -> list[str]:
     used = repeat.execution.accounting
-    if not repeat.files:
+    if repeat.status == "not comparable":
+        return [
+            "Run again, it finished, but it is not comparable: the record's folder holds no output of the kind that is "
+            "compared (it may have been emptied). The answer rests on completeness alone."
+        ]
+    if repeat.status == "failed":
         said = repeat.execution.errors.decode(errors="replace").strip().splitlines()
         why = f" It said: {said[-1]}" if said else ""
         return [f"The re-run failed. {repeat.execution.sentence()}{why}"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from cryoprism.core import InputError
+from cryoprism.evaluation.documents import UnreadableError, number_in, read_json
 
 __all__ = ["Input", "Record", "chain_of", "read_record"]
 
 _SCHEMA: Final = "cryoprism-job-1"
 _NEEDED: Final = {"kind": str, "config": dict, "versions": dict, "inputs": list, "status": str}
+_KIND: Final = re.compile(r"[A-Z][A-Za-z]{0,40}")
 _END_BYTES: Final = 1 << 20
 # Job folders lie at most so far above the files that they hold (particles/NAME.mrcs …).
 _LEVELS: Final = 3
@@ -99,16 +101,18 @@ def read_record(folder: str | Path) -> Record:
         raise InputError(place, "is no folder", "Name the folder of a job, for example Refine/job004.")
     path = place / "job.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(place, "holds no job.json", "Name the folder of a CryoPrism job.") from None
-    except (ValueError, OSError):
-        raise InputError(path, "cannot be read: it is half written or no JSON", "Run the job again.") from None
+    except UnreadableError as error:
+        raise InputError(path, f"cannot be read: {error}", "Run the job again.") from None
     if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
         raise InputError(path, f"is no record of the form {_SCHEMA}", "Name the folder of a CryoPrism job.")
     for name, kind in _NEEDED.items():
         if not isinstance(content.get(name), kind):
             raise InputError(path, f"has no '{name}'", "Run the job again with --overwrite.")
+    if not _KIND.fullmatch(content["kind"]):
+        raise InputError(path, f"'{content['kind'][:40]}' is no kind of job", "Run the job again with --overwrite.")
     entries = [entry for entry in content["inputs"] if isinstance(entry, dict) and isinstance(entry.get("path"), str)]
     base = _base(place, content["config"], [entry["path"] for entry in entries])
     seed = content.get("seed")
@@ -117,7 +121,7 @@ def read_record(folder: str | Path) -> Record:
         kind=content["kind"],
         config=content["config"],
         versions={str(name): str(version) for name, version in content["versions"].items()},
-        seed=seed if isinstance(seed, int) else None,
+        seed=seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
         status=content["status"],
         seconds=_seconds(content.get("started"), content.get("finished")),
         base=base,
@@ -166,10 +170,11 @@ def _base(folder: Path, config: Mapping[str, Any], inputs: list[str]) -> Path:
 
 def _input(base: Path, entry: Mapping[str, Any]) -> Input:
     path = base / entry["path"]
-    size = int(entry.get("bytes", 0))
+    told = number_in(entry.get("bytes", 0))
+    size = int(told) if 0 <= told < math.inf else 0
     try:
-        same = path.stat().st_size == size and _print_of(path) == entry.get("sha256_of_ends")
-    except OSError:
+        same = path.stat().st_size == told and _print_of(path) == entry.get("sha256_of_ends")
+    except (OSError, ValueError):  # no file can have a name with a NUL in it
         return Input(path, size, "absent")
     return Input(path, size, "same" if same else "changed")
 

@@ -86,11 +86,26 @@ def _facts(document: Mapping[str, Any]) -> str:
     facts = [
         (_interval(document["hyperscore"], 1), "HyperScore, 100 to 200, 95 % interval"),
         (_interval(document["v"], 3), "V, the weighted sum, 95 % interval"),
+        *_ranges(document),
         (f"{found} of {len(QUESTIONS)}", "questions that have an answer"),
         (f"{judgements}" if judgements else "none", "judgements behind the weights"),
     ]
     shown = "".join(f'<div class="fact"><b>{value}</b><span>{words}</span></div>' for value, words in facts)
     return f'<div class="facts">{shown}</div>'
+
+
+def _ranges(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Between what V and the score would lie, whatever the missing answers came to: the intervals do not hold this."""
+    if document["v_range"] is None or document["v"] is None:
+        return []
+    few = "the missing answer" if len(document["missing"]) == 1 else f"the {len(document['missing'])} missing answers"
+    return [
+        (f"{low:.{decimals}f} to {high:.{decimals}f}", f"{name}, whatever {few} came to: not in its interval")
+        for name, decimals, (low, high) in (
+            ("HyperScore", 1, document["hyperscore_range"]),
+            ("V", 3, document["v_range"]),
+        )
+    ]
 
 
 def _interval(one: Mapping[str, float] | None, decimals: int) -> str:
