@@ -175,6 +175,7 @@ def test_completeness_counts_groups_alike_and_is_never_sure(project):
     [
         (None, "holds no job.json"),
         ('{"schema": "cryoprism-job-1", "kind": "Ref', "half written"),
+        ("[" * 100_000, "too deeply"),
         ("[]", "no record of the form"),
         ('{"schema": "other"}', "no record of the form"),
         ('{"schema": "cryoprism-job-1"}', "has no 'kind'"),
@@ -294,6 +295,117 @@ def test_outputs_are_compared_by_what_they_are(tmp_path):
     assert (found["gone.txt"].agreement, found["other.bin"].agreement) == (0.0, 0.0)
     (after / "map.mrc").write_bytes(b"broken")
     assert {one.name: one.agreement for one in compare_outputs(before, after)}["map.mrc"] == 0.0
+
+
+def two_jsons(folder, first, second):
+    for name, content in (("a", first), ("b", second)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "x.json").write_text(json.dumps(content))
+    (found,) = compare_outputs(folder / "a", folder / "b")
+    return found
+
+
+def test_texts_in_json_count_and_are_named(tmp_path):
+    found = two_jsons(tmp_path, {"verdict": "sound", "x": 1.0}, {"verdict": "broken", "x": 1.0})
+    assert found.agreement == pytest.approx(0.5)
+    assert "/verdict" in found.how
+    assert two_jsons(tmp_path, {"a": True, "b": None, "c": []}, {"a": 1, "b": 0, "c": []}).agreement == 0.0
+    # Not a number is the same as itself, and a number that no float holds is one too.
+    assert two_jsons(tmp_path, [math.nan, 10**400], [math.nan, 10**400 + 1]).agreement == pytest.approx(0.5)
+
+
+def test_names_of_files_count_without_the_folder_of_the_run(tmp_path):
+    first, second = {"map": "/out/job/map.mrc"}, {"map": "Refine/job002/map.mrc"}
+    assert two_jsons(tmp_path, first, second).agreement == 1.0
+    assert two_jsons(tmp_path, first, {"map": "Refine/job002/half1.mrc"}).agreement == 0.0
+
+
+@pytest.mark.parametrize("key", ["candidate", "update", "sometimes", "times", "secondary_structure", "timed", "dated"])
+def test_only_whole_words_tell_of_the_run(tmp_path, key):
+    assert two_jsons(tmp_path, {key: 1.0, "y": 1}, {key: 2.0, "y": 1}).agreement == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("key", ["seconds", "cpu_seconds", "memoryInBytes", "date", "peak_memory", "started", "CPU"])
+def test_what_tells_of_the_run_is_left_out(tmp_path, key):
+    assert two_jsons(tmp_path, {key: 1.0, "y": 1}, {key: 2.0, "y": 1}).agreement == 1.0
+
+
+def test_archives_are_compared_array_by_array(tmp_path):
+    for name, scale in (("a", 1.0), ("b", 1.1)):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "x.npz", same=np.arange(3), near=scale * np.ones(4), words=np.array(["a", name]))
+    (found,) = compare_outputs(tmp_path / "a", tmp_path / "b")
+    assert found.agreement == pytest.approx((1 + 0.9 + 0) / 3)
+    assert "words" in found.how
+
+
+def test_a_re_run_with_nothing_to_compare_is_neither_failed_nor_a_verdict(project):
+    record = read_record(project / "Refine/job002")
+    items = check_completeness(chain_of(record))
+    finished, failed = (execute([program], isolation="none") for program in ("true", "false"))
+    from cryoprism.evaluation.reproducibility import Reproducibility
+
+    judged = Reproducibility((record,), items, None, Repeat(finished, None, ()), None)
+    answer = judged.answer()
+    assert answer.evidence["repeat"]["status"] == "not comparable"
+    assert answer.evidence["repeat"]["agreement"] is None
+    assert answer.evidence["delta_repro"] is None
+    assert (answer.value, answer.deviation) == (pytest.approx(completeness(items)[0]), pytest.approx(12**-0.5))
+    said = " ".join(answer.sentences)
+    assert "not comparable" in said
+    assert "failed" not in said
+    json.dumps(answer.to_json(), allow_nan=False)
+    broken = Reproducibility((record,), items, None, Repeat(failed, None, ()), None).answer()
+    assert broken.evidence["repeat"]["status"] == "failed"
+    assert broken.value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("inputs", 0, "bytes"), "many"),
+        (("inputs", 0, "bytes"), 10**400),
+        (("inputs", 0, "path"), "raw/a\0.mrc"),
+        (("inputs", 0), None),
+        (("config", "particles_file"), "a\0b"),
+        (("config", "particles_file"), {"a": ["b"]}),
+        (("config", "output"), 5),
+        (("versions", ""), "1"),
+        (("versions", "numpy"), ["1"]),
+        (("notes",), {"particles": "many"}),
+        (("config", "box_in_pixels"), "wide"),
+        (("config", "width_in_pixels"), [1]),
+        (("seed",), "zero"),
+        (("started",), 10**30),
+    ],
+)
+def test_odd_values_in_a_record_are_no_traceback(project, path, value):
+    file = project / "Refine/job002/job.json"
+    content = json.loads(file.read_text())
+    place = content
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    file.write_text(json.dumps(content))
+    judged = judge_reproducibility(project / "Refine/job002", rerun=False)
+    size_of(read_record(project / "Refine/job002"))
+    json.dumps(judged.answer().to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("kind", ["", "Refine\0", "../x", "--help", 5])
+def test_a_kind_that_is_none_is_said(project, kind):
+    write_job(project, "Odd/job001", kind)
+    with pytest.raises(InputError, match="kind"):
+        read_record(project / "Odd/job001")
+
+
+@pytest.mark.parametrize("resolution", ["fine", [3], {"corrected": "fine"}, {"corrected": -1}, 10**400])
+def test_an_odd_resolution_is_none(project, resolution):
+    content = {"resolution_in_angstroms": resolution, "particles_in_halves": ["a", None]}
+    (project / "Resolution/job003/resolution.json").write_text(json.dumps(content))
+    found = missing(items_of(project), "deposition")
+    assert {"resolution (em_3d_reconstruction.resolution)",
+            "number of particles (em_3d_reconstruction.num_particles)"} <= set(found)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

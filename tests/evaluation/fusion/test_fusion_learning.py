@@ -208,6 +208,13 @@ GOOD = '{"a": {"logic": 1}, "b": {"logic": 0}, "better": "a"}'
         '{"a": "nowhere.json", "b": {"logic": 0}, "better": "a"}',
         '{"a": {"logic": 1}, "b": {"logic": 0}, "better": "a", "judge": 3}',
         '{"a": {"logic": 1}, "b": {"logic": 0}, "better": "a", "mood": "good"}',
+        '{"a": {"logic": 1' + 400 * "0" + '}, "b": {"logic": 0}, "better": "a"}',
+        '{"a": {"impact": 1' + 400 * "0" + '}, "b": {"logic": 0}, "better": "a"}',
+        '{"a": {"impact": 1' + 5000 * "0" + '}, "b": {"logic": 0}, "better": "a"}',
+        '{"a": {"logic": 1}, "b": {"logic": 0}, "better": ["a"]}',
+        '{"a": {"logic": 1}, "b": {"logic": 0}, "better": "a", "judge": "\\ud800"}',
+        '{"a": "nul\\u0000.json", "b": {"logic": 0}, "better": "a"}',
+        20_000 * '{"a":' + "1",
     ],
 )
 def test_a_bad_line_is_named_by_file_and_number(tmp_path, line):
@@ -215,6 +222,15 @@ def test_a_bad_line_is_named_by_file_and_number(tmp_path, line):
     path.write_text(f"{GOOD}\n{GOOD}\n{line}\n{GOOD}\n")
     with pytest.raises(InputError, match=r"judgements\.jsonl line 3"):
         read_judgements(path)
+
+
+def test_marks_and_separators_of_other_systems_are_read(tmp_path):
+    path = tmp_path / "judgements.jsonl"
+    told = json.loads(GOOD) | {"judge": "Ada\u2028Lovelace\x85"}
+    line = json.dumps(told, ensure_ascii=False)
+    for end in ("\n", "\r\n", "\r"):
+        path.write_bytes(("\ufeff" + end.join([line, "", GOOD])).encode("utf-8"))
+        assert [one.judge for one in read_judgements(path)] == ["Ada\u2028Lovelace\x85", ""]
 
 
 def test_pairs_count_only_where_both_have_an_answer():

@@ -120,6 +120,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say(tmp_path):
         ("logic,q\n" + "1,2\n" * 3 + "one,2\n" + "1,2\n" * 30, "line 5: logic"),
         ("logic,other\n" + "1,2\n" * 30, "no column 'q'"),
         ("logic,q\n" + "1,2\n" * 30, "same in every row"),
+        ("logic,q\n" + "1," + "9" * 200_000 + "\n", "field larger"),
+        ("impact,q\n" + "-1,2\n" * 30, "line 2: impact"),
+        ("logic,q\n" + "1.5,2\n" * 30, "line 2: logic"),
         ("name,q\n" + "abc,2\n" * 30, "no column of numbers"),
         ("assessment,q\n" + "none.json,2\n" * 30, "line 2"),
     ],
@@ -129,6 +132,38 @@ def test_bad_tables_are_refused_by_line_or_column(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(InputError, match=words):
         regress_quality(read_quality_table(path, "q"), default_weights(), bootstraps=5)
+
+
+def test_a_table_with_a_mark_and_separators_of_other_systems_is_read(tmp_path):
+    path = tmp_path / "bad.csv"
+    rows = "".join(f'"one\u2028two",{i / 50},{i}\r\n' for i in range(30))
+    path.write_bytes(("\ufeff" + "name,logic,q\r\n" + rows).encode("utf-8"))
+    found = read_quality_table(path, "q")
+    assert found.columns == ("logic",)
+    assert len(found.quality) == 30
+
+
+def test_answers_that_no_row_has_are_left_out_and_their_weight_is_shared(tmp_path):
+    generator = np.random.default_rng(3)
+    values = generator.random((60, 2))
+    mean = default_weights().mean
+    quality = values @ [mean["logic"], mean["meta"]] + 0.01 * generator.standard_normal(60)
+    path = tmp_path / "table.tsv"
+    rows = ["\t".join([*COMPONENTS, "q"])]
+    rows += [f"{a:.5f}\t\t\t0.4\t{b:.5f}\t{q:.5f}" for (a, b), q in zip(values, quality, strict=True)]
+    path.write_text("\n".join(rows) + "\n")
+    found = regress_quality(read_quality_table(path, "q"), default_weights(), bootstraps=200)
+    assert [one.name for one in found.coefficients] == ["logic", "meta"]
+    assert found.score_correlation[0] > 0.95
+    assert found.weights_correlation is None  # of two weights a correlation is ±1, whatever they are
+    said = " ".join(found.sentences)
+    assert "V is without novelty, impact and" in said
+    assert "reproducibility (the same in every row)" in said
+    # One answer is no sum: V would be that answer.
+    (tmp_path / "one.tsv").write_text("meta\tq\n" + "".join(f"{i / 40}\t{i}\n" for i in range(30)))
+    alone = regress_quality(read_quality_table(tmp_path / "one.tsv", "q"), default_weights(), bootstraps=50)
+    assert alone.score_correlation is None
+    assert "cannot be said" in alone.sentences[0]
 
 
 @pytest.mark.real

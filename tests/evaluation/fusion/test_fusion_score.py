@@ -20,6 +20,7 @@ from cryoprism.evaluation.fusion import (
     hyperscore,
     impact_bound_in_citations,
 )
+from cryoprism.evaluation.fusion.score import _draw
 
 VALUES = {"logic": 0.9, "novelty": 0.6, "impact": 12.0, "reproducibility": 0.7, "meta": 0.5}
 DEVIATIONS = {"logic": 0.01, "novelty": 0.03, "impact": 0.5, "reproducibility": 0.02, "meta": 0.04}
@@ -110,6 +111,44 @@ def test_draws_stay_in_their_range_and_come_from_the_seed():
     assert 0 <= found.v.lower < found.v.upper <= 1
     assert fuse(wide, seed=4) == fuse(wide, seed=4)
     assert fuse(wide, seed=4).v.mean != fuse(wide, seed=5).v.mean
+
+
+@pytest.mark.parametrize(
+    ("value", "deviation"),
+    [(0.5, 0.1), (0.02, 0.03), (0.98, 0.03), (0.999, 0.01), (0.001, 0.02), (0.95, 0.2), (0.7, 0.45), (0.3, 1e-6)],
+)
+def test_draws_have_the_mean_and_the_deviation_that_were_stated(value, deviation):
+    found = fuse({"logic": available(value, deviation, ())}, sure(default_weights()))
+    assert found.v.mean == pytest.approx(value, abs=1e-3 * deviation + 1e-9)
+    assert found.v.deviation == pytest.approx(deviation, rel=0.02)
+    assert found.drawn_means == {}
+
+
+@pytest.mark.parametrize(("value", "deviation"), [(12.0, 5.0), (3.0, 3.0), (0.5, 0.4)])
+def test_draws_of_a_count_have_its_mean_and_deviation_too(value, deviation):
+    drawn = np.expm1(_draw("impact", available(value, deviation, ()), 20_000, np.random.default_rng(0)))
+    assert drawn.min() >= 0
+    assert drawn.mean() == pytest.approx(value, rel=1e-3)
+    assert drawn.std() == pytest.approx(deviation, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("k", "n"),
+    [(4, 4), (0, 3), (3.92, 4), (20, 20)],
+)
+def test_a_share_that_no_mean_can_have_is_a_most_probable_value(k, n):
+    # k of n counted, nothing known before: the posterior is Beta(k + 1, n − k + 1), whose mode is k/n.
+    a, b = k + 1, n - k + 1
+    deviation = math.sqrt(a * b / (a + b + 1)) / (a + b)
+    found = fuse({"meta": available(k / n, deviation, ())}, sure(default_weights()))
+    assert found.drawn_means["meta"] == pytest.approx(a / (a + b), abs=1e-6)
+    assert found.v.mean == pytest.approx(a / (a + b), abs=1e-3)
+    assert found.v.deviation == pytest.approx(deviation, rel=0.01)
+    assert found.v.lower < found.v.upper
+    assert any("most probable" in sentence for sentence in found.sentences)
+    # Of which nothing is known: uniform.
+    nothing = fuse({"meta": available(k / n, 12**-0.5, ())}, sure(default_weights()))
+    assert (nothing.v.lower, nothing.v.upper) == (pytest.approx(0.025, abs=0.002), pytest.approx(0.975, abs=0.002))
 
 
 def test_a_missing_answer_gives_its_weight_to_the_others_and_a_range():

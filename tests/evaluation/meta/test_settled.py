@@ -74,3 +74,33 @@ def test_another_file_is_refused(tmp_path, text):
         judge_settled(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         judge_settled(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("session", "loop", "trace", -1, "causes", "defocus", "stability"), "often"),
+        (("session", "loop", "trace", -1, "causes", "defocus", "stability"), 1.5),
+        (("session", "loop", "trace", -1, "causes", "defocus", "stability"), 10**400),
+        (("session", "loop", "trace", -1, "causes", "defocus", "stability"), None),
+        (("session", "loop", "trace", -1, "causes", "defocus"), [1, 2]),
+        (("session", "loop", "trace", -1, "causes"), ["defocus"]),
+        (("session", "loop", "trace"), {"a": 1}),
+        (("session", "loop", "passes"), "three"),
+        (("session", "loop"), []),
+        (("session",), []),
+        (("micrographs",), {"a": {}}),
+        (("micrographs", 0), []),
+        (("micrographs", 0, "causes"), ["defocus"]),
+    ],
+)
+def test_odd_values_are_an_error_of_the_file(tmp_path, path, value):
+    file = document(tmp_path / "causes.json", dict.fromkeys(ALL, (1.0, 0.2)))
+    content = json.loads(file.read_text())
+    place = content
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"causes\.json"):
+        judge_settled(file)

@@ -4,7 +4,8 @@ from .asking import expected_information_in_bits, most_informative, thompson
 from .judgements import Assessed, Judgement, Outcome, differences, outcomes, read_assessment, read_judgements
 from .learning import Posterior, agreement_by_judge, learn, learn_from, log_posterior, mended, outcome_probabilities
 from .policy import policy_gradient
-from .regression import Coefficient, QualityRegression, QualityTable, read_quality_table, regress_quality
+from .quality_table import QualityTable, read_quality_table
+from .regression import Coefficient, QualityRegression, regress_quality
 from .score import Estimate, Fusion, component_values, fuse, hyperscore
 from .shaping import LearnedShape, learn_shape, score_log_likelihoods
 from .weights import (

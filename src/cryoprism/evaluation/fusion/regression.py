@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,39 +12,14 @@ from numpy.typing import NDArray
 
 from cryoprism.core import InputError
 
-from .judgements import read_assessment
+from .quality_table import SAME, QualityTable
 from .weights import COMPONENTS, Array, Weights
 
-__all__ = ["Coefficient", "QualityRegression", "QualityTable", "read_quality_table", "regress_quality"]
+__all__ = ["Coefficient", "QualityRegression", "regress_quality"]
 
 _BOOTSTRAPS: Final = 1000
-_LEAST_ROWS: Final = 20
-_ASSESSMENT: Final = "assessment"
-
-
-@dataclass(frozen=True)
-class QualityTable:
-    """Numbers of many assessments.
-
-    Attributes
-    ----------
-    columns
-        Names of the numbers that explain.
-    values
-        (n, columns); of ``impact`` the count.
-    quality
-        (n,) measured.
-    quality_name
-        Its column.
-    left_out
-        Rows in which a number was missing.
-    """
-
-    columns: tuple[str, ...]
-    values: Array
-    quality: Array
-    quality_name: str
-    left_out: int
+#: One component alone is no sum, and of two weights a correlation is ±1 whatever they are.
+_LEAST_FOR_V, _LEAST_FOR_WEIGHTS = 2, 3
 
 
 @dataclass(frozen=True)
@@ -82,10 +54,11 @@ class QualityRegression:
     explained, explained_interval
         R² on rows that were not fitted (five-fold), and its 95 % bootstrap interval.
     score_correlation
-        Spearman correlation of V with quality: value, lower, upper; None where columns for V are missing.
+        Spearman correlation of V with quality: value, lower, upper; None where the table has fewer than two of the
+        components. V is that of those it has, their weights as if the others had no answer.
     weights_correlation
         Correlation of the weights (times the spread of their components) with the coefficients: value, lower, upper;
-        None as above.
+        None where there are fewer than three.
     rows, ridge
         Rows that were used and the penalty, in rows.
     predicted
@@ -118,66 +91,6 @@ class QualityRegression:
         }
 
 
-def read_quality_table(path: str | Path, quality: str, columns: Sequence[str] = ()) -> QualityTable:
-    """Read a table with a heading, tabs or commas between columns.
-
-    A column ``assessment`` names each row's ``assessment.json`` (relative to the table): its answers are columns then.
-
-    Parameters
-    ----------
-    path
-        The file.
-    quality
-        Column of the measured quality, larger is better unless the caller turns it.
-    columns
-        That explain it; by default the components that the table has, else every column of numbers.
-
-    Raises
-    ------
-    InputError
-        The file, a column or a number cannot be read (the error names the line), or fewer than 20 rows are whole.
-    """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        tabs = "\t" in text.partition("\n")[0]
-        rows = list(csv.reader(io.StringIO(text), delimiter="\t" if tabs else ","))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(file, f"cannot be read: {error}", "Give a table with a heading, as TSV or CSV.") from error
-    if len(rows) < 2:
-        raise InputError(file, "holds no rows under a heading", "Give a table with a heading, as TSV or CSV.")
-    head = [name.strip() for name in rows[0]]
-    if _ASSESSMENT in head:
-        rows = _with_answers(file, head, rows)
-        head = rows[0]
-    for name in (quality, *columns):
-        if name not in head:
-            raise InputError(file, f"has no column '{name}'", f"Its columns are {', '.join(head)}.")
-    chosen = list(columns) or [name for name in COMPONENTS if name in head and name != quality]
-    if not chosen:
-        chosen = [name for i, name in enumerate(head) if name != quality and _is_numeric(rows[1:], i)]
-    if not chosen:
-        raise InputError(file, "has no column of numbers beside the quality", "Name columns of numbers.")
-    wanted = [head.index(name) for name in (*chosen, quality)]
-    found, left_out = [], 0
-    for number, row in enumerate(rows[1:], 2):
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) != len(head):
-            raise InputError(f"{file} line {number}", f"{len(row)} cells of {len(head)}", "Mend the line.")
-        numbers = [_number(row[i], f"{file} line {number}: {head[i]}") for i in wanted]
-        if all(math.isfinite(value) for value in numbers):
-            found.append(numbers)
-        else:
-            left_out += 1
-    if len(found) < max(_LEAST_ROWS, 4 * len(chosen)):
-        raise InputError(
-            file, f"{len(found)} rows have every number", f"Give at least {max(_LEAST_ROWS, 4 * len(chosen))}."
-        )
-    table = np.array(found)
-    return QualityTable(tuple(chosen), table[:, :-1], table[:, -1], quality, left_out)
-
-
 def regress_quality(
     table: QualityTable,
     weights: Weights,
@@ -189,8 +102,9 @@ def regress_quality(
 ) -> QualityRegression:
     """Regress quality on the columns, all in their own standard deviations, by ridge regression.
 
-    Where the table has all five components, V with the weights in use is compared with quality too, and the weights
-    with the coefficients. Intervals are quantiles over rows drawn with replacement.
+    Where the table has components, V with the weights in use is compared with quality too, and the weights with the
+    coefficients; weights of components that it lacks are shared among the others, as in a score. Intervals are
+    quantiles over rows drawn with replacement.
 
     Parameters
     ----------
@@ -224,16 +138,19 @@ def regress_quality(
     generator = np.random.default_rng(seed)
     predicted = _held_out(x, y, ridge, generator)
     used = weights.in_use
-    has_all = set(COMPONENTS) <= set(table.columns)
-    order = [table.columns.index(name) for name in COMPONENTS] if has_all else []
-    w = np.array([used.mean[name] for name in COMPONENTS])
-    v = x[:, order] @ w if has_all else None
+    held = [name for name in COMPONENTS if name in table.columns]
+    order = [table.columns.index(name) for name in held]
+    w = np.array([used.mean[name] for name in held])
+    v = x[:, order] @ (w / w.sum()) if len(held) >= _LEAST_FOR_V else None
+    several = len(held) >= _LEAST_FOR_WEIGHTS
 
     def statistics(rows: NDArray[np.intp]) -> list[float]:
         coefficients, spread = _ridge(x[rows], y[rows], ridge)
         found: list[float] = [*coefficients.tolist(), _explained(y[rows], predicted[rows])]
         if v is not None:
-            found += [_spearman(v[rows], y[rows]), _pearson(w * spread[order], coefficients[order])]
+            found.append(_spearman(v[rows], y[rows]))
+        if several:
+            found.append(_pearson(w * spread[order], coefficients[order]))
         return found
 
     count = len(y)
@@ -246,8 +163,8 @@ def regress_quality(
         for i, name in enumerate(table.columns)
     )
     triples = [(float(at[i]), float(low[i]), float(high[i])) for i in range(many, len(at))]
-    score = triples[1] if has_all else None
-    agreement = triples[2] if has_all else None
+    score = None if v is None else triples[1]
+    agreement = triples[2] if several else None
     return QualityRegression(
         coefficients,
         triples[0][0],
@@ -272,14 +189,21 @@ def _sentences(
 ) -> tuple[str, ...]:
     name = f"{table.quality_name} (lower is better)" if lower_is_better else table.quality_name
     said = []
-    if score is not None and agreement is not None:
-        said.append(f"V and {name} {_together(score, 'Spearman')}")
-        said.append(f"The weights and what {name} goes with {_together(agreement, 'correlation')} {source}")
+    lacking = [
+        f"{one} (the same in every row)" if table.absent.get(one) == SAME else one
+        for one in COMPONENTS
+        if one not in table.columns
+    ]
+    without = f"{', '.join(lacking[:-1])} and {lacking[-1]}" if len(lacking) > 1 else "".join(lacking)
+    if score is None:
+        said.append(f"Whether V or weights and {name} move together cannot be said: the table has no {without}.")
     else:
-        lacking = [one for one in COMPONENTS if one not in table.columns]
-        said.append(
-            f"Whether weights and {name} move together cannot be said: the table has no column {', '.join(lacking)}."
-        )
+        shared = f" V is without {without}, whose weight is shared among the others." if lacking else ""
+        said.append(f"V and {name} {_together(score, 'Spearman')}{shared}")
+        if agreement is not None:
+            said.append(f"The weights and what {name} goes with {_together(agreement, 'correlation')} {source}")
+        else:
+            said.append(f"With two answers, whether weights and {name} move together cannot be said.")
     rise = [one for one in coefficients if one.lower > 0]
     fall = [one for one in coefficients if one.upper < 0]
     unclear = [one.name for one in coefficients if one.lower <= 0 <= one.upper]
@@ -308,38 +232,6 @@ def _together(found: tuple[float, float, float], kind: str) -> str:
     if high < 0:
         return f"move against each other ({numbers})."
     return f"are not seen to move together ({numbers})."
-
-
-def _with_answers(file: Path, head: list[str], rows: list[list[str]]) -> list[list[str]]:
-    column, added = head.index(_ASSESSMENT), [name for name in COMPONENTS if name not in head]
-    found = [[*head, *added]]
-    for number, row in enumerate(rows[1:], 2):
-        if not any(cell.strip() for cell in row):
-            found.append([])
-        elif len(row) != len(head):
-            raise InputError(f"{file} line {number}", f"{len(row)} cells of {len(head)}", "Mend the line.")
-        else:
-            told = read_assessment(file.parent / row[column].strip(), where=f"{file} line {number}").values
-            found.append([*row, *("" if told[name] is None else repr(told[name]) for name in added)])
-    return found
-
-
-def _is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
-    cells = [row[column].strip() for row in rows[:200] if column < len(row)]
-    try:
-        return sum(math.isfinite(float(cell)) for cell in cells if cell) > 0.5 * len(cells)
-    except ValueError:
-        return False
-
-
-def _number(cell: str, where: str) -> float:
-    text = cell.strip()
-    if text.lower() in {"", "na", "n/a", "nan", "none", "null", "-"}:
-        return math.nan
-    try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(where, f"{text!r} is no number", "Mend the cell, or leave it empty.") from error
 
 
 def _ridge(x: Array, y: Array, ridge: float) -> tuple[Array, Array]:

@@ -109,7 +109,7 @@ def parts_of(folder: Path, most: int, *, needed: bool = True) -> tuple[list[Part
         parts = [] if causes is None else [*_session(causes), *_micrographs(causes, folder, most)]
         parts += [] if resolution is None else _map(resolution)
         return parts, 0 if causes is None else len(causes["micrographs"])
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError, OSError) as error:
         raise InputError(
             folder, f"holds a file that lacks what it should have ({error})", "Run the job again."
         ) from error
