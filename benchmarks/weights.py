@@ -191,8 +191,9 @@ def coverage(seeds: int) -> None:
 def laplace(seeds: int, steps: int = 20_000) -> None:
     print(
         f"\nAgainst two random-walk Metropolis chains of {steps:,} steps on the same posterior, {seeds} SIMULATED "
-        "judges. Over judges and weights: largest difference of\na mean; mean [least, most] ratio of the standard deviation to "
-        "the chains'; mean (largest) difference of an end of the 95 % interval. R̂: split potential scale\nreduction, "
+        "judges. Over judges and weights: largest difference of\na mean; mean [least, most] ratio of the standard "
+        "deviation to the chains'; mean (largest) difference of an end of the 95 % interval. R̂: split potential "
+        "scale\nreduction, "
         "largest; draws: least effective number for a weight.\n"
     )
     print(
@@ -305,7 +306,8 @@ def shape(seeds: int, trials: int) -> None:
         "\nShape of the score found by Optuna on held-out pairs of 400 judgements, then tested on 2,000 fresh pairs of"
     )
     print(
-        f"the same SIMULATED judges (of two, each gives half); {seeds} seeds each, {trials} trials. Nat a judgement more than the default.\n"
+        f"the same SIMULATED judges (of two, each gives half); {seeds} seeds each, {trials} trials. Nat a\n"
+        "judgement more than the default.\n"
     )
     print(
         "| judges, by what they go | gain held out (what the search sees) | gain on fresh pairs: mean [95 %] | "

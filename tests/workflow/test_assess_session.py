@@ -174,6 +174,42 @@ def test_a_record_answers_three_questions_and_is_not_taken_for_the_models_own(mo
     assert "nothing here shows it" in content["notes"][0]
 
 
+def test_fragility_says_at_how_many_micrographs_it_looked(model, record, tmp_path):
+    content = json.loads((record / "causes.json").read_text())
+    one = content["micrographs"][0]
+    one["causes"]["defocus"]["bits_lost"] = one["causes"]["astigmatism"]["bits_lost"] = one["information_in_bits"]
+    content["micrographs"] = [one | {"name": f"m{number}"} for number in range(7)]
+    (record / "causes.json").write_text(json.dumps(content))
+    out = tmp_path / "out"
+    base = ("assess", model, "--record", record, "--no-rerun", "--out", out)
+    assert run(*base, "--perturbed-micrographs", 3) == 0
+    part = document(out)["perturbation"]
+    assert {row["where"] for row in part["evidence"]["conclusions"]} == {"session", "m0", "m3", "m6"}
+    assert (part["evidence"]["micrographs"], part["evidence"]["micrographs_moved"]) == (7, 3)
+    said = (
+        "Only 3 of 7 micrographs, evenly spread over the list, were looked at: --perturbed-micrographs says how many."
+    )
+    assert said in part["sentences"]
+    assert any("independently" in sentence for sentence in part["sentences"])
+    assert "Only 3 of 7 micrographs" in (out / "report.html").read_text()
+    assert run(*base, "--only-do-unfinished") == 0
+    assert "All 7 micrographs were looked at." in document(out)["perturbation"]["sentences"]
+
+
+def test_what_missing_answers_could_make_of_the_score_stands_beside_its_interval(model, record, tmp_path):
+    out = tmp_path / "out"
+    assess_session(AssessConfig(model_file=model, record=record, rerun=False, output=out))
+    content = document(out)
+    low, high = content["hyperscore_range"]
+    page = (out / "report.html").read_text()
+    assert f"<b>{low:.1f} to {high:.1f}</b>" in page
+    assert "missing answers came to: not in its interval" in page
+    assert any("intervals above do not hold this" in sentence for sentence in content["sentences"])
+    # Two of two causes, one of them settled: half, and its deviation is one a mean can have.
+    assert content["meta"]["value"] == pytest.approx(0.5)
+    assert "meta" not in content["drawn_means"]
+
+
 def test_a_rerun_beyond_the_budget_is_not_done(model, record, tmp_path, monkeypatch):
     monkeypatch.setattr(_assess_questions, "walls", lambda: None)
     real = _assess_questions.judge_reproducibility
@@ -279,9 +315,47 @@ def half_written_causes(folder):
     return ("--record", folder / "Restore")
 
 
+def odd_causes(change):
+    def spoil(folder):
+        bits = {"mean": 100.0, "standard_deviation": 30.0}
+        trace = [{"pass": 1, "causes": {"defocus": settled("defocus", 0.1)}}]
+        session = {
+            "information_in_bits": bits,
+            "ledger": {"motion": bits},
+            "loop": {"converged": True, "passes": 1, "trace": trace},
+        }
+        content = {"schema": "cryoprism-causes-1", "session": session, "micrographs": []}
+        change(content)
+        with open_job("Restore", SimulateConfig(output=folder / "Restore")) as job:
+            (job.path / "causes.json").write_text(json.dumps(content))
+        return ("--record", folder / "Restore")
+
+    return spoil
+
+
+unstable = odd_causes(lambda one: one["session"]["loop"]["trace"][0]["causes"]["defocus"].update(stability="x"))
+listed_causes = odd_causes(lambda one: one["session"]["loop"]["trace"][0].update(causes=["defocus"]))
+#: What only the fragility looks at.
+odd_ledger = odd_causes(lambda one: one["session"].update(ledger=["motion"]))
+odd_loss = odd_causes(lambda one: one["session"]["ledger"].update(motion={"mean": "many", "standard_deviation": 1}))
+no_information = odd_causes(lambda one: one["session"].pop("information_in_bits"))
+
+
+def deep_record(folder):
+    (folder / "job").mkdir()
+    (folder / "job/job.json").write_text("[" * 100_000)
+    return ("--record", folder / "job")
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
+        (unstable, "stability"),
+        (listed_causes, "list"),
+        (odd_ledger, "Restore"),
+        (odd_loss, "many"),
+        (no_information, "information_in_bits"),
+        (deep_record, "too deeply"),
         (no_model, "helix.pdb"),
         (no_atoms, "helix.pdb"),
         (no_record, "job.json"),
