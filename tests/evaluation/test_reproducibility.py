@@ -163,6 +163,41 @@ def test_what_a_deposition_asks_for_is_looked_for_along_the_chain(project):
         items_of(project)
 
 
+def test_the_verdict_says_whether_another_laboratory_could_repeat_it(project):
+    good = judge_reproducibility(project / "Resolution/job003", rerun=False)
+    assert good.repeatable_elsewhere
+    assert "Another laboratory that is given the images has what it takes" in good.answer().sentences[0]
+    assert any("EMDB and EMPIAR ask for" in sentence for sentence in good.answer().sentences)
+    (project / "raw/a.mrc").unlink()
+    bad = judge_reproducibility(project / "Resolution/job003", rerun=False)
+    assert not bad.answer().evidence["repeatable_elsewhere"]
+    assert "could not repeat it" in bad.answer().sentences[0]
+    assert "inputs of Extract" in bad.answer().sentences[0]
+
+
+def test_what_empiar_asks_of_the_images_is_read_from_them(project):
+    import torch
+
+    from cryoprism.formats import write_mrc
+
+    names = (
+        "what the raw images are (EMPIAR category and format)",
+        "frames and size of a raw image (EMPIAR frames and size)",
+    )
+    assert set(names) <= set(missing(items_of(project), "deposition"))
+    write_mrc(project / "raw/a.mrc", torch.zeros(48, 64), 1.5)
+    values = {item.name: item.found for item in items_of(project)}
+    assert values[names[0]] == "micrographs - single frame, MRC, 4 bytes a value"
+    assert values[names[1]] == "1 frame(s) of 64 x 48 pixels"
+    table = "data_micrographs\n\nloop_\n_rlnMicrographName #1\n_rlnDefocusU #2\n_rlnDefocusV #3\n"
+    (project / "Extract/job001/micrographs.star").write_text(table + "a.mrc 10000 12000\nb.mrc 21000 19000\n")
+    values = {item.name: item.found for item in items_of(project)}
+    assert values["smallest defocus (em_imaging.nominal_defocus_min)"] == "1100 nm (fitted)"
+    assert values["largest defocus (em_imaging.nominal_defocus_max)"] == "2000 nm (fitted)"
+    (project / "Extract/job001/micrographs.star").write_text(table + "a.mrc x 12000\n")
+    assert "smallest defocus (em_imaging.nominal_defocus_min)" in missing(items_of(project), "deposition")
+
+
 def test_completeness_counts_groups_alike_and_is_never_sure(project):
     items = [item for item in items_of(project) if item.group != "deposition"]
     value, deviation = completeness(items)

@@ -69,7 +69,11 @@ def _impact(answer: Answer) -> str:
 
 def _reproducibility(answer: Answer) -> str:
     items = answer.evidence["items"]
-    there = f"{sum(one['there'] for one in items)} of {len(items)} things that are needed to repeat the work are there"
+    can = "another laboratory could" if answer.evidence["repeatable_elsewhere"] else "another laboratory could not"
+    there = (
+        f"{can} repeat the work from its record ({sum(one['there'] for one in items)} of {len(items)} things for that "
+        "and for a deposition are there)"
+    )
     again = answer.evidence.get("repeat")
     if again is None:
         return f"{there}, but it was not run again"

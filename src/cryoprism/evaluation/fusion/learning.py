@@ -231,7 +231,7 @@ def mended(posterior: Posterior, ahead: Array, told: Array, *, seed: int = 0) ->
     for centre, root, share in zip(centres, roots, chance, strict=True):
         y = np.linalg.solve(root, (drawn[:, free] - centre[list(free)]).T)
         parts.append(
-            np.log(share)
+            np.log(max(float(share), 1e-300))
             - 0.5 * (_FREEDOM + size) * np.log1p((y**2).sum(axis=0) / _FREEDOM)
             - np.log(np.diag(root)).sum()
             - 0.5 * ((drawn[:, _MANY] - centre[_MANY]) / spread) ** 2

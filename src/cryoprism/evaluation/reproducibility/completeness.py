@@ -11,18 +11,20 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.documents import UnreadableError, number_in, read_json
-from cryoprism.formats import read_star
+from cryoprism.formats import ImageInfo, read_image_info, read_star
 
 from .record import Record
 
 __all__ = ["DETAILS", "Item", "check_completeness", "completeness"]
 
 Group = Literal["data", "software", "parameters", "deposition"]
+_IMAGES: Final = {".mrc", ".mrcs", ".tif", ".tiff", ".eer"}
 #: File in a job folder for what no program can know: deposition fields and their values.
 DETAILS: Final = "deposition.json"
 
@@ -209,9 +211,34 @@ class _Sources:
     def ctf(self) -> Any:
         return next((record.kind for record in self.chain if record.kind in {"Restore", "CtfRefine", "Process"}), None)
 
+    def raw(self) -> list[Path]:
+        """Images with which the chain begins: inputs that no job in it wrote, and simulated ones."""
+        found = []
+        for record in self.chain:
+            if record.kind in {"Restore", "Extract", "Pick", "Process"}:
+                found += [one.path for one in record.inputs if one.path.suffix.lower() in _IMAGES]
+        return list(dict.fromkeys(found))
+
     def images(self) -> Any:
-        count = sum(len(record.inputs) for record in self.chain if record.kind in {"Restore", "Extract", "Pick"})
+        count = len(self.raw())
         return f"{count} files" if count else None
+
+    @cached_property
+    def first_image(self) -> ImageInfo | None:
+        """What the header of the first raw image says; None where there is none that can be read."""
+        for path in self.raw()[:1]:
+            try:
+                return read_image_info(path)
+            except (InputError, OSError, ValueError):
+                return None
+        return None
+
+    def defocus(self, which: Callable[[Sequence[float]], float]) -> Any:
+        for record in self.chain:
+            values = _defoci(record.folder / "micrographs.star")
+            if values:
+                return f"{which(values) / 10.0:.0f} nm (fitted)"
+        return None
 
 
 _FIELDS: Final = (
@@ -228,6 +255,12 @@ _FIELDS: Final = (
     _Field("em_sample_support.grid_type", "grid", lambda s: None, ""),
     _Field("em_vitrification.cryogen_name", "vitrification", lambda s: None, ""),
     _Field("em_entity_assembly.name", "specimen", lambda s: None, ""),
+    _Field("em_imaging.electron_source", "electron source", lambda s: None, ""),
+    _Field("em_buffer.pH", "pH of the buffer", lambda s: None, ""),
+    _Field("em_imaging.nominal_defocus_min", "smallest defocus", lambda s: s.defocus(min),
+           "cryoprism restore in the chain"),
+    _Field("em_imaging.nominal_defocus_max", "largest defocus", lambda s: s.defocus(max),
+           "cryoprism restore in the chain"),
     _Field("em_ctf_correction.type", "CTF estimation and correction", _Sources.ctf,
            "cryoprism restore or ctf-refine in the chain"),
     _Field("em_single_particle_entity.point_symmetry", "symmetry",
@@ -243,6 +276,8 @@ _FIELDS: Final = (
     _Field("primary map", "the map", lambda s: s.file("map.mrc"), "cryoprism reconstruct or refine"),
     _Field("half maps", "both unfiltered half maps",
            lambda s: s.file("half1.mrc", "half2.mrc"), "cryoprism reconstruct or refine"),
+    _Field("em_map.contour_level", "recommended contour level", lambda s: None, ""),
+    _Field("image of the map", "picture of the map for the entry's page, 500 x 500 pixels", lambda s: None, ""),
     _Field("mask", "the mask", lambda s: s.file("mask.mrc") or s.config("mask_file"), "cryoprism resolution"),
     _Field("FSC curve", "the FSC curve",
            lambda s: "there" if s.result("curves", "fsc_corrected") or s.result("fsc_unmasked") else None,
@@ -252,7 +287,37 @@ _FIELDS: Final = (
            if all("cryoprism" in r.versions for r in s.chain) else None, "Run the steps again."),
     _Field("EMPIAR image set", "raw images", _Sources.images,
            "cryoprism extract or restore in the chain, with the micrographs beside it"),
+    _Field("EMPIAR category and format", "what the raw images are", lambda s: _category(s.first_image),
+           "cryoprism extract or restore in the chain, with the micrographs beside it"),
+    _Field("EMPIAR frames and size", "frames and size of a raw image", lambda s: _extent(s.first_image),
+           "cryoprism extract or restore in the chain, with the micrographs beside it"),
 )  # fmt: skip
+
+
+def _category(image: ImageInfo | None) -> str | None:
+    if image is None:
+        return None
+    what = "multiframe" if image.frames > 1 else "single frame"
+    return f"micrographs - {what}, {image.kind.upper()}, {image.bytes_per_pixel} bytes a value"
+
+
+def _extent(image: ImageInfo | None) -> str | None:
+    return None if image is None else f"{image.frames} frame(s) of {image.shape[1]} x {image.shape[0]} pixels"
+
+
+def _defoci(path: Path) -> list[float]:
+    """Mean defocus [Å] of every micrograph in a table; empty where it has none."""
+    if not path.is_file():
+        return []
+    try:
+        block = next((block for block in read_star(path) if block.name == "micrographs"), None)
+        if block is None or not {"rlnDefocusU", "rlnDefocusV"} <= set(block.labels):
+            return []
+        pairs = zip(block.column("rlnDefocusU"), block.column("rlnDefocusV"), strict=True)
+        values = [0.5 * (float(u) + float(v)) for u, v in pairs]
+    except (InputError, ValueError):
+        return []
+    return values if all(map(math.isfinite, values)) else []
 
 
 def _deposition(chain: Sequence[Record]) -> list[Item]:

@@ -107,6 +107,33 @@ class Reproducibility:
         """Return what is missing, with where to give it."""
         return tuple(item for item in self.items if not item.there)
 
+    @property
+    def repeatable_elsewhere(self) -> bool:
+        """Whether another laboratory has what it takes: data, software, parameters and seeds of every job."""
+        return not any(item.group != "deposition" for item in self.missing())
+
+    def verdict(self) -> str:
+        """Say whether another laboratory could repeat it, and what is missing for that."""
+        jobs = f"{len(self.chain)} job(s)"
+        if self.repeatable_elsewhere:
+            return (
+                "Another laboratory that is given the images has what it takes to repeat it: data, software, "
+                f"parameters and seeds of {jobs} are complete."
+            )
+        lacking = [item.name for item in self.missing() if item.group != "deposition"]
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        return (
+            f"Another laboratory could not repeat it from this record of {jobs}: {', '.join(lacking[:3])}{more} fail."
+        )
+
+    def _counts(self) -> str:
+        needed, there = len(self.items), sum(item.there for item in self.items)
+        asked = [item for item in self.items if item.group == "deposition"]
+        return (
+            f"Of {needed} things that are needed to repeat and deposit it, {there} are there; of the {len(asked)} that "
+            f"EMDB and EMPIAR ask for, {sum(item.there for item in asked)}."
+        )
+
     def answer(self) -> Answer:
         """Return the answer.
 
@@ -115,12 +142,10 @@ class Reproducibility:
         there is nothing to compare it with decides as little as none.
         """
         share, spread = completeness(self.items)
-        sentences = [
-            f"Of {len(self.items)} things that are needed to repeat and deposit it, "
-            f"{sum(item.there for item in self.items)} are there, over {len(self.chain)} job(s)."
-        ]
+        sentences = [self.verdict(), self._counts()]
         evidence: dict[str, Any] = {
             "chain": [{"kind": record.kind, "folder": str(record.folder)} for record in self.chain],
+            "repeatable_elsewhere": self.repeatable_elsewhere,
             "completeness": share,
             "items": [item.to_json() for item in self.items],
             "predicted": None if self.predicted is None else self.predicted.to_json(),
