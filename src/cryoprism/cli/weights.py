@@ -26,6 +26,7 @@ EXPLAIN_FIELDS = {
     "table": "table",
     "quality": "quality",
     "column": "columns",
+    "group": "group",
     "lower_is_better": "lower_is_better",
     "score_weights": "weights_file",
     "bootstraps": "bootstraps",
@@ -88,6 +89,13 @@ def explain(
     column: Annotated[
         list[str] | None,
         typer.Option(metavar="COLUMN", help="Column that explains it; may be given again. Default: the components."),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of names; rows with the same one, such as runs of one specimen, belong together.",
+        ),
     ] = None,
     lower_is_better: Annotated[
         bool, typer.Option("--lower-is-better", help="Smaller quality is better, as for a resolution in Å.")

@@ -36,6 +36,9 @@ class WeightsExplainConfig(JobConfig):
     columns: tuple[str, ...] = Field(
         (), description="Columns that explain it; the components in the table, or all numbers, if absent."
     )
+    group: str | None = Field(
+        None, description="Column of names; rows with the same one, such as runs of one specimen, belong together."
+    )
     lower_is_better: bool = Field(False, description="Smaller quality is better, as for a resolution in Å.")
     weights_file: Path | None = Field(
         None, description="Folder or weights.json of cryoprism weights learn; the default weights if absent."

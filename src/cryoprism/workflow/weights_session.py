@@ -152,7 +152,7 @@ def explain_weights(config: WeightsExplainConfig) -> WeightsSummary:
         The table, a column or the weights cannot be used.
     """
     started = time.monotonic()
-    table = read_quality_table(config.table, config.quality, config.columns)
+    table = read_quality_table(config.table, config.quality, config.columns, config.group)
     weights = default_weights() if config.weights_file is None else read_weights(config.weights_file)[0]
     with open_job("Quality", config) as job:
         sources = [config.table] if config.weights_file is None else [config.table, weights_path(config.weights_file)]
@@ -166,6 +166,7 @@ def explain_weights(config: WeightsExplainConfig) -> WeightsSummary:
             "schema": "cryoprism-quality-1",
             "quality": config.quality,
             "lower_is_better": config.lower_is_better,
+            "group": config.group,
             "weights": weights.in_use.mean,
             **found.to_json(),
         }

@@ -166,6 +166,31 @@ def test_answers_that_no_row_has_are_left_out_and_their_weight_is_shared(tmp_pat
     assert "cannot be said" in alone.sentences[0]
 
 
+def test_rows_that_belong_together_are_drawn_together(tmp_path):
+    """Copies of rows are no evidence: by groups the intervals are those of the rows without copies."""
+    generator = np.random.default_rng(5)
+    values = generator.random((40, 2))
+    quality = values @ [0.5, 0.1] + 0.2 * generator.standard_normal(40)
+    head = "name,logic,meta,q\n"
+    rows = [f"m{i},{a:.6f},{b:.6f},{q:.6f}\n" for i, ((a, b), q) in enumerate(zip(values, quality, strict=True))]
+    (tmp_path / "once.csv").write_text(head + "".join(rows))
+    (tmp_path / "copies.csv").write_text(head + "".join(row for row in rows for _ in range(9)))
+    once = regress_quality(read_quality_table(tmp_path / "once.csv", "q"), default_weights(), ridge=1e-6)
+    copies = read_quality_table(tmp_path / "copies.csv", "q", group="name")
+    grouped = regress_quality(copies, default_weights(), ridge=1e-6)
+    alone = regress_quality(read_quality_table(tmp_path / "copies.csv", "q"), default_weights(), ridge=1e-6)
+    width = [found.coefficients[0].upper - found.coefficients[0].lower for found in (once, grouped, alone)]
+    assert width[1] == pytest.approx(width[0], rel=0.15)
+    assert width[2] < 0.5 * width[0]
+    assert grouped.explained == pytest.approx(once.explained, abs=0.1)
+    assert any("40 groups" in sentence for sentence in grouped.sentences)
+    with pytest.raises(InputError, match="no column 'nothing'"):
+        read_quality_table(tmp_path / "once.csv", "q", group="nothing")
+    (tmp_path / "few.csv").write_text(head + "".join(f"m{i % 3},0.{i},0.5,{i}\n" for i in range(30)))
+    with pytest.raises(InputError, match="3 groups"):
+        read_quality_table(tmp_path / "few.csv", "q", group="name")
+
+
 @pytest.mark.real
 def test_the_real_table_of_emdb_entries(tmp_path):
     data = Path(os.environ.get("CRYOPRISM_DATA", Path(__file__).parents[4] / "shared/data"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryoprism.core import InputError
 
@@ -20,6 +21,7 @@ from .weights import COMPONENTS, Array
 __all__ = ["SAME", "QualityTable", "read_quality_table"]
 
 _LEAST_ROWS: Final = 20
+_LEAST_GROUPS: Final = 5
 _ASSESSMENT: Final = "assessment"
 #: Why a component is of no use here.
 SAME: Final = "it is the same in every row"
@@ -43,6 +45,9 @@ class QualityTable:
         Rows in which a number was missing.
     absent
         Components that cannot be used, with why: in no row, or the same in every row.
+    groups
+        (n,) number of the group of each row: rows of one group, such as runs of one specimen, are not independent; None
+        where each row stands for itself.
     """
 
     columns: tuple[str, ...]
@@ -51,9 +56,12 @@ class QualityTable:
     quality_name: str
     left_out: int
     absent: Mapping[str, str] = field(default_factory=dict)
+    groups: NDArray[np.intp] | None = None
 
 
-def read_quality_table(path: str | Path, quality: str, columns: Sequence[str] = ()) -> QualityTable:
+def read_quality_table(
+    path: str | Path, quality: str, columns: Sequence[str] = (), group: str | None = None
+) -> QualityTable:
     """Read a table with a heading, tabs or commas between columns.
 
     A column ``assessment`` names each row's ``assessment.json`` (relative to the table): its answers are columns then.
@@ -67,11 +75,14 @@ def read_quality_table(path: str | Path, quality: str, columns: Sequence[str] = 
         Column of the measured quality, larger is better unless the caller turns it.
     columns
         That explain it; by default the components that the table has, else every column of numbers.
+    group
+        Column of names: rows with the same one belong together.
 
     Raises
     ------
     InputError
-        The file, a column or a number cannot be read (the error names the line), or fewer than 20 rows are whole.
+        The file, a column or a number cannot be read (the error names the line), or fewer than 20 rows are whole, or
+        fewer than five groups.
     """
     file = Path(path)
     try:
@@ -86,7 +97,7 @@ def read_quality_table(path: str | Path, quality: str, columns: Sequence[str] = 
     if _ASSESSMENT in head:
         rows = _with_answers(file, head, rows)
         head = rows[0]
-    for name in (quality, *columns):
+    for name in (quality, *columns, *([] if group is None else [group])):
         if name not in head:
             raise InputError(file, f"has no column '{name}'", f"Its columns are {', '.join(head)}.")
     chosen = list(columns) or [name for name in COMPONENTS if name in head and name != quality]
@@ -96,11 +107,11 @@ def read_quality_table(path: str | Path, quality: str, columns: Sequence[str] = 
         # Where nothing is left, the error about what stays says what is wrong.
         chosen = [name for name in chosen if name not in absent] or chosen
     if not chosen:
-        chosen = [name for i, name in enumerate(head) if name != quality and _is_numeric(rows[1:], i)]
+        chosen = [name for i, name in enumerate(head) if name not in {quality, group} and _is_numeric(rows[1:], i)]
     if not chosen:
         raise InputError(file, "has no column of numbers beside the quality", "Name columns of numbers.")
     wanted = [head.index(name) for name in (*chosen, quality)]
-    found, left_out = [], 0
+    found, names, left_out = [], [], 0
     for number, row in enumerate(rows[1:], 2):
         if not any(cell.strip() for cell in row):
             continue
@@ -109,6 +120,7 @@ def read_quality_table(path: str | Path, quality: str, columns: Sequence[str] = 
         numbers = [_number(row[i], f"{file} line {number}: {head[i]}", head[i]) for i in wanted]
         if all(math.isfinite(value) for value in numbers):
             found.append(numbers)
+            names.append("" if group is None else row[head.index(group)].strip())
         else:
             left_out += 1
     if len(found) < max(_LEAST_ROWS, 4 * len(chosen)):
@@ -116,7 +128,11 @@ def read_quality_table(path: str | Path, quality: str, columns: Sequence[str] = 
             file, f"{len(found)} rows have every number", f"Give at least {max(_LEAST_ROWS, 4 * len(chosen))}."
         )
     table = np.array(found)
-    return QualityTable(tuple(chosen), table[:, :-1], table[:, -1], quality, left_out, absent)
+    order = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    if group is not None and len(order) < _LEAST_GROUPS:
+        raise InputError(file, f"column '{group}' has {len(order)} groups", f"Give at least {_LEAST_GROUPS}.")
+    groups = None if group is None else np.array([order[name] for name in names])
+    return QualityTable(tuple(chosen), table[:, :-1], table[:, -1], quality, left_out, absent, groups)
 
 
 def _with_answers(file: Path, head: list[str], rows: list[list[str]]) -> list[list[str]]:

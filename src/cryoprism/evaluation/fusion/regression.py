@@ -104,7 +104,8 @@ def regress_quality(
 
     Where the table has components, V with the weights in use is compared with quality too, and the weights with the
     coefficients; weights of components that it lacks are shared among the others, as in a score. Intervals are
-    quantiles over rows drawn with replacement.
+    quantiles over rows drawn with replacement, over whole groups where the table has them; then whole groups are held
+    out too.
 
     Parameters
     ----------
@@ -136,7 +137,10 @@ def regress_quality(
         if not column.std() > 1e-12 * max(1.0, float(np.abs(column).max())):
             raise InputError(name, "is the same in every row", "Leave the column out, or give rows that differ.")
     generator = np.random.default_rng(seed)
-    predicted = _held_out(x, y, ridge, generator)
+    count = len(y)
+    groups = np.arange(count) if table.groups is None else table.groups
+    members = [np.flatnonzero(groups == number) for number in range(int(groups.max()) + 1)]
+    predicted = _held_out(x, y, ridge, generator, groups)
     used = weights.in_use
     held = [name for name in COMPONENTS if name in table.columns]
     order = [table.columns.index(name) for name in held]
@@ -153,9 +157,12 @@ def regress_quality(
             found.append(_pearson(w * spread[order], coefficients[order]))
         return found
 
-    count = len(y)
+    def draw() -> NDArray[np.intp]:
+        chosen = generator.integers(0, len(members), len(members))
+        return chosen if table.groups is None else np.concatenate([members[k] for k in chosen])
+
     at: Array = np.array(statistics(np.arange(count)))
-    drawn = np.array([statistics(generator.integers(0, count, count)) for _ in range(bootstraps)])
+    drawn = np.array([statistics(draw()) for _ in range(bootstraps)])
     low, high = np.nanquantile(drawn, (0.025, 0.975), axis=0)
     many = len(table.columns)
     coefficients = tuple(
@@ -220,6 +227,9 @@ def _sentences(
         f"(95 % {100 * explained[1]:.0f} to {100 * explained[2]:.0f}); {len(table.quality)} rows, "
         f"{table.left_out} left out for a missing number."
     )
+    if table.groups is not None:
+        many = int(table.groups.max()) + 1
+        said.append(f"Rows of one group belong together: {many} groups were drawn and held out as wholes.")
     said.append("A regression shows what goes together, not what causes what.")
     return tuple(said)
 
@@ -241,8 +251,10 @@ def _ridge(x: Array, y: Array, ridge: float) -> tuple[Array, Array]:
     return np.linalg.solve(scaled.T @ scaled + ridge * np.eye(x.shape[1]), scaled.T @ target), spread
 
 
-def _held_out(x: Array, y: Array, ridge: float, generator: np.random.Generator, folds: int = 5) -> Array:
-    fold = generator.permutation(len(y)) % folds
+def _held_out(
+    x: Array, y: Array, ridge: float, generator: np.random.Generator, groups: NDArray[np.intp], folds: int = 5
+) -> Array:
+    fold = (generator.permutation(int(groups.max()) + 1) % folds)[groups]
     found = np.empty(len(y))
     for k in range(folds):
         fit = fold != k
