@@ -4,8 +4,9 @@
 
 closed: Sobol indices of functions whose own are known, and how often the 90 % intervals hold them. planted: SIMULATED
 session, restored; in copies of its record one parameter is made uncertain and the others sure, and the table has to say
-which one it was. joint: the same session; a record holds standard deviations and no covariances, so that parameters are
-moved independently; here they are drawn from the fit's own joint posterior too, and both are compared.
+which one it was. joint: the same session; parameters are drawn from the fit's own joint posterior, and ledgers priced
+anew from that, beside independent draws and beside what the table of the record says: a record holds the correlations
+of a ledger's shares, and of all else only standard deviations.
 """
 
 from __future__ import annotations
@@ -228,12 +229,13 @@ def joint(record: Path, folder: Path, seed: int, draws: int) -> None:
         "deviations. Ledger: priced anew from each joint draw, against shares moved independently.\n"
     )
     print(
-        "| micrograph | conclusion | spread, joint | independent | ratio | another, joint | independent | largest "
-        "correlation of what was moved |"
+        "| micrograph | conclusion | spread, joint | independent | ratio | another, joint | independent | in the table "
+        "of the record: spread | another in | largest correlation of what was moved |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     ratios: dict[str, list[float]] = {}
-    parts = {where: (parameters, follow) for where, parameters, follow, _ in parts_of(record, 10_000)[0]}
+    parts = {one.where: (one.parameters, one.follow) for one in parts_of(record, 10_000)[0]}
+    table = {(one.where, one.name): one for one in judge_fragility(record).conclusions}
     for name, estimate in estimates.items():
         generator = generator_for(seed, "perturbation", name)
         theta = estimate.fit.samples(draws, generator).double().numpy()
@@ -252,8 +254,13 @@ def joint(record: Path, folder: Path, seed: int, draws: int) -> None:
         for key in outcomes[0]:
             one, other = (values[key] for values in outcomes)
             flips = [flip(key, values, float(means[key][0])) for values in (one, other)]
-            show(name, key, one, other, flips, largest, ratios)
-        ledger(name, estimate, theta[: draws // 8], generator, ratios)
+            said = table[f"{name}, optics", key]
+            shown = f"{said.outcome.deviation:.3g} | {'–' if said.flips is None else f'{said.flips:.0%}'}"
+            show(name, key, one, other, flips, largest, ratios, shown)
+        said = table[name, "what to fix first"]
+        ledger(
+            name, estimate, theta[: draws // 8], generator, ratios, f"{said.outcome.deviation:.3g} | {said.flips:.0%}"
+        )
     print("\nRatio of spreads, independent to joint, over micrographs: " + "; ".join(
         f"{key} {np.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]" for key, values in ratios.items()
     ) + ".")  # fmt: skip
@@ -304,17 +311,20 @@ def flip(key: str, values: Array, at: float) -> float | None:
 
 def show(
     name: str, key: str, one: Array, other: Array, flips: list[float | None], largest: str,
-    ratios: dict[str, list[float]],
+    ratios: dict[str, list[float]], said: str,
 ) -> None:  # fmt: skip
     ratio = float(other.std() / one.std()) if one.std() > 0 else math.nan
     if math.isfinite(ratio):
         ratios.setdefault(key, []).append(ratio)
     cells = " | ".join("–" if value is None else f"{value:.0%}" for value in flips)
-    print(f"| {name} | {key} | {one.std():.3g} | {other.std():.3g} | {ratio:.2f} | {cells} | {largest} |", flush=True)
+    print(
+        f"| {name} | {key} | {one.std():.3g} | {other.std():.3g} | {ratio:.2f} | {cells} | {said} | {largest} |",
+        flush=True,
+    )
 
 
 def ledger(
-    name: str, estimate: Estimate, theta: Array, generator: torch.Generator, ratios: dict[str, list[float]]
+    name: str, estimate: Estimate, theta: Array, generator: torch.Generator, ratios: dict[str, list[float]], said: str
 ) -> None:
     """Show what to fix first from ledgers of joint draws, and from the same shares each moved on its own."""
     abstained = frozenset(abstentions(estimate))
@@ -334,7 +344,7 @@ def ledger(
     leads = [bits[:, first] - np.delete(bits, first, axis=1).max(axis=1) for bits in (together, alone)]
     flips: list[float | None] = [float((lead < 0).mean()) for lead in leads]
     largest = correlation({cause: together[:, k] for k, cause in enumerate(causes)})
-    show(name, "lead of what to fix first [bits]", leads[0], leads[1], flips, largest, ratios)
+    show(name, "lead of what to fix first [bits]", leads[0], leads[1], flips, largest, ratios, said)
 
 
 def main() -> None:

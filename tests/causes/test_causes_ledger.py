@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from drawn_spectra import LENS, blank, drawn, estimate_of, gamma, model_of, parameters
@@ -200,6 +201,17 @@ def test_error_bars_shrink_with_data():
     # A fifth, and the prior's share.
     assert many.information_deviation < 0.5 * few.information_deviation
     assert 0 < many.entries["motion"].deviation < 0.5 * few.entries["motion"].deviation
+
+
+def test_the_covariance_is_that_of_the_deviations_and_shares_move_together():
+    ledger = make_ledger(_observation(), _generator(3), samples=24)
+    covariance = np.array(ledger.covariance)
+    assert covariance.shape == (len(ledger.priced) + 1,) * 2
+    deviations = [ledger.information_deviation, *(ledger.entries[name].deviation for name in ledger.priced)]
+    assert np.sqrt(np.diag(covariance)) == pytest.approx(deviations, rel=1e-5, abs=1e-9)
+    assert np.linalg.eigvalsh(covariance).min() > -1e-6 * covariance.max()
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() > 0
+    assert make_ledger(_observation(), _generator(3), samples=1).covariance == ()
 
 
 def test_ledgers_are_repeatable():

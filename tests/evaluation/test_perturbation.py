@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cryoprism.core import InputError
-from cryoprism.evaluation.perturbation import Parameter, judge_fragility, sensitivity
+from cryoprism.evaluation.perturbation import Parameter, judge_fragility, require_posteriors, sensitivity
 
 
 class Uniform(Parameter):
@@ -177,6 +177,51 @@ def test_a_clear_lead_does_not_flip_and_a_close_one_does(tmp_path):
     assert one.depends_on() == ("detector", "motion")
     assert one.outcome.total["detector"].value == pytest.approx(0.9, abs=0.03)
     assert named(fragility, "one", "fix first") in fragility.fragile()
+
+
+def test_what_moves_together_flips_less_often(tmp_path):
+    """Two causes that rise and fall together keep their order; P(N(50, σ) < 0) with σ² = 100² + 300² − 2ρ·100·300."""
+    close = {"motion": quantity(1050, 100), "detector": quantity(1000, 300)}
+    for rho, flips in ((0.0, 0.437), (0.9, 0.405), (-0.9, 0.449)):
+        content = causes(close)
+        told = {"names": ["information", "detector", "motion"], "matrix": [[1, 0.1, 0.1], [0.1, 1, rho], [0.1, rho, 1]]}
+        content["session"]["ledger_correlation"] = told
+        found = judge_fragility(record(tmp_path, content), count=1024)
+        one = named(found, "session", "fix first")
+        deviation = math.sqrt(100**2 + 300**2 - 2 * rho * 100 * 300)
+        assert one.joint
+        assert one.outcome.deviation == pytest.approx(deviation, rel=0.02)
+        assert one.flips == pytest.approx(flips, abs=0.01)
+        assert not named(found, "one", "fix first").joint
+    # Equal deviations and a correlation of 1: the order never changes.
+    content = causes({"motion": quantity(1050, 300), "detector": quantity(1000, 300)})
+    content["session"]["ledger_correlation"] = {"names": ["motion", "detector"], "matrix": [[1, 1], [1, 1]]}
+    assert named(judge_fragility(record(tmp_path, content), count=256), "session", "fix first").flips == 0.0
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"names": ["motion", "detector"], "matrix": [[1, 0.5]]},
+        {"names": ["motion", "detector"], "matrix": [[1, "x"], ["x", 1]]},
+        {"names": ["motion", "detector"]},
+        ["motion"],
+    ],
+)
+def test_a_correlation_that_is_none_is_said(tmp_path, told):
+    content = causes({"motion": quantity(1050, 100), "detector": quantity(1000, 300)})
+    content["session"]["ledger_correlation"] = told
+    with pytest.raises(InputError):
+        require_posteriors(record(tmp_path, content))
+
+
+def test_micrographs_are_spread_over_the_list_and_counted(tmp_path):
+    content = causes({"motion": quantity(5000, 100), "detector": quantity(1000, 100)})
+    content["micrographs"] = [content["micrographs"][0] | {"name": f"m{number}"} for number in range(9)]
+    found = judge_fragility(record(tmp_path, content), count=32, most_micrographs=3)
+    assert {one.where for one in found.conclusions if not one.where.endswith("optics")} == {"session", "m0", "m4", "m8"}
+    assert (found.micrographs, found.looked_at) == (9, 3)
+    assert found.to_json()["micrographs_moved"] == 3
 
 
 def test_the_resolution_hangs_on_the_b_factor_where_that_is_uncertain(tmp_path):

@@ -145,6 +145,23 @@ def test_a_micrograph_without_rings_is_kept_flagged_and_gets_no_view(run: Path) 
     assert float(view.std()) < 0.02 * float(residual.std())
 
 
+def test_correlations_of_the_ledger_are_those_of_what_moves(run: Path) -> None:
+    document = json.loads((run / "causes.json").read_text())
+    for ledger, told in (
+        (document["session"]["ledger"], document["session"]["ledger_correlation"]),
+        *(
+            ({name: cause["bits_lost"] for name, cause in one["causes"].items()}, one.get("ledger_correlation"))
+            for one in document["micrographs"]
+        ),
+    ):
+        moving = {name for name, loss in ledger.items() if loss and loss["standard_deviation"] > 0}
+        if not moving:  # without Thon rings there is nothing to price
+            assert told is None
+            continue
+        assert set(told["names"]) == moving | {"information"}
+        assert all(row[i] == 1.0 for i, row in enumerate(told["matrix"]))
+
+
 def test_ledger_entries_add_up_to_the_loss(run: Path) -> None:
     document = json.loads((run / "causes.json").read_text())
     for entry in document["micrographs"]:

@@ -59,13 +59,19 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Information of the micrograph as it is, as it could be, and the bits each cause took."""
+    """Information of the micrograph as it is, as it could be, and the bits each cause took.
+
+    ``covariance`` [bits²] is that of the posterior samples: first of the information, then of the shares of the causes
+    in ``priced``, in their order; empty where there was one sample.
+    """
 
     information_in_bits: float
     information_deviation: float
     attainable_in_bits: float
     attainable_deviation: float
     entries: Mapping[str, LedgerEntry]
+    priced: tuple[str, ...] = ()
+    covariance: tuple[tuple[float, ...], ...] = ()
 
     @property
     def lost_in_bits(self) -> float:
@@ -263,4 +269,8 @@ def make_ledger(observation: Observation, generator: torch.Generator, samples: i
     entries = {name: LedgerEntry(None, None) for name in CAUSES}
     for name, sd in zip(names, deviation[2:], strict=True):
         entries[name] = LedgerEntry(shares[name], sd)
-    return Ledger(information, deviation[0], attainable, deviation[1], entries)
+    covariance: tuple[tuple[float, ...], ...] = ()
+    if samples > 1:
+        drawn = torch.tensor(rows, dtype=torch.float64)[:, [0, *range(2, len(names) + 2)]]
+        covariance = tuple(map(tuple, torch.cov(drawn.T).reshape(drawn.shape[1], drawn.shape[1]).tolist()))
+    return Ledger(information, deviation[0], attainable, deviation[1], entries, names, covariance)

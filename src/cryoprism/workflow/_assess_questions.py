@@ -237,20 +237,32 @@ def _perturbation(case: Case) -> Part:
         )
     elif micrographs:
         sentences.append(f"All {micrographs} micrographs were looked at.")
+    joint = sum(bool(one["joint"]) for one in conclusions)
     if moved > 1:
-        sentences.append(
-            "Parameters were moved independently of one another: a record holds their deviations and no covariances. "
-            "Where two of them hang together, as B-factor and motion do, the spread is not that of both together."
-        )
+        sentences.append(_how_moved(joint, len(conclusions)))
     evidence = {
         "conclusions": conclusions,
         "evaluations": evaluations,
         "parameters_moved": moved,
         "micrographs": micrographs,
         "micrographs_moved": looked_at,
-        "independent": True,
+        "independent": joint == 0,
     }
     return Part({"status": "available", "sentences": sentences, "evidence": _plain(evidence)})
+
+
+def _how_moved(joint: int, everything: int) -> str:
+    apart = (
+        "independently of one another, because a record holds their deviations and no covariances: where two of them "
+        "hang together, as motion and B-factor do, the spread is not that of both together"
+    )
+    if joint == 0:
+        return f"Parameters were moved {apart}."
+    rest = "" if joint == everything else f" All others were moved {apart}."
+    return (
+        f"For {joint} of {everything} conclusions the bits that causes took were moved together, as the samples of "
+        f"their posterior go.{rest} Indices are those of independent parameters throughout."
+    )
 
 
 def _json(answer: Answer) -> dict[str, Any]:

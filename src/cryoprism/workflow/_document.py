@@ -146,6 +146,7 @@ def _micrograph(estimate: Estimate, ledger: Ledger, gates: Mapping[str, Gates]) 
         "flags": flags_of(estimate),
         "information_in_bits": _quantity(ledger.information_in_bits, ledger.information_deviation),
         "ideal_information_in_bits": _quantity(ledger.attainable_in_bits, ledger.attainable_deviation),
+        **_correlation(_covariances([ledger])),
         "fit_limit_in_angstroms": estimate.rings.limit_in_angstroms if seen else None,
         "correlation": estimate.rings.figure_of_merit if seen else None,
         "causes": causes,
@@ -154,6 +155,29 @@ def _micrograph(estimate: Estimate, ledger: Ledger, gates: Mapping[str, Gates]) 
 
 def _sum(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
     return _quantity(sum(mean for mean, _ in pairs), math.sqrt(sum(sd**2 for _, sd in pairs)))
+
+
+def _covariances(ledgers: Sequence[Ledger]) -> dict[tuple[str, str], float]:
+    """Sum of the covariances [bits²] of information and shares, by pairs of names; micrographs are independent."""
+    found: dict[tuple[str, str], float] = {}
+    for ledger in ledgers:
+        names = ("information", *ledger.priced)
+        for i, row in enumerate(ledger.covariance):
+            for j, value in enumerate(row):
+                found[names[i], names[j]] = found.get((names[i], names[j]), 0.0) + value
+    return found
+
+
+def _correlation(covariances: Mapping[tuple[str, str], float]) -> dict[str, Any]:
+    """Correlation of what moves, as the document holds it; nothing where fewer than two do."""
+    names = [one for one, other in covariances if one == other and covariances[one, one] > 0]
+    if len(names) < 2:
+        return {}
+    matrix = [
+        [covariances.get((i, j), 0.0) / math.sqrt(covariances[i, i] * covariances[j, j]) for j in names] for i in names
+    ]
+    rounded = [[round(min(max(value, -1.0), 1.0), 4) for value in row] for row in matrix]
+    return {"ledger_correlation": {"names": names, "matrix": rounded}}
 
 
 def _priors(prior: Prior) -> dict[str, Any]:
@@ -238,6 +262,7 @@ def causes_document(
             "information_in_bits": _sum([(b.information_in_bits, b.information_deviation) for b in ledgers]),
             "ideal_information_in_bits": _sum([(b.attainable_in_bits, b.attainable_deviation) for b in ledgers]),
             "ledger": session,
+            **_correlation(_covariances(ledgers)),
             "priors": _priors(prior),
             "loop": _trace(trace),
             "graph": _graph(session, {name for entry in micrographs for name in entry["causes"]} or CAUSES),

@@ -62,6 +62,9 @@ class Conclusion:
         Share of draws in which the conclusion is another; None where it is a number that is no decision.
     instead
         What it is then most often.
+    joint
+        Whether the parameters were moved together, as the record says they go; the indices are those of independent
+        ones all the same.
     """
 
     where: str
@@ -70,6 +73,7 @@ class Conclusion:
     outcome: Outcome
     flips: float | None
     instead: str = ""
+    joint: bool = False
 
     def depends_on(self, least: float = 0.05) -> tuple[str, ...]:
         """Return the parameters whose total index is clearly above ``least``, the largest first."""
@@ -86,15 +90,39 @@ class Conclusion:
             "standard_deviation": self.outcome.deviation,
             "flips": self.flips,
             "instead": self.instead,
+            "joint": self.joint,
             "depends_on": list(self.depends_on()),
             "first_order": {name: vars(index) for name, index in self.outcome.first.items()},
             "total": {name: vars(index) for name, index in self.outcome.total.items()},
         }
 
 
-#: From the draws and the outcomes at the means to what is concluded.
 _Decision = Callable[[str, Sensitivity, Values], Conclusion]
-Part = tuple[str, Sequence[Parameter], Callable[[Values], Values], Sequence[_Decision]]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What is moved at once, and what follows from it.
+
+    Attributes
+    ----------
+    where
+        Micrograph, ``session`` or ``map``.
+    parameters
+        That are moved.
+    follow
+        From their values, each (n,), to outcomes, each (n,).
+    decisions
+        From the draws and the outcomes at the means to what is concluded.
+    correlation
+        (p, p) of the parameters, None where a record does not hold it.
+    """
+
+    where: str
+    parameters: Sequence[Parameter]
+    follow: Callable[[Values], Values]
+    decisions: Sequence[_Decision]
+    correlation: NDArray[np.float64] | None = None
 
 
 def parts_of(folder: Path, most: int, *, needed: bool = True) -> tuple[list[Part], int]:
@@ -118,10 +146,13 @@ def parts_of(folder: Path, most: int, *, needed: bool = True) -> tuple[list[Part
 def _session(causes: Mapping[str, Any]) -> list[Part]:
     losses = _losses(causes["session"]["ledger"])
     information = causes["session"]["information_in_bits"]
-    return [_ledger_part("session", losses, information)] if losses else []
+    together = causes["session"].get("ledger_correlation")
+    return [_ledger_part("session", losses, information, together)] if losses else []
 
 
-def _ledger_part(where: str, losses: Sequence[Parameter], information: Mapping[str, float]) -> Part:
+def _ledger_part(
+    where: str, losses: Sequence[Parameter], information: Mapping[str, float], together: Mapping[str, Any] | None
+) -> Part:
     kept = _parameter("information", information, _POSITIVE, "bits")
     names = [one.name for one in losses]
 
@@ -132,7 +163,24 @@ def _ledger_part(where: str, losses: Sequence[Parameter], information: Mapping[s
 
     several = len(names) > 1
     decisions = [*([_fix_first(names)] if several else []), _number(_LOST, "{:.0%}")]
-    return where, [*losses, *([kept] if kept else [])], follow, decisions
+    parameters = [*losses, *([kept] if kept else [])]
+    return Part(where, parameters, follow, decisions, _correlation(together, parameters))
+
+
+def _correlation(together: Mapping[str, Any] | None, parameters: Sequence[Parameter]) -> NDArray[np.float64] | None:
+    """Correlation of these parameters as the record has it; what it does not name stands for itself."""
+    if together is None or len(parameters) < 2:
+        return None
+    names, told = list(together["names"]), np.array(together["matrix"], dtype=float)
+    if told.shape != (len(names), len(names)):
+        raise ValueError(f"a correlation of {len(names)} names has the shape {told.shape}")
+    matrix = np.eye(len(parameters))
+    known = [(i, names.index(one.name)) for i, one in enumerate(parameters) if one.name in names]
+    for i, row in known:
+        for j, column in known:
+            matrix[i, j] = told[row, column]
+    np.fill_diagonal(matrix, 1.0)
+    return matrix
 
 
 def _ledger_outcomes(
@@ -158,7 +206,8 @@ def _micrographs(causes: Mapping[str, Any], folder: Path, most: int) -> list[Par
         name = micrograph["name"]
         losses = _losses({cause: entry["bits_lost"] for cause, entry in micrograph["causes"].items()})
         if losses:
-            parts.append(_ledger_part(name, losses, micrograph["information_in_bits"]))
+            together = micrograph.get("ledger_correlation")
+            parts.append(_ledger_part(name, losses, micrograph["information_in_bits"], together))
         lens = lenses[number] if number < len(lenses) else None
         parts.append(_optics_part(micrograph, lens, folder / "weights" / f"{name}.star"))
     return parts
@@ -195,7 +244,7 @@ def _optics_part(micrograph: Mapping[str, Any], lens: Lens | None, weights: Path
         decisions.append(_resolution_holds)
     if with_ctf:
         decisions.append(_ctf_holds)
-    return micrograph["name"] + ", optics", parameters, follow, decisions
+    return Part(micrograph["name"] + ", optics", parameters, follow, decisions)
 
 
 def _amplitude(values: Values, k: NDArray[np.float64], voltage: float) -> NDArray[np.float64]:
@@ -271,7 +320,7 @@ def _map(resolution: Mapping[str, Any]) -> list[Part]:
         b = torch.from_numpy(np.array(values["b_factor"]))
         return {_SHARPENING: b_factor_envelope(k, b)[:, 0, 0].numpy()}
 
-    return [("map", [parameter], follow, [_number(_SHARPENING, "{:.3g}")])]
+    return [Part("map", [parameter], follow, [_number(_SHARPENING, "{:.3g}")])]
 
 
 def _fix_first(names: Sequence[str]) -> _Decision:

@@ -1,14 +1,16 @@
 """What of a record is fragile: which of its conclusions would be others if a fitted parameter were a little different.
 
 A record has posteriors of its parameters (``causes.json`` of a restoration, ``resolution.json`` of a map). Each is
-moved within its posterior, independently of the others, since records hold no covariances
-(``benchmarks/perturbation.py`` measures what that matters), and every conclusion is drawn anew.
+moved within its posterior and every conclusion is drawn anew. Shares of a ledger are moved together, as the record's
+correlations have it, for how often a conclusion is another; all else is moved independently, since records hold no
+other covariances (``benchmarks/perturbation.py`` measures what that matters). Indices are those of independent
+parameters throughout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from cryoprism.core import InputError
 
 from .conclusions import Conclusion, parts_of
-from .sensitivity import Parameter, Values, sensitivity
+from .sensitivity import Parameter, Values, moved_together, sensitivity
 
 __all__ = ["Fragility", "judge_fragility", "require_posteriors"]
 
@@ -103,13 +105,16 @@ def judge_fragility(
     moved: dict[str, tuple[Parameter, ...]] = {}
     evaluations = 0
     parts, micrographs = parts_of(folder, most_micrographs)
-    for where, parameters, function, decisions in parts:
-        if not parameters:
+    for part in parts:
+        if not part.parameters:
             continue
-        result = sensitivity(function, parameters, seed=seed, count=count)
-        means = function(_at_means(parameters))
-        moved[where], evaluations = tuple(parameters), evaluations + result.evaluations
-        conclusions += [decide(where, result, means) for decide in decisions]
+        result = sensitivity(part.follow, part.parameters, seed=seed, count=count)
+        joint = part.correlation is not None
+        if part.correlation is not None:
+            result = moved_together(result, part.follow, part.correlation, seed=seed)
+        means = part.follow(_at_means(part.parameters))
+        moved[part.where], evaluations = tuple(part.parameters), evaluations + result.evaluations
+        conclusions += [replace(decide(part.where, result, means), joint=joint) for decide in part.decisions]
     if not conclusions:
         raise InputError(folder, "holds no parameter with a posterior", "Name the folder of a finished job.")
     return Fragility(tuple(conclusions), moved, evaluations, micrographs, min(micrographs, most_micrographs))
@@ -124,10 +129,10 @@ def require_posteriors(record_folder: str | Path, *, most_micrographs: int = 20)
         A file in the folder cannot be used. That there is none, or nothing fitted in it, is no fault here.
     """
     folder = Path(record_folder)
-    for _, parameters, function, _ in parts_of(folder, most_micrographs, needed=False)[0]:
-        if parameters:
+    for part in parts_of(folder, most_micrographs, needed=False)[0]:
+        if part.parameters:
             try:
-                function(_at_means(parameters))
+                part.follow(_at_means(part.parameters))
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise InputError(folder, f"holds values that cannot be ({error})", "Run the job again.") from error
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from scipy.special import ndtr, ndtri
 
 from cryoprism.core import InputError
 
-__all__ = ["Index", "Outcome", "Parameter", "Sensitivity", "Values", "sensitivity"]
+__all__ = ["Index", "Outcome", "Parameter", "Sensitivity", "Values", "moved_together", "sensitivity"]
 
 Values = Mapping[str, NDArray[np.float64]]
 _LEAST_COUNT: Final = 16
@@ -165,6 +165,51 @@ def sensitivity(
     }
     draws = {key: np.concatenate([at_first[key], at_second[key]]) for key in at_first}
     return Sensitivity(tuple(parameters), outcomes, draws, count * (len(names) + 2))
+
+
+def moved_together(
+    result: Sensitivity,
+    function: Callable[[Values], Values],
+    correlation: NDArray[np.float64],
+    *,
+    seed: int,
+) -> Sensitivity:
+    """Replace draws, means and deviations by those of dependent parameters, under a Gaussian copula.
+
+    Indices stay as they are: Sobol's divide a variance among independent parameters and mean nothing like it of others.
+
+    Parameters
+    ----------
+    result, function
+        Of :func:`sensitivity`.
+    correlation
+        (p, p) of the parameters before they are cut, in their order; its nearest positive one is taken.
+    seed
+        Of the points.
+
+    Raises
+    ------
+    InputError
+        The matrix has another size or is no correlation, or an outcome is not finite.
+    """
+    size = len(result.parameters)
+    square = correlation.shape == (size, size) and np.isfinite(correlation).all()
+    if not (square and np.allclose(correlation, correlation.T, atol=1e-3) and np.allclose(np.diag(correlation), 1)):
+        raise InputError("correlation", f"is none of {size} parameters", "Run the job again.")
+    count = len(next(iter(result.draws.values())))
+    values, vectors = np.linalg.eigh(0.5 * (correlation + correlation.T))
+    root = vectors * np.sqrt(np.clip(values, 0.0, None))
+    root /= np.linalg.norm(root, axis=1, keepdims=True)
+    together = ndtr(ndtri(_points(size, count, seed)) @ root.T)
+    edge = 1e-9
+    together = np.clip(together, edge, 1 - edge)
+    drawn = {one.name: one.at(together[:, i]) for i, one in enumerate(result.parameters)}
+    draws = _call(function, drawn, count)
+    outcomes = {
+        key: replace(outcome, mean=float(draws[key].mean()), deviation=float(draws[key].std()))
+        for key, outcome in result.outcomes.items()
+    }
+    return replace(result, outcomes=outcomes, draws=draws, evaluations=result.evaluations + count)
 
 
 def _points(dimensions: int, count: int, seed: int) -> NDArray[np.float64]:
