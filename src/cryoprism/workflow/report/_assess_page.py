@@ -31,6 +31,7 @@ _ASSESS_CSS: Final = """
 .evidence li:first-child{font-weight:600}
 .box+.box{margin-top:10px}
 .grid .box+.box{margin-top:0}
+.fact span b{display:inline;font-size:inherit}
 .score{font-size:17px;margin:2px 0 4px}
 """
 _DATA: Final = {
@@ -84,9 +85,11 @@ def _facts(document: Mapping[str, Any]) -> str:
     found = sum(document[name]["status"] == "available" for name in QUESTIONS)
     judgements = document["judgements"]
     facts = [
-        (_interval(document["hyperscore"], 1), "HyperScore, 100 to 200, 95 % interval"),
-        (_interval(document["v"], 3), "V, the weighted sum, 95 % interval"),
-        *_ranges(document),
+        (
+            _interval(document["hyperscore"], 1),
+            "HyperScore, 100 to 200, 95 % interval" + _range(document, "hyperscore", 1),
+        ),
+        (_interval(document["v"], 3), "V, the weighted sum, 95 % interval" + _range(document, "v", 3)),
         (f"{found} of {len(QUESTIONS)}", "questions that have an answer"),
         (f"{judgements}" if judgements else "none", "judgements behind the weights"),
     ]
@@ -94,18 +97,15 @@ def _facts(document: Mapping[str, Any]) -> str:
     return f'<div class="facts">{shown}</div>'
 
 
-def _ranges(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Between what V and the score would lie, whatever the missing answers came to: the intervals do not hold this."""
-    if document["v_range"] is None or document["v"] is None:
-        return []
-    few = "the missing answer" if len(document["missing"]) == 1 else f"the {len(document['missing'])} missing answers"
-    return [
-        (f"{low:.{decimals}f} to {high:.{decimals}f}", f"{name}, whatever {few} came to: not in its interval")
-        for name, decimals, (low, high) in (
-            ("HyperScore", 1, document["hyperscore_range"]),
-            ("V", 3, document["v_range"]),
-        )
-    ]
+def _range(document: Mapping[str, Any], name: str, decimals: int) -> str:
+    """Say between what it would lie, whatever the missing answers came to: the interval does not hold this."""
+    ends = document[f"{name}_range"]
+    if ends is None or document[name] is None:
+        return ""
+    many = len(document["missing"])
+    few = "the missing answer" if many == 1 else f"the {many} missing answers"
+    low, high = (f"{end:.{decimals}f}" for end in ends)
+    return f". Whatever {few} came to, which that does not hold: <b>{low} to {high}</b>"
 
 
 def _interval(one: Mapping[str, float] | None, decimals: int) -> str:
