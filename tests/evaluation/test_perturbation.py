@@ -248,6 +248,19 @@ def test_the_ctf_is_lost_where_the_defocus_is(tmp_path):
     assert unsure.depends_on()[0] == "mean_defocus"
 
 
+@pytest.mark.parametrize(
+    "change", [("_rlnVoltage", "_rlnOther"), ("1 300 2.7", "1 high 2.7"), ("one.mrc 1", "one.mrc 9")]
+)
+def test_without_a_lens_there_is_no_conclusion_about_the_ctf(tmp_path, change):
+    losses = {"motion": quantity(5000, 100), "detector": quantity(1000, 100)}
+    record(tmp_path, causes(losses))
+    (tmp_path / "micrographs.star").write_text(STAR.replace(*change))
+    require_posteriors(tmp_path)
+    found = judge_fragility(tmp_path, count=64)
+    assert named(found, "one, optics", "amplitude").outcome.deviation > 0
+    assert not any("CTF" in one.name for one in found.conclusions)
+
+
 def test_a_map_hangs_on_its_b_factor(tmp_path):
     content = {
         "schema": "cryoprism-resolution-1", "b_factor_in_square_angstroms": -100.0,

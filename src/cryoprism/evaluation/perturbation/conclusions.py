@@ -381,19 +381,22 @@ def _signal(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]] | Non
 
 
 def _lenses(path: Path) -> list[Lens]:
-    """Return the lens of every micrograph of a table, in its order."""
+    """Return the lens of every micrograph of a table, in its order; none where the table does not say them all."""
     optics, micrographs = _block(path, "optics"), _block(path, "micrographs")
     if optics is None or micrographs is None:
         return []
-    groups = {
-        row.get("rlnOpticsGroup", "1"): Lens(
-            voltage_in_kilovolts=float(row["rlnVoltage"]),
-            spherical_aberration_in_millimeters=float(row["rlnSphericalAberration"]),
-            amplitude_contrast=float(row["rlnAmplitudeContrast"]),
-        )
-        for row in optics.records()
-    }
-    return [groups[row.get("rlnOpticsGroup", "1")] for row in micrographs.records()]
+    try:
+        groups = {
+            row.get("rlnOpticsGroup", "1"): Lens(
+                voltage_in_kilovolts=float(row["rlnVoltage"]),
+                spherical_aberration_in_millimeters=float(row["rlnSphericalAberration"]),
+                amplitude_contrast=float(row["rlnAmplitudeContrast"]),
+            )
+            for row in optics.records()
+        }
+        return [groups[row.get("rlnOpticsGroup", "1")] for row in micrographs.records()]
+    except (KeyError, ValueError):
+        return []
 
 
 def _block(path: Path, name: str) -> StarBlock | None:
