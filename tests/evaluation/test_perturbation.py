@@ -49,6 +49,20 @@ def test_ishigami():
         assert outcome.total[name].value == pytest.approx(total[name], abs=0.03)
 
 
+def test_sobol_g():
+    # Saltelli & Sobol 1995: a product, so that nearly all interactions count.
+    a = {"x1": 0.0, "x2": 1.0, "x3": 9.0}
+    part = {name: 1 / (3 * (1 + value) ** 2) for name, value in a.items()}
+    whole = math.prod(1 + one for one in part.values())
+    outcome = sensitivity(
+        lambda x: {"y": np.prod([(np.abs(4 * x[n] - 2) + b) / (1 + b) for n, b in a.items()], axis=0)},
+        [Uniform(name, 0, 1, (0, 1)) for name in a], seed=2, count=4096,
+    ).outcomes["y"]  # fmt: skip
+    for name, one in part.items():
+        assert outcome.first[name].value == pytest.approx(one / (whole - 1), abs=0.02)
+        assert outcome.total[name].value == pytest.approx(one * whole / (1 + one) / (whole - 1), abs=0.02)
+
+
 def test_intervals_cover():
     """The 90 % interval of a total index holds the true one about as often as it says."""
     parameters = [Parameter("a", 0, 1), Parameter("b", 0, 1)]
