@@ -208,7 +208,11 @@ def _sentences(
         shared = f" V is without {without}, whose weight is shared among the others." if lacking else ""
         said.append(f"V and {name} {_together(score, 'Spearman')}{shared}")
         if agreement is not None:
-            said.append(f"The weights and what {name} goes with {_together(agreement, 'correlation')} {source}")
+            many = len(COMPONENTS) - len(lacking)
+            said.append(
+                f"The weights and what {name} goes with {_together(agreement, 'correlation')} That is over {many} answers, "
+                f"and one of them alone can make it. {source}"
+            )
         else:
             said.append(f"With two answers, whether weights and {name} move together cannot be said.")
     rise = [one for one in coefficients if one.lower > 0]

@@ -23,6 +23,7 @@ __all__ = ["interval_chart", "plain_page", "quality_report", "scatter", "weights
 _WIDTH: Final = 560
 _ROW: Final = 34
 _DOTS: Final = 4000
+_FEW: Final = 300
 
 #: Label, and value, lower and upper end with the colour of each of its bars.
 Row = tuple[str, Sequence[tuple[float, float, float, str]]]
@@ -51,8 +52,9 @@ def interval_chart(rows: Sequence[Row], label: str, words: str) -> str:
 
 
 def scatter(x: NDArray[np.float64], y: NDArray[np.float64], x_label: str, y_label: str, words: str) -> str:
-    """Points with the line of equality; a share of them where there are many."""
+    """Points with the line of equality; a share of them where there are many, large ones where there are few."""
     step = max(1, len(x) // _DOTS)
+    width, opacity = (3, 0.35) if len(x) > _FEW else (7, 0.8)
     low = float(min(np.quantile(x, 0.001), np.quantile(y, 0.001)))
     high = float(max(np.quantile(x, 0.999), np.quantile(y, 0.999)))
     frame = Frame(62, 10, 360, 300, (low, high), (low, high))
@@ -63,8 +65,8 @@ def scatter(x: NDArray[np.float64], y: NDArray[np.float64], x_label: str, y_labe
         for a, b in zip(x[::step], y[::step], strict=True)
     )
     parts.append(
-        f'<path d="{dots}" style="stroke:var(--noise)" stroke-width="3" stroke-linecap="round" fill="none" '
-        'opacity="0.35"/>'
+        f'<path d="{dots}" style="stroke:var(--noise)" stroke-width="{width}" stroke-linecap="round" '
+        f'fill="none" opacity="{opacity}"/>'
     )
     parts.append(curve(frame, [low, high], [low, high], "fitted"))
     return svg(440, 354, "".join(parts), words)
