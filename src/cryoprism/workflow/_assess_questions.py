@@ -254,7 +254,7 @@ def _perturbation(case: Case) -> Part:
 def _how_moved(joint: int, everything: int) -> str:
     apart = (
         "independently of one another, because a record holds their deviations and no covariances: where two of them "
-        "hang together, as motion and B-factor do, the spread is not that of both together"
+        "hang together, as defocus and astigmatism may, the spread is not that of both together"
     )
     if joint == 0:
         return f"Parameters were moved {apart}."

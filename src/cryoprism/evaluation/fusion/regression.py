@@ -210,8 +210,8 @@ def _sentences(
         if agreement is not None:
             many = len(COMPONENTS) - len(lacking)
             said.append(
-                f"The weights and what {name} goes with {_together(agreement, 'correlation')} That is over {many} answers, "
-                f"and one of them alone can make it. {source}"
+                f"The weights and what {name} goes with {_together(agreement, 'correlation')} That is over {many} "
+                f"answers, and one of them alone can make it. {source}"
             )
         else:
             said.append(f"With two answers, whether weights and {name} move together cannot be said.")
