@@ -33,6 +33,7 @@ from cryoprism.evaluation.sandbox import walls
 from ._assess_case import FITTED, Case, absence, file_in, fitted_in, forecasts_file
 from ._assess_config import AssessConfig
 from ._files import content_of, write_json
+from ._prover_walls import walled_prover
 from .report import novelty_pictures
 
 __all__ = ["Part", "Question", "questions"]
@@ -141,6 +142,7 @@ def _consistency(case: Case, folder: Path) -> Part:
         twist_in_degrees=config.helical_twist_in_degrees,
         assembly=config.assembly,
         limits=limits,
+        coq=walled_prover(),
     )
     # A certificate is whole or not there.
     unfinished, certificate = folder / "certificate.part", folder / "certificate"
@@ -150,7 +152,9 @@ def _consistency(case: Case, folder: Path) -> Part:
     unfinished.rename(certificate)
     content = found.to_json()
     write_json(folder / "consistency.json", content)
-    evidence = {key: value for key, value in content.items() if key not in {"schema", "sentences", "by_residue"}}
+    evidence = {
+        key: value for key, value in content.items() if key not in {"schema", "sentences", "by_residue", "files"}
+    }
     evidence["rules"] = [
         rule | {"offenders": rule["offenders"][:_MOST_OFFENDERS], "offenders_in_all": len(rule["offenders"])}
         for rule in content["rules"]

@@ -14,6 +14,7 @@ from cryoprism.formats import Volume, read_map
 from ._files import content_of, write_json
 from ._jobs import Job, open_job
 from ._prove_config import ProveConfig
+from ._prover_walls import walled_prover
 from ._summary import StepSummary
 from .report._consistency_page import consistency_report
 
@@ -73,6 +74,7 @@ def _prove(job: Job, config: ProveConfig, volume: Volume | None, others: str, st
         limits=Limits(
             config.time_limit_in_seconds, int((config.max_memory_in_gigabytes or _GIGABYTES) * 1_000_000_000)
         ),
+        coq=walled_prover(),
     )
     for rule in result.rules:
         log.info("%s: %d proved, %d refuted, %d unknown", rule.title, rule.proved, rule.refuted, rule.unknown)

@@ -2,23 +2,27 @@
 
 from ._cases import RULES, WEIGHTS, Offender
 from ._certificate import TRUSTED
-from ._coq import HOW_TO_INSTALL, coq_version
+from ._coq import HOW_TO_INSTALL, PLAIN, CoqRun, Prover, coq_run, coq_version
 from ._model import Model, Residue, read_model
 from ._symmetry import find_copies
 from .check import Consistency, Limits, RuleResult, check_consistency
 
 __all__ = [
     "HOW_TO_INSTALL",
+    "PLAIN",
     "RULES",
     "TRUSTED",
     "WEIGHTS",
     "Consistency",
+    "CoqRun",
     "Limits",
     "Model",
     "Offender",
+    "Prover",
     "Residue",
     "RuleResult",
     "check_consistency",
+    "coq_run",
     "coq_version",
     "find_copies",
     "read_model",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from ._coq import LIBRARY, library_sources
+from ._lean import LEAN_COVERS
 from ._model import Model
 
-__all__ = ["TRUSTED", "atoms_table", "write_certificate"]
+__all__ = ["TRUSTED", "atoms_table", "certificate_files", "sha256", "write_certificate"]
 
 #: What a reader has to believe beside the proofs.
 TRUSTED = (
@@ -22,26 +28,6 @@ TRUSTED = (
     "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits",
     "which chains and residues belong together, and the declared sequence, as gemmi aligns it",
 )
-
-_CHECK = """#!/bin/sh
-# Check every theorem again with Coq (8.16 or later), and the packed data against atoms.csv.
-set -e
-cd "$(dirname "$0")"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-if command -v python3 >/dev/null; then python3 check_data.py; else echo "No python3: data not compared"; fi
-if grep -lE '(Admitted|admit|Axiom|Parameter|Conjecture|Hypothesis|Redirect|Declare|Load)' model/*.v; then
-  echo "The files above take something for granted or command Coq: not accepted." >&2
-  exit 1
-fi
-cp -r library model "$work"
-ulimit -s 1000000 2>/dev/null || true
-cd "$work/library"
-for file in {library}; do echo "$file"; coqc -q -Q . CryoPrism "$file.v"; done
-cd "$work/model"
-for file in {files}; do echo "$file"; coqc -q -Q ../library CryoPrism -Q . Model "$file.v"; done
-echo "All theorems were accepted."
-"""
 
 _CHECK_DATA = '''"""Compare the machine integers of Data.v with atoms.csv and, with gemmi, with a model file."""
 
@@ -96,26 +82,55 @@ def atoms_table(model: Model) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_certificate(folder: Path, model: Model, sources: dict[str, str], transcript: str, lean: str) -> None:
-    """Write the folder; ``sources`` are Data.v and the file of each rule."""
-    for part in ("library", "model"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    files = {f"library/{name}": text for name, text in library_sources().items()}
+def certificate_files(
+    model: Model, sources: Mapping[str, str], transcript: str, lean: str, sandbox: str
+) -> dict[str, str]:
+    """Return what is in the folder, but ``consistency.json``, by the paths in it.
+
+    Parameters
+    ----------
+    sources
+        Data.v and the file of each rule, by name without suffix.
+    transcript, lean
+        What Coq said, and the Lean source.
+    sandbox
+        How Coq was kept apart, in words.
+    """
+    library = library_sources()
+    sums = "\n".join(f"{name.removesuffix('.v')}={sha256(text)}" for name, text in library.items())
+    check = resources.files(__package__).joinpath("coq", "check.sh").read_text(encoding="utf-8")
+    trusted = "\n".join(f"- {text}" for text in TRUSTED)
+    files = {f"library/{name}": text for name, text in library.items()}
     files |= {f"model/{name}.v": text for name, text in sources.items()}
     files["atoms.csv"] = atoms_table(model)
     files["check_data.py"] = _CHECK_DATA
-    files["check.sh"] = _CHECK.replace("{library}", " ".join(LIBRARY)).replace("{files}", " ".join(sources))
+    files["check.sh"] = check.replace("@LIBRARY@", " ".join(LIBRARY)).replace("@SUMS@", sums)
     files["Makefile"] = "check:\n\tsh check.sh\n.PHONY: check\n"
     files["transcript.txt"] = transcript
     files["Obligations.lean"] = lean
-    trusted = "\n".join(f"- {text}" for text in TRUSTED)
     files["README.md"] = (
-        f"# Certificate of {model.path.name}\n\n`make` (or `sh check.sh`) checks every theorem again with Coq; "
-        "`python3 check_data.py MODEL` compares the data with the model file (with gemmi).\n\n"
+        f"# Certificate of {model.path.name}\n\n`sh check.sh` (or `make`) checks everything again; it needs coqc (Coq "
+        "8.16 or later) and no more. It refuses files that are not those consistency.json was written with, theorems "
+        "that rest on anything but Coq's machine integers, theorems that state something else than their rule "
+        "(library/Claims.v), and a consistency.json whose counts or atoms the theorems do not give (by_residue and the "
+        "words are not compared). `python3 check_data.py MODEL` compares the data with the model file (with gemmi).\n\n"
         "In model/, each rule has its data, its theorem, and the list `found` of obligations that fail: the theorem "
         "says that the list is complete and right. library/ holds what is proved once; its Margins.v proves how far "
-        "rounding may move a distance. "
-        f"transcript.txt is what Coq said.\n\nTrusted beside the proofs:\n\n{trusted}\n"
+        f"rounding may move a distance. transcript.txt is what Coq said. {sandbox}\n\n"
+        f"Obligations.lean is a second form of the same obligations. {LEAN_COVERS}\n\n"
+        f"Trusted beside the proofs:\n\n{trusted}\n"
     )
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    return files
+
+
+def sha256(text: str) -> str:
+    """Return the checksum of a file with this text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_certificate(folder: Path, files: Mapping[str, str], consistency: Mapping[str, Any]) -> None:
+    """Write the folder: ``files`` and ``consistency.json``, which holds their checksums."""
+    content = json.dumps(consistency, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    for name, text in {**files, "consistency.json": content}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")

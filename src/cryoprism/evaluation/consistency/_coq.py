@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -9,27 +10,56 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from cryoprism.core import CryoPrismError
 
-__all__ = ["HOW_TO_INSTALL", "LIBRARY", "Run", "coq_version", "library_folder", "library_sources", "run_coq"]
+__all__ = [
+    "HOW_TO_INSTALL",
+    "LIBRARY",
+    "PLAIN",
+    "CoqRun",
+    "Prover",
+    "coq_run",
+    "coq_version",
+    "library_folder",
+    "library_sources",
+    "run_coq",
+]
 
 #: Files of the library in the order in which they depend on one another.
-LIBRARY = ("Points", "Copies", "Mates", "Local", "Ligands", "Packing", "Margins", "Assumptions")
+LIBRARY = ("Points", "Copies", "Mates", "Local", "Ligands", "Packing", "Margins", "Claims", "Assumptions")
 HOW_TO_INSTALL = "Install Coq 8.16 or later (Debian and Ubuntu: apt install coq) so that coqc is on the PATH."
 
 
 @dataclass(frozen=True)
-class Run:
+class CoqRun:
     """How a run of Coq ended: ``reason`` is empty where every theorem was accepted."""
 
     reason: str
     output: str
     cpu_seconds: float
     memory_in_bytes: int
+
+
+@dataclass(frozen=True)
+class Prover:
+    """How Coq is run on the files of a model.
+
+    Attributes
+    ----------
+    run
+        Compiles a file in its folder, with (file, folder of the library, CPU seconds, bytes of memory); the ``.vo`` has
+        to lie beside it then.
+    words
+        How it is kept apart, as a sentence for the certificate.
+    """
+
+    run: Callable[[Path, Path, float, int], CoqRun]
+    words: str
 
 
 def coq_version() -> str | None:
@@ -57,10 +87,11 @@ def library_sources() -> dict[str, str]:
     return {f"{name}.v": folder.joinpath(f"{name}.v").read_text(encoding="utf-8") for name in LIBRARY}
 
 
-def library_folder(version: str) -> Path:
+def library_folder(version: str, scratch: Path) -> Path:
     """Folder with the compiled library; compiled where it is not there yet.
 
-    It lies in the user's cache, named after the sources and the version of Coq.
+    It lies in the user's cache, named after the sources and the version of Coq, or in ``scratch`` where that cannot be
+    written.
 
     Raises
     ------
@@ -77,23 +108,24 @@ def library_folder(version: str) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="coq-", dir=cache))
     except OSError:  # a home that cannot be written: compile for this run alone
-        folder = target = Path(tempfile.mkdtemp(prefix="cryoprism-coq-"))
-    for name, text in sources.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    for name in LIBRARY:
-        run = run_coq(folder / f"{name}.v", ["-Q", ".", "CryoPrism"], cpu_seconds=300, memory_in_bytes=4 << 30)
-        if run.reason:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise CryoPrismError(f"{name}.v", f"Coq {version} does not accept it ({run.reason})", HOW_TO_INSTALL)
-    if folder != target:
-        try:
-            folder.rename(target)
-        except OSError:  # another run was faster
+        folder = target = Path(tempfile.mkdtemp(prefix="library-", dir=scratch))
+    try:
+        for name, text in sources.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        for name in LIBRARY:
+            run = run_coq(folder / f"{name}.v", ["-Q", ".", "CryoPrism"], cpu_seconds=300, memory_in_bytes=4 << 30)
+            if run.reason:
+                raise CryoPrismError(f"{name}.v", f"Coq {version} does not accept it ({run.reason})", HOW_TO_INSTALL)
+        if folder != target:
+            with contextlib.suppress(OSError):  # another run was faster
+                folder.rename(target)
+    finally:
+        if folder != target:
             shutil.rmtree(folder, ignore_errors=True)
     return target
 
 
-def run_coq(file: Path, options: list[str], *, cpu_seconds: float, memory_in_bytes: int) -> Run:
+def run_coq(file: Path, options: list[str], *, cpu_seconds: float, memory_in_bytes: int) -> CoqRun:
     """Compile one file in its folder, with stdin closed.
 
     Parameters
@@ -132,12 +164,12 @@ def run_coq(file: Path, options: list[str], *, cpu_seconds: float, memory_in_byt
         process.returncode = os.waitstatus_to_exitcode(status)
         captured.seek(0)
         output = captured.read().decode("utf-8", "replace")
-    return Run(
-        _reason(process.returncode, late.is_set(), output),
-        output,
-        usage.ru_utime + usage.ru_stime,
-        usage.ru_maxrss * 1024,
-    )
+    return coq_run(process.returncode, output, late.is_set(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def coq_run(code: int, output: str, late: bool, cpu_seconds: float, memory_in_bytes: int) -> CoqRun:
+    """Return a run with its reason; ``code`` is negative for signals, ``late`` that a limit of time ended it."""
+    return CoqRun(_reason(code, late, output), output, cpu_seconds, memory_in_bytes)
 
 
 def _reason(code: int, late: bool, output: str) -> str:
@@ -151,3 +183,12 @@ def _reason(code: int, late: bool, output: str) -> str:
         return "memory limit reached (stack)"
     last = " ".join(output.split())[-300:]
     return f"not accepted by Coq: {last}"
+
+
+def _run_plainly(file: Path, library: Path, cpu_seconds: float, memory_in_bytes: int) -> CoqRun:
+    options = ["-Q", str(library), "CryoPrism", "-Q", ".", "Model"]
+    return run_coq(file, options, cpu_seconds=cpu_seconds, memory_in_bytes=memory_in_bytes)
+
+
+#: Coq as an ordinary child.
+PLAIN = Prover(_run_plainly, "Coq ran with limits of time and memory, without a sandbox.")

@@ -14,6 +14,7 @@ from ._symmetry import Copies
 
 __all__ = [
     "HEADER",
+    "asked_source",
     "clash_source",
     "copies_source",
     "data_source",
@@ -236,3 +237,8 @@ def ligands_source(
         f"Definition alone : list int := ({lonely + ' :: ' if lonely else ''}nil)%uint63.\n"
         f"{_proof('ligands', statement, 'ligands_exact')}"
     )
+
+
+def asked_source(residues: Sequence[int]) -> str:
+    """Return the list of residues that are obligations."""
+    return _ints("asked", residues)

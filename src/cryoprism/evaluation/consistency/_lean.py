@@ -14,6 +14,9 @@ from ._rules import Distances, Fours, Numbers
 
 __all__ = ["check_lean", "lean_distances", "lean_fours", "lean_numbers", "lean_source"]
 
+#: What the reader of a certificate has to know about the Lean source.
+LEAN_COVERS = "It was not checked."
+
 _HEAD = """/- Atoms: x, y, z in 0.001 Å, kind, alternative, occupancy in thousandths, residue. -/
 abbrev Atom := Int × Int × Int × Nat × Nat × Nat × Nat
 

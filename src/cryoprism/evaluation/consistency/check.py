@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +18,9 @@ from cryoprism.evaluation.evidence import Answer, Verdict, available, not_availa
 from cryoprism.formats import Volume
 
 from ._cases import RULES, WEIGHTS, Case, Offender, cases_of
-from ._certificate import TRUSTED, write_certificate
-from ._coq import HOW_TO_INSTALL, coq_version, library_folder, run_coq
-from ._emit import HEADER, data_source
+from ._certificate import TRUSTED, certificate_files, sha256, write_certificate
+from ._coq import HOW_TO_INSTALL, PLAIN, Prover, coq_version, library_folder
+from ._emit import HEADER, asked_source, data_source
 from ._envelope import envelope_of
 from ._lean import check_lean, lean_source
 from ._model import Model, read_model
@@ -86,10 +87,11 @@ class Consistency:
         In the order of the report.
     prover
         ``Coq 8.16.1``, or why there was none.
-    lean
-        What became of the Lean source.
+    sandbox, lean
+        How the prover was kept apart, in words; what became of the Lean source.
     cpu_seconds, memory_in_bytes
-        Of everything, the prover included; largest memory of one prover process.
+        Of everything, the prover included (but not its library, which is compiled once); largest memory of one prover
+        process.
     remarks
         What to know about the model: alternative locations, several models, digits.
     """
@@ -97,6 +99,7 @@ class Consistency:
     model: Model = field(repr=False)
     rules: tuple[RuleResult, ...]
     prover: str
+    sandbox: str
     lean: str
     cpu_seconds: float
     memory_in_bytes: int
@@ -191,11 +194,13 @@ class Consistency:
             "logic_score": {"value": self.score, "standard_deviation": self.deviation},
             "counts": self._counts(),
             "prover": self.prover,
+            "sandbox": self.sandbox,
             "lean": self.lean,
             "cpu_seconds": self.cpu_seconds,
             "memory_in_bytes": self.memory_in_bytes,
             "sentences": list(self.sentences()),
             "trusted": list(TRUSTED),
+            "files": {name: sha256(text) for name, text in self._certificate.items()},
             "rules": [self._rule(rule) for rule in self.rules],
             "by_residue": self._residues(),
         }
@@ -238,10 +243,14 @@ class Consistency:
                 )
         return found
 
+    @cached_property
+    def _certificate(self) -> dict[str, str]:
+        return certificate_files(self.model, self.sources, self.transcript, self.lean_text, self.sandbox)
+
     def write_certificate(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the folder that lets anyone check the proofs again."""
+        """Write the folder that lets anyone check the proofs again, a copy of ``consistency.json`` in it."""
         path = Path(folder)
-        write_certificate(path, self.model, dict(self.sources), self.transcript, self.lean_text)
+        write_certificate(path, self._certificate, self.to_json())
         return path
 
 
@@ -256,6 +265,7 @@ def check_consistency(
     twist_in_degrees: float | None = None,
     assembly: str | None = None,
     limits: Limits | None = None,
+    coq: Prover = PLAIN,
 ) -> Consistency:
     """Check a model against every rule that applies, and have Coq confirm each verdict.
 
@@ -270,8 +280,8 @@ def check_consistency(
         Of the envelope: level of the map (found if absent), and how far beyond it an atom may lie.
     symmetry, rise_in_angstroms, twist_in_degrees, assembly
         Which copies must not overlap; see :func:`cryoprism.evaluation.consistency.find_copies`.
-    limits
-        Of the prover.
+    limits, coq
+        Of the prover, and how it is run.
 
     Raises
     ------
@@ -301,18 +311,21 @@ def check_consistency(
     cases = cases_of(held, build_topology(held), copies, envelope)
     sources = {"Data": data_source(held)}
     for case in cases:
-        part = f"\nModule {case.name.capitalize()}.\n{case.source}End {case.name.capitalize()}.\n"
+        # Which residues are ligands no theorem says; the count of obligations is taken from this list.
+        asked = asked_source(case.residues) if case.name == "ligands" else ""
+        part = f"\nModule {case.name.capitalize()}.\n{case.source}{asked}End {case.name.capitalize()}.\n"
         file = _FILES.get(case.name, _SHARED)
         sources[file] = sources.get(file, HEADER) + part
-    reasons, transcript, prover, memory = _prove(sources, chosen)
+    reasons, transcript, prover, spent, memory = _prove(sources, chosen, coq)
     lean_text = lean_source(held, [case.lean for case in cases])
     rules = tuple(_result(case, reasons.get(_FILES.get(case.name, _SHARED), "")) for case in cases)
     return Consistency(
         held,
         rules,
         prover,
+        coq.words if prover.startswith("Coq") else "No Coq ran.",
         check_lean(lean_text),
-        _seconds() - started,
+        _seconds() - started + spent,
         memory,
         _remarks(held),
         sources,
@@ -323,34 +336,29 @@ def check_consistency(
 
 def _seconds() -> float:
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return times.user + times.system
 
 
-def _prove(sources: Mapping[str, str], limits: Limits) -> tuple[dict[str, str], str, str, int]:
-    """Return why each file was not accepted (absent where it was), what Coq said, which Coq, most memory."""
+def _prove(sources: Mapping[str, str], limits: Limits, coq: Prover) -> tuple[dict[str, str], str, str, float, int]:
+    """Return why each file was not accepted (absent where it was), what Coq said, which Coq, CPU s, most memory."""
     version = coq_version()
     if version is None:
         why = f"no Coq was found. {HOW_TO_INSTALL}"
-        return dict.fromkeys(sources, why), f"{why}\n", "no Coq found", 0
-    library = library_folder(version)
-    folder = Path(tempfile.mkdtemp(prefix="cryoprism-prove-"))
+        return dict.fromkeys(sources, why), f"{why}\n", "no Coq found", 0.0, 0
+    scratch = Path(tempfile.mkdtemp(prefix="cryoprism-prove-"))
     reasons: dict[str, str] = {}
-    transcript, left, memory = f"Coq {version}\n", limits.cpu_seconds, 0
+    transcript, left, memory = f"Coq {version}. {coq.words}\n", limits.cpu_seconds, 0
     try:
+        library = library_folder(version, scratch)
         for name, text in sources.items():
             if left < 1:
                 reasons[name] = f"time limit of {limits.cpu_seconds:g} CPU s reached; raise --time-limit."
             elif "Data" in reasons:
                 reasons[name] = reasons["Data"]
             else:
-                file = folder / f"{name}.v"
+                file = scratch / f"{name}.v"
                 file.write_text(text, encoding="utf-8")
-                run = run_coq(
-                    file,
-                    ["-Q", str(library), "CryoPrism", "-Q", ".", "Model"],
-                    cpu_seconds=left,
-                    memory_in_bytes=limits.memory_in_bytes,
-                )
+                run = coq.run(file, library, left, limits.memory_in_bytes)
                 left -= run.cpu_seconds
                 memory = max(memory, run.memory_in_bytes)
                 if run.reason:
@@ -358,8 +366,8 @@ def _prove(sources: Mapping[str, str], limits: Limits) -> tuple[dict[str, str], 
                 how = run.reason or "accepted"
                 transcript += f"\n== {name}.v: {how} ==\n{run.output}"
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return reasons, transcript, f"Coq {version}", memory
+        shutil.rmtree(scratch, ignore_errors=True)
+    return reasons, transcript, f"Coq {version}", limits.cpu_seconds - left, memory
 
 
 def _remedy(reason: str, limits: Limits) -> str:

@@ -93,19 +93,19 @@ class Walls:
                 call += ["--symlink", os.readlink(root), root]
             elif os.path.isdir(root):
                 call += ["--ro-bind", root, root]
+        call += ["--perms", "0755", "--dir", "/etc"]  # bubblewrap's own would be closed to all but root
         for name in _SETTINGS:
             call += ["--ro-bind-try", name, name]
         size = ["--size", str(most_bytes)]
         call += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", *size, "--tmpfs", "/dev/shm"]
         call += ["--perms", "1777", *size, "--tmpfs", "/tmp", "--perms", "0777", *size, "--tmpfs", OUTPUT]
         seen = [Path(root) for root in _SYSTEM if os.path.isdir(root)]
-        made = {Path("/"), Path("/tmp")}
+        made = {Path("/"), Path("/tmp"), Path("/etc")}
         for path in sorted(set(reads)):
             if any(path.is_relative_to(folder) for folder in seen):
                 continue
             for folder in reversed(path.parents):
                 if folder not in made:
-                    # bubblewrap's own would be closed to all but root.
                     call += ["--perms", "0755", "--dir", str(folder)]
                     made.add(folder)
             call += ["--ro-bind", str(path), str(path)]
