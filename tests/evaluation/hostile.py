@@ -12,6 +12,7 @@ import pytest
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.sandbox import execute, walls
+from programs import require_walls
 
 NOBODY = 65534
 
@@ -81,7 +82,7 @@ class Person:
 def person_of(name):
     """Return a :class:`Person`, or skip the test with the reason."""
     if shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
+        require_walls()
     if name == "root" and os.geteuid() != 0:
         pytest.skip("the tests do not run as root")
     folder = Path(tempfile.mkdtemp(prefix="cryoprism-test-", dir="/tmp"))

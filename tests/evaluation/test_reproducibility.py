@@ -32,8 +32,9 @@ from cryoprism.evaluation.reproducibility import (
 from cryoprism.evaluation.reproducibility.judgement import Repeat
 from cryoprism.evaluation.sandbox import Limits, execute
 from cryoprism.formats import Volume, write_map
+from programs import isolation_here
 
-WALLS = "bubblewrap" if shutil.which("bwrap") else "none"
+WALLS = isolation_here()
 
 
 def write_job(project, name, kind, inputs=(), outputs=(), **changes):

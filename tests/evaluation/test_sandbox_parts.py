@@ -4,7 +4,6 @@ import io
 import json
 import math
 import re
-import shutil
 import struct
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from cryoprism.evaluation.sandbox import (
 )
 from cryoprism.evaluation.sandbox._outputs import receive
 from cryoprism.evaluation.sandbox.seccomp import ARCHITECTURES, REFUSED
+from programs import require_walls
 
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 EPERM, EACCES, ENOSYS = 1, 13, 38
@@ -214,8 +214,8 @@ def test_a_variable_with_deviation():
 @pytest.fixture(params=["bubblewrap", "none"])
 def isolation(request):
     pytest.importorskip("sympy")
-    if request.param == "bubblewrap" and shutil.which("bwrap") is None:
-        pytest.skip("bubblewrap is not installed")
+    if request.param == "bubblewrap":
+        require_walls()
     return request.param
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from cryoprism.evaluation.fusion import read_assessment
 from cryoprism.evaluation.impact import GraphWriter, Prediction, write_forecasts
 from cryoprism.formats import write_mrc
 from cryoprism.workflow import AssessConfig, SimulateConfig, _assess_questions, assess_session, open_job
+from programs import needs_coq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation" / "novelty"))
 from made_shapes import blob_rows, helix, write_pdb
@@ -102,7 +102,7 @@ def test_a_model_alone_is_assessed_and_every_gap_says_how_to_fill_it(model, tmp_
     assert "not available" in page
 
 
-@pytest.mark.skipif(shutil.which("coqc") is None, reason="coqc is not on the PATH (Debian package: coq)")
+@needs_coq
 def test_the_certificate_is_there_and_the_score_is_that_of_the_proofs(model, tmp_path):
     out = tmp_path / "out"
     assess_session(AssessConfig(model_file=model, output=out))

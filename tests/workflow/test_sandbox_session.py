@@ -1,7 +1,6 @@
 """``cryoprism sandbox run``: what it writes, its exit codes, its options."""
 
 import json
-import shutil
 
 import pytest
 import typer
@@ -9,8 +8,9 @@ import typer
 from cryoprism.cli import main, sandbox
 from cryoprism.core import InputError
 from cryoprism.workflow import SandboxConfig, run_in_sandbox
+from programs import isolation_here
 
-WALLS = "bubblewrap" if shutil.which("bwrap") else "none"
+WALLS = isolation_here()
 
 
 def run(*arguments):

@@ -1,9 +1,6 @@
 """Proofs about small models by the real Coq: clean ones are proved, planted faults refuted with the right atoms."""
 
 import json
-import shutil
-import subprocess
-import sys
 from importlib.resources import files
 
 import numpy as np
@@ -13,10 +10,8 @@ from small_models import helix, moved, pdb
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.consistency import HOW_TO_INSTALL, Limits, check_consistency, read_model
-from cryoprism.evaluation.consistency._coq import coq_version, library_folder, run_coq
 from cryoprism.formats import Volume
-
-needs_coq = pytest.mark.skipif(shutil.which("coqc") is None, reason=f"Coq is absent. {HOW_TO_INSTALL}")
+from programs import absent, needs_coq
 
 
 def checked(tmp_path, text, **options):
@@ -186,58 +181,6 @@ def test_without_coq_all_is_unknown_and_says_how_to_get_it(tmp_path, monkeypatch
     assert HOW_TO_INSTALL in " ".join(answer.sentences)
 
 
-@needs_coq
-@pytest.mark.slow
-def test_the_certificate_is_checked_by_one_command_in_a_fresh_folder(tmp_path):
-    folder = checked(tmp_path, pdb({"A": helix(4)})).write_certificate(tmp_path / "certificate")
-    done = subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "All theorems were accepted." in done.stdout
-
-
-@needs_coq
-def test_tampered_data_fail(tmp_path):
-    folder = checked(tmp_path, pdb({"A": helix(4)})).write_certificate(tmp_path / "certificate")
-    python = [sys.executable, "check_data.py", str(tmp_path / "model.pdb")]
-    subprocess.run(python, cwd=folder, check=True, capture_output=True)
-    # An atom is moved by 5 Å in the data alone: the comparison with atoms.csv fails, and so does the proof.
-    text = (folder / "model" / "Data.v").read_text()
-    word = text.split("(", 3)[-1].split("::")[0]
-    assert word.isdigit()
-    (folder / "model" / "Data.v").write_text(text.replace(word, str(int(word) + (5000 << 42)), 1))
-    done = subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "atom 0: Data.v has" in done.stderr
-    library = library_folder(coq_version())
-    options = ["-Q", str(library), "CryoPrism", "-Q", ".", "Model"]
-    reasons = [
-        run_coq(folder / "model" / f"{name}.v", options, cpu_seconds=60, memory_in_bytes=4 << 30).reason
-        for name in ("Data", "Local_rules")
-    ]
-    assert reasons[0] == ""
-    assert "not accepted by Coq" in reasons[1]
-
-
-def test_what_is_taken_for_granted_is_not_accepted(tmp_path, monkeypatch):
-    monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
-    folder = checked(tmp_path, pdb({"A": helix(4)})).write_certificate(tmp_path / "certificate")
-    proof = folder / "model" / "Clashes.v"
-    proof.write_text(proof.read_text().replace("Qed.", "Admitted."))
-    done = subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "Clashes.v" in done.stdout
-    assert "not accepted" in done.stderr
-
-
-def test_no_word_of_a_file_goes_into_a_proof(tmp_path, monkeypatch):
-    monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
-    path = tmp_path / "x*) Axiom boom : False. (* from (lab).pdb"
-    path.write_text(pdb({"A": helix(4)}))
-    folder = check_consistency(path).write_certificate(tmp_path / "certificate")
-    assert all("boom" not in file.read_text() for file in (folder / "model").glob("*.v"))
-    subprocess.run([sys.executable, "check_data.py"], cwd=folder, check=True, capture_output=True)
-
-
 def test_the_first_of_several_models_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
     good = pdb({"A": helix(4)}).replace("END\n", "ENDMDL\n")
@@ -266,7 +209,7 @@ def test_the_exit_code_tells_the_verdict(tmp_path, monkeypatch, verdict, code):
 
     if verdict == "unknown":
         monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
-    elif shutil.which("coqc") is None:
+    elif absent("coqc"):
         pytest.skip(f"Coq is absent. {HOW_TO_INSTALL}")
     rows = helix(4)
     path = tmp_path / "model.pdb"
