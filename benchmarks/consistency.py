@@ -1,253 +1,168 @@
-"""Are models consistent, and are planted faults found? Obligations, verdicts, seconds and memory of Coq's checks.
+"""Are models consistent, are planted faults found, does gemmi agree? Obligations, verdicts, seconds and memory.
 
-Over the structures of data/structures (panel.tsv), smallest first: obligations, proved, refuted, unknown, CPU seconds
-(everything: reading, witnesses, every run of Coq) and memory of each; agreement with gemmi's own contact search and
-with its dihedral angles. Into clean structures 20 faults of each kind are planted at once
-(clash, broken chain, mirrored residue, overlapping symmetry copy, atom outside the map): each has to be refuted, with
-its own residue named, and every residue that no fault touches has to stay proved.
+* ``faults``: into a clean structure 20 faults of each kind are planted, each in a copy of its own (clash, broken chain,
+  mirrored residue, overlapping symmetry mate, atom outside the map): the right rule has to refute it, and every residue
+  that it does not touch has to keep its verdicts;
+* ``panel``: the structures of data/structures (panel.tsv), smallest first: obligations, proved, refuted, unknown,
+  seconds and memory; beside them gemmi's own functions for contacts, bond lengths, hands and peptide bonds. What
+  differs is summed up by kind, and ``--list`` writes every case into a table;
+* ``sandbox``: what it costs to run Coq behind bubblewrap's walls.
 
-    python benchmarks/consistency.py --structures ../shared/data/structures --parts faults panel --seconds 1500
+    python benchmarks/consistency.py --list differences.tsv
 
-Simulated: the maps (sums of Gaussians at the atoms). Real: the structures.
+Simulated: the map (sum of Gaussians at the atoms). Real: the structures. CPU seconds are for everything: reading,
+witnesses, every run of Coq.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import itertools
-import tempfile
+import resource
 import time
+from collections import Counter
 from pathlib import Path
 
-import gemmi
-import numpy as np
-import torch
+from consistency_parts.gemmi_checks import CHECKS, Difference, compare
+from consistency_parts.planting import FAULTS, plant_all
+from cryoprism.evaluation.consistency import PLAIN, Consistency, check_consistency
+from cryoprism.workflow import walled_prover
 
-from cryoprism.evaluation.consistency import Consistency, check_consistency, find_copies, read_model
-from cryoprism.formats import Volume
-
-CLEAN = "3dqb.pdb.gz"
-FAULTS = ("clash", "broken chain", "mirrored residue", "overlapping copy", "atom outside the map")
-RULE = dict(zip(FAULTS, ("clashes", "chains", "chirality", "copies", "envelope"), strict=True))
+#: Proved in whole: no fault but the planted ones. Small, since it is checked a hundred times.
+CLEAN = "1crn.cif.gz"
 COUNT = 20
 
 
-def synthetic_map(path: Path) -> Volume:
-    """Sum of Gaussians of 1.5 Å at the atoms of a structure, in voxels of 1.5 Å with 12 Å around."""
-    model = read_model(path)
-    places = (model.points + model.corner) / 1000
-    low = places.min(axis=0) - 12
-    shape = np.ceil((places.max(axis=0) + 12 - low) / 1.5).astype(int)
-    data = np.zeros(shape[::-1])
-    reach = 4
-    for place in (places - low) / 1.5:
-        centre = np.rint(place).astype(int)
-        axes = [np.arange(c - reach, c + reach + 1) for c in centre]
-        waves = [np.exp(-0.5 * (axis - p) ** 2) for axis, p in zip(axes, place, strict=True)]
-        box = np.ix_(*(axis.clip(0, n - 1) for axis, n in zip(axes[::-1], data.shape, strict=True)))
-        data[box] += waves[2][:, None, None] * waves[1][None, :, None] * waves[0][None, None, :]
-    noise = np.random.default_rng(0).normal(0, 0.05, data.shape)
-    return Volume(torch.from_numpy((data + noise).astype(np.float32)), 1.5, tuple(float(v) for v in low))
-
-
-def plant(kind: str, path: Path, out: Path, rng: np.random.Generator) -> list[tuple[str, int]]:
-    """Write a copy of a structure with 20 faults of a kind; return chain and number of the residues they are in."""
-    structure = gemmi.read_structure(str(path))
-    structure.setup_entities()
-    polymer = [
-        (chain.name, residue)
-        for chain in structure[0]
-        for residue in chain.get_polymer()
-        if residue.find_atom("CB", "*") and residue.find_atom("N", "*") and not any(a.has_altloc() for a in residue)
-    ]
-    # Three apart: neighbours that are moved alike would not be torn from each other.
-    chosen = sorted((3 * rng.choice(np.arange(1, len(polymer) // 3), size=COUNT, replace=False)).tolist())
-    found = []
-    if kind == "overlapping copy":
-        return _overlapping(structure, path, out, rng)
-    for k in chosen:
-        name, residue = polymer[k]
-        found.append((name, int(residue.seqid.num)))
-        if kind == "clash":
-            # Its CB goes to 1 Å beside an atom of a residue far away in the chain.
-            other = polymer[(k + len(polymer) // 2) % len(polymer)][1]
-            target = other.find_atom("C", "*").pos
-            residue.find_atom("CB", "*").pos = gemmi.Position(target.x + 0.6, target.y + 0.6, target.z + 0.5)
-        elif kind == "broken chain":
-            for atom in residue:
-                atom.pos = gemmi.Position(atom.pos.x + 9, atom.pos.y + 6, atom.pos.z + 4)
-        elif kind == "mirrored residue":
-            n, ca, c = (np.array(residue.find_atom(a, "*").pos.tolist()) for a in ("N", "CA", "C"))
-            normal = np.cross(n - ca, c - ca)
-            normal /= np.linalg.norm(normal)
-            for atom in residue:
-                if atom.name not in {"N", "CA", "C", "O", "OXT"}:
-                    place = np.array(atom.pos.tolist())
-                    atom.pos = gemmi.Position(*(place - 2 * ((place - ca) @ normal) * normal))
-        else:
-            atom = residue.find_atom("CB", "*")
-            atom.pos = gemmi.Position(atom.pos.x + 40, atom.pos.y + 40, atom.pos.z + 40)
-    structure.make_mmcif_document().write_file(str(out))
-    return found
-
-
-def _overlapping(structure: gemmi.Structure, path: Path, out: Path, rng: np.random.Generator) -> list[tuple[str, int]]:
-    """Waters that lie in the model's own solvent but 1 Å from an atom of a symmetry copy."""
-    model = read_model(path)
-    copies = find_copies(model)
-    places = (model.points + model.corner) / 1000
-    chain = gemmi.Chain("Z")
-    found = []
-    rows = [np.array(o, dtype=float) for o in copies.operations]
-    heavy = np.flatnonzero(model.kinds != 3)
-    while len(found) < COUNT:
-        row = rows[int(rng.integers(len(rows)))]
-        atom = int(rng.choice(heavy))
-        copy = (row[:, :3] @ model.points[atom] + row[:, 3]) / 2**30 / 1000 + model.corner / 1000
-        spot = copy + 0.58 * rng.choice([-1, 1], size=3)
-        apart = np.linalg.norm(places - spot, axis=1).min()
-        if not 2.5 < apart < 4.4:
-            continue
-        residue = gemmi.Residue()
-        residue.name, residue.seqid, residue.het_flag = "HOH", gemmi.SeqId(str(len(found) + 1)), "H"
-        water = gemmi.Atom()
-        water.name, water.element, water.occ = "O", gemmi.Element("O"), 1.0
-        water.pos = gemmi.Position(*(float(v) for v in spot))
-        residue.add_atom(water)
-        chain.add_residue(residue)
-        found.append(("Z", len(found) + 1))
-        places = np.vstack([places, spot])
-    structure[0].add_chain(chain)
-    structure.setup_entities()
-    structure.make_mmcif_document().write_file(str(out))
-    return found
-
-
-def faults(folder: Path, seed: int) -> None:
-    """Print, for each kind of fault, how many of 20 are refuted."""
-    path = folder / CLEAN
-    volume = synthetic_map(path)
-    clean = check_consistency(path, volume=volume)
-    print(f"\nClean: {CLEAN}, {clean.count('obligations')} obligations, {clean.count('proved')} proved.\n")
-    print("| planted (20 at once) | refuted, right rule and residue | obligations refuted in all | unknown | CPU s |")
-    print("|---|---|---|---|---|")
+def faults(path: Path, seed: int) -> None:
+    """Print, for each kind of fault, how many of 20 are refuted, and what became of all other residues."""
+    clean, found = plant_all(path, COUNT, seed)
+    print(
+        f"\nClean: {path.name} with a SIMULATED map, {len(clean.model.residues)} residues, "
+        f"{clean.count('obligations')} obligations, {clean.count('proved')} proved.\n"
+    )
+    print("| planted, one in each copy | refuted in the right rule | residues touched | of these changed | "
+          "residues not touched | their obligations | of these changed | unknown | CPU s a copy |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
     for kind in FAULTS:
-        rng = np.random.default_rng([seed, FAULTS.index(kind)])
-        with tempfile.TemporaryDirectory() as scratch:
-            out = Path(scratch) / "planted.cif"
-            planted = plant(kind, path, out, rng)
-            result = check_consistency(out, volume=volume if kind == "atom outside the map" else None)
-        rule = next(rule for rule in result.rules if rule.name == RULE[kind])
-        named = {
-            (result.model.residues[k].chain, result.model.residues[k].number)
-            for one in rule.offenders
-            for k in one.residues
-            if rule.refuted
-        }
-        hit = sum(place in named for place in planted)
-        row = f"| {kind} | {hit} of {len(planted)} | {result.count('refuted')} | {result.count('unknown')} |"
-        print(f"{row} {result.cpu_seconds:.1f} |", flush=True)
+        one = found[kind]
+        print(
+            f"| {kind} | {one.caught} of {one.planted} | {one.touched} | {one.changed - one.changed_untouched} | "
+            f"{one.untouched} | {one.untouched_obligations} | {one.changed_untouched} | {one.unknown} | "
+            f"{one.cpu_seconds / one.planted:.1f} |",
+            flush=True,
+        )
 
 
-def gemmi_contacts(result: Consistency) -> set[tuple[int, int]]:
-    """Pairs that gemmi's own ContactSearch finds below 2.2 Å between heavy atoms of residues that are not adjacent."""
-    structure = result.model.structure
-    model = structure[0]
-    search = gemmi.NeighborSearch(model, gemmi.UnitCell(), 3.0).populate(include_h=False)
-    contacts = gemmi.ContactSearch(2.2)
-    contacts.ignore = gemmi.ContactSearch.Ignore.AdjacentResidues
-    places = {}
-    held = result.model
-    for number, point in enumerate(held.points):
-        places[tuple((point + held.corner).tolist())] = number
-    found = set()
-    for contact in contacts.find_contacts(search):
-        ends = []
-        for partner in (contact.partner1, contact.partner2):
-            pos = partner.atom.pos
-            ends.append(places.get(tuple(round(1000 * v) for v in (pos.x, pos.y, pos.z)), -1))
-        if -1 not in ends:
-            found.add((min(ends), max(ends)))
-    return found
+def _row(name: str, result: Consistency, seconds: float, counts: dict[str, tuple[int, int]], differ: Counter) -> str:
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    cells = [
+        f"{counts[check][0]}, {differ[check]}" + (f" of {counts[check][1]}" if counts[check][1] else "")
+        if check in counts
+        else "–"
+        for check in CHECKS
+    ]
+    return (
+        f"| {name} | {len(result.model)} | {result.count('obligations')} | {result.count('proved')} | "
+        f"{result.count('refuted')} | {result.count('unknown')} | {result.score:.4f} ± {result.deviation:.4f} | "
+        f"{result.cpu_seconds:.1f} | {seconds:.1f} | {result.memory_in_bytes / 1e6:.0f}, {own / 1e6:.0f} | "
+        f"{' | '.join(cells)} |"
+    )
 
 
-def disagreements(result: Consistency) -> tuple[int, int, int]:
-    """Clashes that both find, that only CryoPrism finds, that only gemmi finds, among pairs that both judge."""
-    held = result.model
-    ours = {one.atoms for rule in result.rules if rule.name == "clashes" for one in rule.offenders}
-    theirs = gemmi_contacts(result)
-
-    def judged(pair: tuple[int, ...]) -> bool:
-        i, j = pair
-        a, b = int(held.residue_of[i]), int(held.residue_of[j])
-        plain = all(held.kinds[k] in (0, 1, 4) for k in pair)
-        full = held.occupancies[i] + held.occupancies[j] > 1000 and held.alternatives[i] == held.alternatives[j] == 0
-        return bool(plain and full and abs(a - b) > 1)
-
-    ours, theirs = {p for p in ours if judged(p)}, {p for p in theirs if judged(p)}
-    return len(ours & theirs), len(ours - theirs), len(theirs - ours)
-
-
-def gemmi_geometry(result: Consistency) -> int:
-    """How many chiral centres and peptide bonds gemmi's own functions judge differently from the proofs."""
-    differ = 0
-    for chain in result.model.structure[0]:
-        polymer = list(chain.get_polymer().first_conformer())
-        for before, after in itertools.pairwise(polymer):
-            ends = [before.find_atom("CA", "*"), before.find_atom("C", "*"), after.find_atom("N", "*")]
-            ends.append(after.find_atom("CA", "*"))
-            omega = gemmi.calculate_dihedral(*(atom.pos for atom in ends)) if all(ends) else np.nan
-            step = (after.label_seq or 0) - (before.label_seq or 0)
-            if np.isnan(omega) or step != 1 or after.name in {"PRO", "DPR", "HYP"}:
-                continue
-            cis = abs(np.degrees(omega)) < 90
-            words = f"{after.name.capitalize()} {after.seqid} in chain {chain.name} is cis"
-            proofs = any(
-                words in one.words for rule in result.rules if rule.name == "cis_peptides" for one in rule.offenders
-            )
-            differ += cis != proofs
-    return differ
-
-
-def panel(folder: Path, seconds: float) -> None:
-    """Print a row for each structure, smallest first, until the time is over."""
+def panel(folder: Path, limit: float, listing: Path | None) -> None:
+    """Print a row for each structure, smallest first, until the time is over; then what differs from gemmi, by kind."""
     with (folder / "panel.tsv").open(encoding="utf-8") as stream:
         rows = sorted(csv.DictReader(stream, delimiter="\t"), key=lambda row: int(row["atoms"]))
-    print("\n| structure | atoms | obligations | proved | refuted | unknown | LogicScore | CPU s | memory MB | "
-          "clashes: both, only here, only gemmi | cis judged differently |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    until = time.monotonic() + seconds
-    done, left = 0, []
+    print("\ngemmi: wrong for both, differing (of those judged).\n")
+    print("| structure | atoms | obligations | proved | refuted | unknown | LogicScore | CPU s | s | "
+          f"memory MB: Coq, Python so far | {' | '.join(CHECKS)} |")  # fmt: skip
+    print("|" + "---|" * (10 + len(CHECKS)))
+    until = time.monotonic() + limit
+    left: list[str] = []
+    total, differences = Counter[str](), list[tuple[str, Difference]]()
+    agreed, judged = Counter[str](), Counter[str]()
     for row in rows:
         if time.monotonic() > until:
             left.append(row["pdb_id"])
             continue
+        started = time.monotonic()
         result = check_consistency(folder / row["file"])
-        both, here, there = disagreements(result)
+        seconds = time.monotonic() - started
+        counts, found = compare(result)
+        differences += [(row["pdb_id"], one) for one in found]
+        for check, (both, looked) in counts.items():
+            agreed[check] += both
+            judged[check] += looked
+        total.update(structures=1, atoms=len(result.model), cpu=result.cpu_seconds, whole=result.verdict == "proved")
+        total.update({name: result.count(name) for name in ("obligations", "proved", "refuted", "unknown")})
+        print(_row(row["pdb_id"], result, seconds, counts, Counter(one.check for one in found)), flush=True)
+    print(
+        f"\n{total['structures']} of {len(rows)} structures (not reached in {limit:g} s: {', '.join(left) or 'none'}), "
+        f"{total['atoms']} atoms: {total['obligations']} obligations, {total['proved']} proved, {total['refuted']} "
+        f"refuted, {total['unknown']} unknown; {total['whole']} structures proved in whole; {total['cpu']:.0f} CPU s.\n"
+    )
+    _summary(differences, agreed, judged)
+    if listing is not None:
+        with listing.open("w", encoding="utf-8", newline="") as stream:
+            table = csv.writer(stream, delimiter="\t", lineterminator="\n")
+            table.writerow(["structure", "check", "atoms", "here", "gemmi", "why"])
+            table.writerows([name, one.check, one.atoms, one.here, one.gemmi, one.why] for name, one in differences)
+
+
+def _summary(differences: list[tuple[str, Difference]], agreed: Counter[str], judged: Counter[str]) -> None:
+    kinds: dict[tuple[str, str, str], list[str]] = {}
+    for name, one in differences:
+        side = "only gemmi calls it wrong" if one.here == "not refuted" else "only here"
+        kinds.setdefault((one.check, side, one.why), []).append(name)
+    print("| check | judged by both | wrong for both | differing: which | why | how many | in structures |")
+    print("|---|---|---|---|---|---|---|")
+    for check in CHECKS:
+        mine = {key: names for key, names in kinds.items() if key[0] == check}
+        for (_, side, why), names in sorted(mine.items()) or [(("", "nothing", ""), [])]:
+            looked = judged[check] or "pairs nearer than 2.2 Å"
+            print(f"| {check} | {looked} | {agreed[check]} | {side} | {why} | {len(names)} | {len(set(names))} |")
+
+
+def sandbox(folder: Path) -> None:
+    """Print what bubblewrap's walls cost: five runs each way, in turns."""
+    print(
+        "\n| structure | atoms | Coq as a child: s | behind walls: s | walls: s more (median of 5) | MB: child, walls |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name in ("1crn.cif.gz", "3dqb.pdb.gz"):
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        memory = {}
+        for _ in range(5):
+            for walled in (False, True):
+                started = time.monotonic()
+                result = check_consistency(folder / name, coq=walled_prover() if walled else PLAIN)
+                seconds[walled].append(time.monotonic() - started)
+                memory[walled] = result.memory_in_bytes
+        child, walls = (sorted(seconds[walled])[2] for walled in (False, True))
         print(
-            f"| {row['pdb_id']} | {len(result.model)} | {result.count('obligations')} | {result.count('proved')} | "
-            f"{result.count('refuted')} | {result.count('unknown')} | {result.score:.4f} ± {result.deviation:.4f} | "
-            f"{result.cpu_seconds:.1f} | {result.memory_in_bytes / 1e6:.0f} | {both}, {here}, {there} | "
-            f"{gemmi_geometry(result)} |",
+            f"| {name} | {len(result.model)} | {child:.2f} | {walls:.2f} | {walls - child:.2f} | "
+            f"{memory[False] / 1e6:.0f}, {memory[True] / 1e6:.0f} |",
             flush=True,
         )
-        done += 1
-    print(f"\n{done} of {len(rows)} structures; not reached in {seconds:g} s: {', '.join(left) or 'none'}.")
 
 
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ("faults", "panel", "sandbox")
     parser.add_argument("--structures", type=Path, default=Path("../shared/data/structures"))
-    parser.add_argument("--parts", nargs="+", choices=("faults", "panel"), default=("faults", "panel"))
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--clean", default=CLEAN, help="structure of the planted faults, proved in whole")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop the panel after this wall time")
+    parser.add_argument("--list", type=Path, help="write every difference from gemmi into this table")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     if "faults" in chosen.parts:
-        faults(chosen.structures, chosen.seed)
+        faults(chosen.structures / chosen.clean, chosen.seed)
+    if "sandbox" in chosen.parts:
+        sandbox(chosen.structures)
     if "panel" in chosen.parts:
-        panel(chosen.structures, chosen.seconds)
+        panel(chosen.structures, chosen.seconds, chosen.list)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from ._particle_configs import (
 from ._process_results import ProcessSummary
 from ._progress import ConsoleHandler, console, progress
 from ._prove_config import ProveConfig
+from ._prover_walls import walled_prover
 from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
 from ._score_configs import WeightsExplainConfig, WeightsLearnConfig
 from ._summary import RestoreSummary
@@ -153,6 +154,7 @@ __all__ = [
     "summarise_resolution",
     "synthesize_session",
     "train_impact",
+    "walled_prover",
     "write_json",
     "write_text",
 ]

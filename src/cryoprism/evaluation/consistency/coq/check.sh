@@ -66,7 +66,7 @@ claims_of() {
     /^\],"by_residue":/ { show(); name = ""; rules = 0; ended++ }
     rules && /^"name":/ {
       show()
-      if ($0 !~ /^"name":"[a-z_]+","title":"[^"\\]*","unit":"[^"\\]*","weight":[0-9.e-]+,"obligations":[0-9]+,"proved":[0-9]+,"refuted":[0-9]+,"unknown":[0-9]+,"why_unknown":"/) wrong("rule")
+      if ($0 !~ /^"name":"[a-z_]+","title":"[^"]*","unit":"[^"]*","weight":[0-9.e-]+,"obligations":[0-9]+,"proved":[0-9]+,"refuted":[0-9]+,"unknown":[0-9]+,"why_unknown":"/) wrong("rule")
       name = value("name"); gsub(/"/, "", name)
       if (name in seen) wrong("rule " name)
       seen[name] = 1
