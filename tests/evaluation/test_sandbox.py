@@ -59,6 +59,12 @@ def test_what_it_writes_and_prints_comes_out(person):
     assert run.accounting.started == 1
 
 
+def test_settings_that_programs_need_can_be_read(person):
+    run = person.run("import os; print(os.listdir('/etc')); os.listdir('/etc/alternatives')", limits=SMALL)
+    assert run.exit_code == 0, run.errors
+    assert b"ld.so.cache" in run.printed
+
+
 def test_an_exit_code_and_a_signal_are_told_apart(person):
     assert person.run("import sys; sys.exit(7)", limits=SMALL).exit_code == 7
     run = person.run("import os; os.kill(os.getpid(), 11)", limits=SMALL)

@@ -226,7 +226,7 @@ def test_what_is_taken_for_granted_is_refused_at_every_door(certificate, quick):
     sign_again(folder)
     code, said = quick(folder)
     assert (code, "Clashes.v takes something for granted or commands Coq: Axiom" in said) == (1, True)
-    door = 'refuse "$file takes something for granted or commands Coq: $(tr \'\\n\' \' \' <"$work/others")"'
+    door = "refuse \"$file takes something for granted or commands Coq: $(tr '\\n' ' ' <\"$work/others\")\""
     code, said = quick(folder, leave_out=door)
     assert code == 1
     assert "Refused: theorems take for granted: Clashes.Clashes.granted" in said

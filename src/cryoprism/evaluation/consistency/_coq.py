@@ -177,7 +177,9 @@ def _reason(code: int, late: bool, output: str) -> str:
         return ""
     if late or code in (-signal.SIGXCPU, -signal.SIGKILL, 128 + signal.SIGXCPU, 128 + signal.SIGKILL):
         return "time limit reached"
-    if "Out of memory" in output or "out of memory" in output or "Cannot allocate" in output or code == -signal.SIGSEGV:
+    said = output.lower()
+    short = any(words in said for words in ("out of memory", "not enough memory", "cannot allocate"))
+    if short or code == -signal.SIGSEGV:
         return "memory limit reached"
     if "Stack overflow" in output:
         return "memory limit reached (stack)"
