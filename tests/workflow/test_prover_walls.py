@@ -4,14 +4,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import needs_coq, require_walls
 
 from cryoprism.evaluation.consistency import PLAIN, Limits, check_consistency
 from cryoprism.evaluation.consistency._coq import coq_version, library_folder
 from cryoprism.workflow import walled_prover
+from programs import needs_coq, require_walls
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation" / "consistency"))
-from small_models import helix, moved, pdb  # noqa: E402
+from small_models import helix, moved, pdb
 
 
 @pytest.fixture
