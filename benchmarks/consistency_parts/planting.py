@@ -25,7 +25,7 @@ FAULTS = {
     "overlapping mate": "copies",
     "atom outside the map": "envelope",
 }
-_NEAR = 2.2  # Å: no clash and no bond of the rules reaches further
+_NEAR = 2.21  # Å: no clash, with its margin for rounding, and no bond of the rules reaches further
 
 
 @dataclass
@@ -73,7 +73,7 @@ def _atoms(structure: gemmi.Structure) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def _touched(before: gemmi.Structure, after: gemmi.Structure) -> set[int]:
-    """Residues that hold an atom that was moved or added, or lie within 2.2 Å of its old or new place or a copy of it.
+    """Residues that hold an atom that was moved or added, or lie within 2.21 Å of its old or new place or a copy of it.
 
     By distances of gemmi's cells alone: every residue to which a fault could mean anything.
     """

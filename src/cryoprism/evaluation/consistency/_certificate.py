@@ -17,16 +17,22 @@ __all__ = ["TRUSTED", "atoms_table", "certificate_files", "sha256", "write_certi
 
 #: What a reader has to believe beside the proofs.
 TRUSTED = (
-    "the kernel of Coq with its virtual machine and machine integers (Assumptions.v lists their axioms)",
+    "the kernel of Coq with its virtual machine and machine integers (Assumptions.v lists their axioms), and check.sh",
     "gemmi as the reader of the model file: atoms.csv shows what it read, check_data.py compares it with Data.v",
     "which bonds there are: templates of standard residues, records of the file, distances within other residues (an "
     "overlap inside a residue without template is not seen)",
+    "what is exempt from the rule about clashes: atoms within three bonds of one another, pairs that the file records as "
+    "linked (at any distance, and under every symmetry operation), atoms in different alternative locations, and pairs "
+    "whose occupancies add up to no more than 1",
     "the limits: least distances of Copies.v, ranges of bonds, chains and volumes in the sources of each rule",
     "the symmetry operations, from gemmi or the options, as written in Copies_of_model.v; copies whose bounding boxes "
-    "stay 4.7 Å away are left out, and of an operation and its inverse one is listed",
-    "which voxels of the map belong to its envelope (contour, distance)",
-    "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits",
-    "which chains and residues belong together, and the declared sequence, as gemmi aligns it",
+    "stay 4.7 Å away are left out, and of an operation and its inverse one is listed; an atom nearer than 0.5 Å to its "
+    "own copy counts as one atom",
+    "which voxels of the map belong to its envelope (contour, distance); hydrogens, waters and atoms without occupancy "
+    "are not asked",
+    "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for distances "
+    "the sum of margins, and the rounding of rotations to 2^-30, is reckoned by hand",
+    "which chains and residues belong together, which residues are ligands, and the declared sequence, as gemmi aligns it",
 )
 
 _CHECK_DATA = '''"""Compare the machine integers of Data.v with atoms.csv and, with gemmi, with a model file."""
