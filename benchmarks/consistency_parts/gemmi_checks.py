@@ -121,13 +121,13 @@ class _Structure:
             return "on a symmetry element"
         return "other"
 
-    def why_only_here(self, pair: tuple[int, ...], length: float) -> str:
+    def why_only_here(self, pair: tuple[int, ...], length: float, of_copies: bool) -> str:
         (_, _, a), (_, _, b) = (self.atoms[k] for k in pair)
         if a.element.is_hydrogen or b.element.is_hydrogen:
             return "hydrogens: not searched in gemmi"
-        if self.adjacent(pair):
+        if not of_copies and self.adjacent(pair):
             return "same or adjacent residues: not searched in gemmi"
-        if length < 0.8:
+        if of_copies and length < 0.8:
             return "nearer than 0.8 Å: gemmi takes it for a special position"
         return "other"
 
@@ -207,15 +207,13 @@ def compare(result: Consistency) -> tuple[dict[str, tuple[int, int]], list[Diffe
         here = _by_atoms(held.offenders(rule))
         counts[check] = (len(here.keys() & opinions.wrong.keys()), 0)
         for pair in sorted(opinions.wrong.keys() - here.keys()):
-            words = f"nearer than {NEAREST} Å: {opinions.wrong[pair]:.2f} Å"
-            found.append(
-                Difference(check, held.words(pair), "not refuted", words, held.why_not_here(pair, opinions.wrong[pair]))
-            )
+            length = opinions.wrong[pair]
+            words, why = f"nearer than {NEAREST} Å: {length:.2f} Å", held.why_not_here(pair, length)
+            found.append(Difference(check, held.words(pair), "not refuted", words, why))
         for pair in sorted(here.keys() - opinions.wrong.keys()):
-            words = f"refuted: {here[pair].value:.2f} Å"
-            found.append(
-                Difference(check, held.words(pair), words, "no contact", held.why_only_here(pair, here[pair].value))
-            )
+            length = here[pair].value or 0.0
+            why = held.why_only_here(pair, length, of_copies=rule == "copies")
+            found.append(Difference(check, held.words(pair), f"refuted: {length:.2f} Å", "no contact", why))
     geometry = (
         ("bond lengths", held.bonds(), "bonds", "Å", "limits differ", "sum of covalent radii"),
         ("hands", held.hands(), "chirality", "Å³", "flat, not mirrored", "improper dihedral"),
