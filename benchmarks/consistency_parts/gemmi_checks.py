@@ -90,6 +90,7 @@ class _Structure:
         contacts = gemmi.ContactSearch(NEAREST)
         # Not AdjacentResidues: that takes residues that overlap for neighbours, wherever they stand in the chain.
         contacts.ignore = gemmi.ContactSearch.Ignore.SameResidue
+        contacts.twice = True  # once is not enough where only one of two images is found; pairs are kept once anyhow
         own, copies = _Opinions({}, {}), _Opinions({}, {})
         for one in contacts.find_contacts(search):
             pair = tuple(sorted((one.partner1.atom.serial, one.partner2.atom.serial)))
