@@ -30,9 +30,10 @@ TRUSTED = (
     "own copy counts as one atom",
     "which voxels of the map belong to its envelope (contour, distance); hydrogens, waters and atoms without occupancy "
     "are not asked",
-    "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for distances "
-    "the sum of margins, and the rounding of rotations to 2^-30, is reckoned by hand",
-    "which chains and residues belong together, which residues are ligands, and the declared sequence, as gemmi aligns it",
+    "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for "
+    "distances the sum of margins, and the rounding of rotations to 2^-30, is reckoned by hand",
+    "which chains and residues belong together, which residues are ligands, and the declared sequence, as gemmi "
+    "aligns it",
 )
 
 _CHECK_DATA = '''"""Compare the machine integers of Data.v with atoms.csv and, with gemmi, with a model file."""
