@@ -21,9 +21,9 @@ TRUSTED = (
     "gemmi as the reader of the model file: atoms.csv shows what it read, check_data.py compares it with Data.v",
     "which bonds there are: templates of standard residues, records of the file, distances within other residues (an "
     "overlap inside a residue without template is not seen)",
-    "what is exempt from the rule about clashes: atoms within three bonds of one another, pairs that the file records as "
-    "linked (at any distance, and under every symmetry operation), atoms in different alternative locations, and pairs "
-    "whose occupancies add up to no more than 1",
+    "what is exempt from the rule about clashes: atoms within three bonds of one another, pairs that the file records "
+    "as linked (at any distance, and under every symmetry operation), atoms in different alternative locations, and "
+    "pairs whose occupancies add up to no more than 1",
     "the limits: least distances of Copies.v, ranges of bonds, chains and volumes in the sources of each rule",
     "the symmetry operations, from gemmi or the options, as written in Copies_of_model.v; copies whose bounding boxes "
     "stay 4.7 Å away are left out, and of an operation and its inverse one is listed; an atom nearer than 0.5 Å to its "
