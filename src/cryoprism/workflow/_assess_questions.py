@@ -33,7 +33,8 @@ from cryoprism.evaluation.sandbox import walls
 from ._assess_case import FITTED, Case, absence, file_in, fitted_in, forecasts_file
 from ._assess_config import AssessConfig
 from ._files import content_of, write_json
-from .report import novelty_pictures
+from ._model_in_map import misfits, ranges_of, with_frame_remark
+from .report import consistency_pictures, novelty_pictures
 
 __all__ = ["Part", "Question", "questions"]
 
@@ -142,6 +143,7 @@ def _consistency(case: Case, folder: Path) -> Part:
         assembly=config.assembly,
         limits=limits,
     )
+    found, frame = with_frame_remark(found, case.volume)
     # A certificate is whole or not there.
     unfinished, certificate = folder / "certificate.part", folder / "certificate"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -155,8 +157,11 @@ def _consistency(case: Case, folder: Path) -> Part:
         rule | {"offenders": rule["offenders"][:_MOST_OFFENDERS], "offenders_in_all": len(rule["offenders"])}
         for rule in content["rules"]
     ]
+    evidence["outside_map"] = [one.to_json() for one in ranges_of(found.model, misfits(found))]
+    evidence["frame"] = frame
     files = sorted(str(path.relative_to(folder)) for path in certificate.rglob("*") if path.is_file())
-    return Part(_json(replace(found.answer(), evidence=evidence)), ("consistency.json", *files))
+    shown = consistency_pictures(found, case.volume)
+    return Part(_json(replace(found.answer(), evidence=evidence)), ("consistency.json", *files), shown)
 
 
 def _novelty(config: AssessConfig) -> Part:

@@ -13,9 +13,10 @@ from cryoprism.formats import Volume, read_map
 
 from ._files import content_of, write_json
 from ._jobs import Job, open_job
+from ._model_in_map import with_frame_remark
 from ._prove_config import ProveConfig
 from ._summary import StepSummary
-from .report._consistency_page import consistency_report
+from .report import consistency_report
 
 __all__ = ["ProveResult", "prove_model"]
 
@@ -74,12 +75,13 @@ def _prove(job: Job, config: ProveConfig, volume: Volume | None, others: str, st
             config.time_limit_in_seconds, int((config.max_memory_in_gigabytes or _GIGABYTES) * 1_000_000_000)
         ),
     )
+    result, frame = with_frame_remark(result, volume)
     for rule in result.rules:
         log.info("%s: %d proved, %d refuted, %d unknown", rule.title, rule.proved, rule.refuted, rule.unknown)
     written = [job.path / "consistency.json"]
     write_json(written[0], result.to_json())
     written.append(result.write_certificate(job.path / "certificate") / "check.sh")
-    written.append(consistency_report(job.path, result))
+    written.append(consistency_report(job.path, result, volume, frame or ""))
     sentences = result.sentences()
     job.mark_done(
         "consistency",

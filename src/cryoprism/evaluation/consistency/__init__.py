@@ -3,16 +3,20 @@
 from ._cases import RULES, WEIGHTS, Offender
 from ._certificate import TRUSTED
 from ._coq import HOW_TO_INSTALL, coq_version
+from ._envelope import FINE, Envelope
 from ._model import Model, Residue, read_model
 from ._symmetry import find_copies
+from ._words import residue_words
 from .check import Consistency, Limits, RuleResult, check_consistency
 
 __all__ = [
+    "FINE",
     "HOW_TO_INSTALL",
     "RULES",
     "TRUSTED",
     "WEIGHTS",
     "Consistency",
+    "Envelope",
     "Limits",
     "Model",
     "Offender",
@@ -22,4 +26,5 @@ __all__ = [
     "coq_version",
     "find_copies",
     "read_model",
+    "residue_words",
 ]

@@ -20,7 +20,7 @@ from ._cases import RULES, WEIGHTS, Case, Offender, cases_of
 from ._certificate import TRUSTED, write_certificate
 from ._coq import HOW_TO_INSTALL, coq_version, library_folder, run_coq
 from ._emit import HEADER, data_source
-from ._envelope import envelope_of
+from ._envelope import Envelope, envelope_of
 from ._lean import check_lean, lean_source
 from ._model import Model, read_model
 from ._symmetry import find_copies
@@ -92,6 +92,8 @@ class Consistency:
         Of everything, the prover included; largest memory of one prover process.
     remarks
         What to know about the model: alternative locations, several models, digits.
+    envelope
+        Of the map, where one was given.
     """
 
     model: Model = field(repr=False)
@@ -104,6 +106,7 @@ class Consistency:
     sources: Mapping[str, str] = field(repr=False)
     transcript: str = field(repr=False)
     lean_text: str = field(repr=False)
+    envelope: Envelope | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -318,6 +321,7 @@ def check_consistency(
         sources,
         transcript,
         lean_text,
+        envelope,
     )
 
 

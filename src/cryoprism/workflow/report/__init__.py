@@ -1,6 +1,7 @@
 """The report: one self-contained page that shows a session and its micrographs at a glance."""
 
 from ._assess_page import assess_report
+from ._consistency_page import consistency_pictures, consistency_report
 from ._impact_page import impact_report
 from ._map_page import map_report, map_sections
 from ._novelty_page import novelty_pictures, novelty_report
@@ -10,6 +11,8 @@ from ._session import write_graph
 
 __all__ = [
     "assess_report",
+    "consistency_pictures",
+    "consistency_report",
     "impact_report",
     "map_report",
     "map_sections",
