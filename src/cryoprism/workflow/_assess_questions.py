@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from cryoprism.evaluation.sandbox import walls
 
 from ._assess_case import FITTED, Case, absence, file_in, fitted_in, forecasts_file
 from ._assess_config import AssessConfig
+from ._certificate_folder import put_certificate
 from ._files import content_of, write_json
 from ._model_in_map import misfits, ranges_of, with_frame_remark
 from .report import consistency_pictures, novelty_pictures
@@ -144,12 +144,7 @@ def _consistency(case: Case, folder: Path) -> Part:
         limits=limits,
     )
     found, frame = with_frame_remark(found, case.volume)
-    # A certificate is whole or not there.
-    unfinished, certificate = folder / "certificate.part", folder / "certificate"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    found.write_certificate(unfinished)
-    shutil.rmtree(certificate, ignore_errors=True)
-    unfinished.rename(certificate)
+    certificate = put_certificate(found, folder)
     content = found.to_json()
     write_json(folder / "consistency.json", content)
     evidence = {key: value for key, value in content.items() if key not in {"schema", "sentences", "by_residue"}}

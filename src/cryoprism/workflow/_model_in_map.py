@@ -98,6 +98,14 @@ def _why(model: Model, volume: Volume, envelope: Envelope, within: float) -> str
     head = f"Only {100 * within:.0f} % of the residues lie in the map."
     origin = np.array(volume.origin_in_angstroms)
     size = volume.voxel_size_in_angstroms
+    data = volume.data.numpy()
+    index = np.rint(((places + model.corner) / 1000 - origin) / size).astype(int)
+    here = index[((index >= 0) & (index < np.array(data.shape[::-1]))).all(axis=1)]
+    if len(here) and float(data[here[:, 2], here[:, 1], here[:, 0]].mean()) < float(data.mean() - data.std()):
+        return (
+            f"{head} The map is lower at the atoms than around them: its contrast is inverted. Turn it with "
+            "'relion_image_handler --i IN --o OUT --multiply_constant -1'."
+        )
     start, stop = ((edge(places, axis=0) + model.corner) / 1000 for edge in (np.min, np.max))
     long, filled = float((stop - start).max()), _extent(envelope, size)
     if max(long, filled) > _OTHER_SIZE * min(long, filled):

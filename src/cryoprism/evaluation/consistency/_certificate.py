@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 from ._coq import LIBRARY, library_sources
@@ -83,17 +85,20 @@ if len(sys.argv) > 1:
 
 def atoms_table(model: Model) -> str:
     """Return atoms.csv: every atom with its name and its coordinates in 0.001 Å."""
-    lines = ["number,chain,residue,residue_number,atom,x,y,z,residue_index,kind,alternative,occupancy"]
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(
+        ("number", "chain", "residue", "residue_number", "atom", "x", "y", "z", "residue_index", "kind", "alternative",
+         "occupancy")
+    )  # fmt: skip
     places = model.points + model.corner
     for number, name in enumerate(model.names):
         residue = model.residues[int(model.residue_of[number])]
-        x, y, z = places[number].tolist()
-        quoted = f'"{name}"' if "," in name or '"' in name else name
-        lines.append(
-            f"{number},{residue.chain},{residue.name},{residue.number}{residue.insertion},{quoted},{x},{y},{z},"
-            f"{model.residue_of[number]},{model.kinds[number]},{model.alternatives[number]},{model.occupancies[number]}"
-        )
-    return "\n".join(lines) + "\n"
+        rows.writerow(
+            (number, residue.chain, residue.name, f"{residue.number}{residue.insertion}", name, *places[number].tolist(),
+             model.residue_of[number], model.kinds[number], model.alternatives[number], model.occupancies[number])
+        )  # fmt: skip
+    return table.getvalue()
 
 
 def write_certificate(folder: Path, model: Model, sources: dict[str, str], transcript: str, lean: str) -> None:

@@ -31,7 +31,7 @@ _PER_ROW: Final = 200
 _BAR: Final = 15
 _LANE: Final = 12
 _LANES: Final = 2
-_LETTER: Final = 5.7
+_LETTER: Final = 6.3
 #: Chains that are shown at once, and folded away behind them; what is left is counted.
 _OPEN: Final = 16
 _FOLDED: Final = 64
@@ -147,7 +147,7 @@ def _row(row: Sequence[tuple[int, Cell]], step: float) -> tuple[str, float]:
     for run in runs:
         (place, first), last = run[0], run[-1][1]
         x, height = _MARGIN + step * place, _HEIGHTS[first.kind]
-        width = max(step * len(run) - (0.8 if step > 3 else 0), 1.5)
+        width = max(step * len(run), 1.5)
         who = first.name if len(run) == 1 else f"{first.name} to {last.name}"
         bars += (
             f'<path class="s-{first.kind}" d="M{x:.1f} {_BAR - height:g}h{width:.1f}v{height:g}h-{width:.1f}z">'
