@@ -118,7 +118,7 @@ def _why(model: Model, volume: Volume, envelope: Envelope, within: float) -> str
     to_centre = origin + np.array([x, y, z]) * size - (places.mean(axis=0) + model.corner) / 1000
     known = {
         f"the model counts from the map's first voxel, which the map's header puts at {_triple(origin)} Å": origin,
-        f"the model counts from the middle of the map, which the map's header puts at {_triple(to_middle)} Å": to_middle,
+        f"the model counts from the map's middle, which the map's header puts at {_triple(to_middle)} Å": to_middle,
         "that brings their centres together; the model is not fitted into this map, or the map has lost its "
         "origin": to_centre,
     }
@@ -126,8 +126,8 @@ def _why(model: Model, volume: Volume, envelope: Envelope, within: float) -> str
         share = _share(places, envelope, shift)
         if np.abs(shift).max() > size and share >= _CONVINCING:
             return (
-                f"{head} Moved by {_triple(shift)} Å, {100 * share:.0f} % of its atoms would: {words}. Move the model, or "
-                "correct the origin in the map's header."
+                f"{head} Moved by {_triple(shift)} Å, {100 * share:.0f} % of its atoms would: {words}. Move the model, "
+                "or correct the origin in the map's header."
             )
     return f"{head} The model is not fitted into this map, or this is the map of another molecule."
 

@@ -94,10 +94,9 @@ def atoms_table(model: Model) -> str:
     places = model.points + model.corner
     for number, name in enumerate(model.names):
         residue = model.residues[int(model.residue_of[number])]
-        rows.writerow(
-            (number, residue.chain, residue.name, f"{residue.number}{residue.insertion}", name, *places[number].tolist(),
-             model.residue_of[number], model.kinds[number], model.alternatives[number], model.occupancies[number])
-        )  # fmt: skip
+        named = (number, residue.chain, residue.name, f"{residue.number}{residue.insertion}", name)
+        held = (model.residue_of, model.kinds, model.alternatives, model.occupancies)
+        rows.writerow((*named, *places[number].tolist(), *(one[number] for one in held)))
     return table.getvalue()
 
 

@@ -76,7 +76,9 @@ def envelope_of(
         )
     if (filled := float(dense.mean())) > _MOST_FILLED:
         raise InputError(
-            "--contour", f"{100 * filled:.3g} % of the map reach {level:g}, so that it bounds nothing", "Give a higher one."
+            "--contour",
+            f"{100 * filled:.3g} % of the map reach {level:g}, so that it bounds nothing",
+            "Give a higher one.",
         )
     near = np.asarray(distance_transform_edt(~dense)) * size <= margin_in_angstroms
     voxel = round(size * 1000 * FINE)

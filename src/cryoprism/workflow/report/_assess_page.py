@@ -85,7 +85,8 @@ def assess_report(
         path,
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><style>{CSS}{NOVELTY_CSS}{CONSISTENCY_CSS}{_ASSESS_CSS}</style></head><body>\n{body}\n</body></html>\n',
+        f'content="light dark"><style>{CSS}{NOVELTY_CSS}{CONSISTENCY_CSS}{_ASSESS_CSS}</style></head><body>\n{body}\n'
+        "</body></html>\n",
     )
     return path
 

@@ -67,8 +67,8 @@ def consistency_report(folder: Path, result: Consistency, volume: Volume | None 
         path,
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><style>{CSS}{CONSISTENCY_CSS}{_STYLE}</style></head><body>\n{body}\n<footer><p>Written by CryoPrism '
-        f"{escape(__version__)} from consistency.json beside it.</p></footer></body></html>\n",
+        f'content="light dark"><style>{CSS}{CONSISTENCY_CSS}{_STYLE}</style></head><body>\n{body}\n<footer>'
+        f"<p>Written by CryoPrism {escape(__version__)} from consistency.json beside it.</p></footer></body></html>\n",
     )
     return path
 

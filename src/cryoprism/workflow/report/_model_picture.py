@@ -22,7 +22,7 @@ PICTURE_CSS: Final = """
 .views{display:flex;flex-wrap:wrap;align-items:flex-end;gap:10px}
 .views svg{display:block;max-width:100%;height:auto;background:#000;border-radius:6px}
 .views figcaption{font-size:13px;color:var(--quiet);margin-top:3px}
-.t-in{stroke:#56b4e9;fill:none}.t-out{stroke:#ff8a3d;fill:none}.o-out{fill:#ff8a3d}
+.t-in{stroke:#56b4e9;fill:none}.t-out{stroke:#ff8a3d;fill:none}.o-in{fill:#56b4e9}.o-out{fill:#ff8a3d}
 .line{display:inline-block;width:16px;height:0;border-top:3px solid;margin-right:6px;vertical-align:middle}
 """
 #: All three views side by side, and the highest [pixels]; all have one scale.
@@ -94,7 +94,9 @@ def model_section(result: Consistency, volume: Volume | None) -> str:
     out = np.isin(trace.residues, list(outside))
     low, high = _window(trace, volume, envelope, out)
     size = high - low
-    scale = min(_WIDE / sum(float(size[across]) for across, _ in _AXES), _TALL / float(max(size[up] for _, up in _AXES)))
+    scale = min(
+        _WIDE / sum(float(size[across]) for across, _ in _AXES), _TALL / float(max(size[up] for _, up in _AXES))
+    )
     figures = ""
     for view, name in enumerate(VIEWS):
         across, up = _AXES[view]
@@ -106,7 +108,8 @@ def model_section(result: Consistency, volume: Volume | None) -> str:
         x = (trace.places[:, across] - low[across]) * scale
         y = (high[up] - trace.places[:, up]) * scale
         figures += (
-            f'<figure><svg viewBox="0 0 {wide * scale:.1f} {tall * scale:.1f}" width="{wide * scale:.0f}" role="img" aria-label="model {name}">'
+            f'<figure><svg viewBox="0 0 {wide * scale:.1f} {tall * scale:.1f}" width="{wide * scale:.0f}" role="img" '
+            f'aria-label="model {name}">'
             f"{picture}{_lines(x, y, trace.joined, out)}{_scale_bar(scale, tall * scale)}</svg><figcaption>{name}: "
             f"{'xyz'[across]} to the right, {'xyz'[up]} upwards</figcaption></figure>"
         )
@@ -229,9 +232,13 @@ def _lines(x: NDArray[np.float64], y: NDArray[np.float64], joined: NDArray[np.bo
     if ways["out"]:
         drawn += f'<path class="t-out" stroke-width="{1.6 * width:g}" d="{ways["out"]}"/>'
     lone = ~joined & ~np.append(joined[1:], False)
-    drawn += "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{width}" fill="#56b4e9"/>' for a, b in zip(x[lone & ~out], y[lone & ~out], strict=True))
     drawn += "".join(
-        f'<circle class="o-out" cx="{a:.1f}" cy="{b:.1f}" r="{1.5 * width:g}"/>' for a, b in zip(x[out], y[out], strict=True)
+        f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{width}" fill="#56b4e9"/>'
+        for a, b in zip(x[lone & ~out], y[lone & ~out], strict=True)
+    )
+    drawn += "".join(
+        f'<circle class="o-out" cx="{a:.1f}" cy="{b:.1f}" r="{1.5 * width:g}"/>'
+        for a, b in zip(x[out], y[out], strict=True)
     )
     return drawn
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -120,7 +121,7 @@ def _strip(name: str, cells: Sequence[Cell]) -> str:
 def _placed(cells: Sequence[Cell]) -> list[int]:
     """Place of every residue along the strip: one is left free where the numbers jump."""
     places, at = [0], 0
-    for before, cell in zip(cells, cells[1:], strict=False):
+    for before, cell in itertools.pairwise(cells):
         at += 1 if 0 <= cell.number - before.number <= 1 else 2
         places.append(at)
     return places
@@ -139,7 +140,11 @@ def _row(row: Sequence[tuple[int, Cell]], step: float) -> tuple[str, float]:
     """Bars and names of one row, and its height."""
     runs: list[list[tuple[int, Cell]]] = []
     for place, cell in row:
-        if runs and place == runs[-1][-1][0] + 1 and (cell.kind, cell.what) == (runs[-1][-1][1].kind, runs[-1][-1][1].what):
+        if (
+            runs
+            and place == runs[-1][-1][0] + 1
+            and (cell.kind, cell.what) == (runs[-1][-1][1].kind, runs[-1][-1][1].what)
+        ):
             runs[-1].append((place, cell))
         else:
             runs.append([(place, cell)])
