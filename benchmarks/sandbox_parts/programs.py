@@ -126,7 +126,8 @@ def _more(place: Path) -> list[Program]:
             "import socket, time\nkeep = []\nfor k in range(300):\n"
             "  r = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); r.bind(f'\\0{k}'); keep.append(r)\n"
             "  try:\n    while True:\n      s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
-            "      s.setblocking(False); s.sendto(bytes(200000), f'\\0{k}'); s.close()\n  except BlockingIOError: pass\ntime.sleep(1)",
+            "      s.setblocking(False); s.sendto(bytes(200000), f'\\0{k}'); s.close()\n"
+            "  except BlockingIOError: pass\ntime.sleep(1)",
             harmless=False,
         ),
         Program(

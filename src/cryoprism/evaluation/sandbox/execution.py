@@ -65,7 +65,7 @@ def execute(
     ----------
     command
         Program and arguments. A Python file that is no program is run with Python. Arguments that are spelled as one of
-        ``inputs`` are given as full paths, since the program starts in another folder.
+        ``inputs``, or as something in one, are given as full paths, since the program starts in another folder.
     limits
         What it may use.
     inputs
@@ -237,8 +237,7 @@ def _resolved(command: Sequence[str], inputs: Sequence[str | Path], folder: Path
     for text in command:
         if "\0" in text:
             raise InputError("PROGRAM", f"{text!r} holds a zero byte", "Leave it out.")
-    spelled = {str(path): os.path.abspath(Path(folder, path)) for path in inputs}
-    arguments = [spelled.get(text, text) for text in command[1:]]
+    arguments = [_placed(text, inputs, folder) for text in command[1:]]
     name = command[0]
     if "/" not in name and not name.endswith(".py"):
         search = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)])
@@ -254,6 +253,16 @@ def _resolved(command: Sequence[str], inputs: Sequence[str | Path], folder: Path
     if not os.access(path, os.X_OK):
         raise InputError("PROGRAM", f"{name} is no program", f"Make it one with: chmod +x {name}")
     return [str(path), *arguments], path
+
+
+def _placed(argument: str, inputs: Sequence[str | Path], folder: Path) -> str:
+    """Full path of what is an input, or lies in one, as it is spelled outside; anything else as it stands."""
+    path = Path(argument)
+    for given in inputs:
+        below = path.is_relative_to(given) and ".." not in path.parts and Path(folder, path).exists()
+        if argument == str(given) or (argument and below):
+            return os.path.abspath(Path(folder, path))
+    return argument
 
 
 def _readable(path: Path, spelled: str | Path) -> Path:

@@ -6,6 +6,7 @@ from ._impact_page import impact_report
 from ._map_page import map_report, map_sections
 from ._novelty_page import novelty_pictures, novelty_report
 from ._page import write_report
+from ._sandbox_page import sandbox_report
 from ._score_page import quality_report, weights_report
 from ._session import write_graph
 
@@ -19,6 +20,7 @@ __all__ = [
     "novelty_pictures",
     "novelty_report",
     "quality_report",
+    "sandbox_report",
     "weights_report",
     "write_graph",
     "write_report",
