@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from cryoprism import __version__
 from cryoprism.workflow._files import write_text
@@ -50,7 +51,7 @@ def sandbox_report(
     """
     path = Path(folder) / "report.html"
     title = f"Sandbox: {formula}" if formula is not None else f"Sandbox: {' '.join(document['command'])}"
-    title = title if len(title) <= 160 else f"{title[:157]}…"
+    title = _short(title, 90)
     rest = "".join(f"<li>{escape(text)}</li>" for text in sentences[1:])
     body = (
         f'<header><h1>{escape(title)}</h1><p class="verdict {escape(document["verdict"])}">{escape(sentences[0])}</p>'
@@ -73,8 +74,8 @@ def _limits(document: Mapping[str, Any]) -> str:
     held = (used["peak_memory_in_bytes"] + used["kernel_memory_in_bytes"]) / 1e9
     written = max(used["outputs_in_bytes"], used["temporary_in_bytes"]) / 1e6
     rows = "".join(
-        f'<tr><th scope="row">{words}</th><td class="number">{plain(value, 3)} {unit}</td><td class="number">'
-        f"{plain(limit, 3)} {unit}</td><td>{_bar(value / limit, name in touched)}</td></tr>"
+        f'<tr><th scope="row">{words}</th><td class="number">{_amount(value)} {unit}</td><td class="number">'
+        f"{_amount(limit)} {unit}</td><td>{_bar(value / limit, name in touched)}</td></tr>"
         for name, words, value, limit, unit in (
             ("cpu", "CPU time, all processes", used["cpu_seconds"], most["cpu_seconds"], "s"),
             ("wall", "time from start to end", used["wall_seconds"], most["wall_seconds"], "s"),
@@ -88,6 +89,10 @@ def _limits(document: Mapping[str, Any]) -> str:
         '<th class="number">used</th><th class="number">limit</th><th></th></tr></thead><tbody>'
         f"{rows}</tbody></table></div></section>"
     )
+
+
+def _amount(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else plain(value, 3)
 
 
 def _bar(share: float, touched: bool) -> str:
@@ -138,7 +143,7 @@ def _formula(document: Mapping[str, Any]) -> str:
 def _outputs(folder: Path, document: Mapping[str, Any]) -> str:
     names = document["outputs"]
     rows = "".join(
-        f'<tr><th scope="row"><a href="output/{escape(name)}">{escape(name)}</a></th><td class="number">'
+        f'<tr><th scope="row"><a href="output/{escape(quote(name))}">{escape(name)}</a></th><td class="number">'
         f"{_size(folder / 'output' / name)}</td></tr>"
         for name in names[:_MOST_FILES]
     )
