@@ -159,7 +159,7 @@ def test_datagrams_of_senders_that_are_gone_count_as_memory(person):
 def test_what_pipes_hold_counts_as_memory_of_processes_that_hide_too(person):
     code = CALL + (
         "import time\nfor _ in range(4): os.fork()\nlibc.prctl(4, 0, 0, 0, 0); keep = []\ntry:\n"
-        "  while True:\n    r, w = os.pipe(); keep.append(r); os.set_blocking(w, False); os.write(w, b'x'); os.close(w)\n"
+        "  while True:\n    r, w = os.pipe(); keep.append(r); os.write(w, b'x'); os.close(w)\n"
         "except OSError: time.sleep(9)"
     )
     assert person.run(code, limits=limits(memory_in_gigabytes=0.15)).stopped_by == "memory"
@@ -211,9 +211,14 @@ def test_what_lies_in_an_input_folder_is_found_by_its_name_outside(person):
     (person.folder / "in/deep").mkdir(parents=True)
     (person.folder / "in/deep/x").write_text("seven")
     code = "import sys; print(open(sys.argv[1]).read(), sys.argv[2])"
-    run = person.execute(
-        [readable_python(), "-c", code, "in/deep/x", "in/none"], limits=SMALL, inputs=["in"], folder=person.folder
-    )
+    (person.folder / "plug_in.py").write_text(code)
+    (person.folder / "plug_in.py").chmod(0o755)
+    run = person.call(
+        lambda: execute(
+            [readable_python(), "plug_in.py", "in/deep/x", "in/none"],
+            limits=SMALL, inputs=["in", "plug_in.py"], folder=person.folder,
+        )
+    )  # fmt: skip
     assert run.printed == b"seven in/none\n"
 
 
