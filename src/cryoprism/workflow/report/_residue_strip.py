@@ -161,7 +161,7 @@ def _row(row: Sequence[tuple[int, Cell]], step: float) -> tuple[str, float]:
         if first.kind == "refuted":
             text = first.name if len(run) == 1 else f"{first.name}–{last.name.rpartition(' ')[2]}"
             long = _LETTER * len(text)
-            left = min(max(x + width / 2 - long / 2, _MARGIN), _WIDTH - long - 60)
+            left = min(max(x + width / 2 - long / 2, _MARGIN), _WIDTH - long - 82)
             lane = next((k for k in range(_LANES) if left > ends[k] + 5), None)
             if lane is None:
                 hidden += len(run)
