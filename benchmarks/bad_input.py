@@ -118,7 +118,7 @@ def check(case: Case, folder: Path) -> tuple[int, str, list[str]]:
         arguments += ["--out", "run"]
     there = (folder / "run").exists()
     wrapper = [part.replace("SIZE", case.small_disk) for part in case.wrapper]
-    result = run([case.command, *arguments], folder, wrapper, case.limit_in_bytes)
+    result = run([*case.command.split(), *arguments], folder, wrapper, case.limit_in_bytes)
     for locked in folder.iterdir():
         if locked.is_dir():
             locked.chmod(0o755)

@@ -1,6 +1,6 @@
 """Hostile programs in the sandbox, as root and as an ordinary user, and without walls; what a run costs beyond itself.
 
-``python benchmarks/sandbox.py [--parts hostile,overhead] [--repeats 20]``
+``python benchmarks/sandbox.py [--parts hostile,overhead] [--only TEXT] [--repeats 20]``
 
 Every program says by itself whether it got what it was after; the table says that, how it ended, and what it used. The
 last column runs the same program with ``--isolation none`` where that does no harm. The fork bomb, the disk and the
@@ -21,101 +21,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.sandbox import Execution, Limits, execute, walls
+from sandbox_parts.programs import ABSTRACT, Program, programs
 
 NOBODY = 65534
 LIMITS = Limits(cpu_seconds=1, memory_in_gigabytes=0.3, wall_seconds=6, files_in_megabytes=20, processes=32)
-LIBC = "import ctypes, os; libc = ctypes.CDLL(None, use_errno=True)\n"
-
-
-@dataclass(frozen=True)
-class Program:
-    """A program, what it is after, and whether it may run without walls.
-
-    It prints ``GOT`` and what it got where it reached that.
-    """
-
-    name: str
-    code: str
-    harmless: bool = True
-
-
-def programs(place: Path, port: int, pid: int) -> list[Program]:
-    """Return the programs; ``place`` holds a secret file, ``port`` listens, ``pid`` runs, all outside."""
-    read = (
-        "\nfor path in {paths}:\n  try: n = len(open(path, 'rb').read(99)); print('GOT', path[-9:], n, 'bytes')"
-        "\n  except OSError: pass"
-    )
-    # What the calling user could read outside, the home folder and the secret.
-    private = [str(place / "secret"), str(Path.home() / ".bashrc"), "/etc/shadow", "/proc/1/environ"]
-    return [
-        Program("fork bomb", "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", harmless=False),
-        Program("memory, one process", "x = []\nwhile True: x.append(bytearray(b'1') * (1 << 20))"),
-        Program(
-            "memory, sixteen processes",
-            "import os, time\nfor _ in range(4): os.fork()\nx = []\n"
-            "for _ in range(100): x.append(bytearray(b'1') * (1 << 20)); time.sleep(0.01)\ntime.sleep(9)",
-        ),
-        Program("CPU", "while True: pass"),
-        Program(
-            "CPU, children unwaited for",
-            "import os, signal, time; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True:\n"
-            "  if os.fork() == 0:\n    while time.process_time() < 0.2: pass\n    os._exit(0)\n  time.sleep(0.15)",
-        ),
-        Program("sleep", "import time; time.sleep(3600)"),
-        Program(
-            "disk, output folder", "s = open('f', 'wb')\nfor _ in range(200): s.write(bytes(10**6)); s.flush()",
-            harmless=False,
-        ),
-        Program(
-            "disk, many files", "import itertools\nfor i in itertools.count(): open(f'/tmp/{i}', 'w').close()",
-            harmless=False,
-        ),
-        Program("print without end", "while True: print('y' * 10**4)"),
-        Program(
-            "socket to this machine",
-            f"import socket; socket.create_connection(('127.0.0.1', {port}), 2); print('GOT it')",
-        ),
-        Program("ptrace", LIBC + "print('GOT it' if 0 in (libc.ptrace(16, os.getppid()), libc.ptrace(0)) else 'no')"),
-        Program(
-            "new user namespace, mount",
-            LIBC + "if libc.unshare(0x10020000) == 0: print('GOT unshare')\n"
-            "if libc.mount(b'n', b'/tmp', b'tmpfs', 0, None) == 0: print('GOT mount')",
-        ),
-        Program(
-            "other processes in /proc",
-            "import os\nfor n in os.listdir('/proc'):\n  if n.isdigit() and int(n) not in (1, os.getpid()):\n"
-            "    line = open(f'/proc/{n}/cmdline').read()\n    if line: print('GOT a command line'); break",
-        ),
-        Program(
-            "memory of its own watcher",
-            "import os\ntry: open(f'/proc/{os.getppid()}/mem', 'r+b'); print('GOT it')\nexcept OSError: pass",
-        ),
-        Program("private files", read.format(paths=private)),
-        Program(
-            "link out of the output folder",
-            f"import os; os.symlink({str(place / 'target')!r}, 'link'); os.symlink('/etc/passwd', 'passwd')",
-        ),
-        Program("signal to parent", "import os, time; os.kill(os.getppid(), 9); time.sleep(0.2)", harmless=False),
-        Program(
-            "signal outside",
-            f"import os\ntry: os.kill({pid}, 0); print('GOT it')\nexcept OSError: pass",
-        ),
-        Program(
-            "writing /usr, /etc and inputs",
-            f"for p in ('/usr/x', '/etc/x', '/x', {str(place / 'input')!r}):\n"
-            "  try: open(p, 'a').close(); print('GOT', p)\n  except OSError: pass",
-        ),
-        Program(
-            "daemon that stays",
-            "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: time.sleep(30)\n  os._exit(0)",
-        ),
-    ]  # fmt: skip
 
 
 def python_of(user: int) -> str:
@@ -157,6 +71,7 @@ def said(run: Execution, place: Path) -> str:
     """Say what happened, for the table."""
     got = [line[4:] for line in run.printed.decode(errors="replace").splitlines() if line.startswith("GOT ")]
     links = [path.name for path in (place / "out").rglob("*") if path.is_symlink()] if (place / "out").is_dir() else []
+    raised = [path.name for path in (place / "out").rglob("*") if path.is_file() and path.stat().st_mode & 0o6000]
     how = run.verdict if run.stopped_by is None else f"stopped: {run.stopped_by}"
     if run.verdict == "failed":
         error = run.errors.decode(errors="replace").strip().splitlines()
@@ -164,23 +79,28 @@ def said(run: Execution, place: Path) -> str:
     parts = ["**got " + "; ".join(got) + "**"] if got else []
     if links:
         parts.append("**links in the output: " + ", ".join(links) + "**")
+    if raised:
+        parts.append("**set-user-ID in the output: " + ", ".join(raised) + "**")
     parts.append(how)
     if run.limits_reached:
         parts.append("at its limit of " + ", ".join(run.limits_reached))
     if run.left_out:
-        parts.append(f"left out: {', '.join(sorted(run.left_out))}")
+        names = [name if len(name) < 30 else f"{name[:20]}…" for name in sorted(run.left_out)]
+        parts.append(f"left out: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}")
     if run.left_behind:
         parts.append(f"{run.left_behind} ended that stayed")
     used = run.accounting
+    kernel = used.kernel_memory_in_bytes / 1e6
     parts.append(
-        f"{used.cpu_seconds:.1f} CPU s, {used.wall_seconds:.1f} s, {used.peak_memory_in_bytes / 1e6:.0f} MB, "
+        f"{used.cpu_seconds:.1f} CPU s, {used.wall_seconds:.1f} s, {used.peak_memory_in_bytes / 1e6:.0f} MB"
+        f"{f' and {kernel:.0f} MB in the kernel' if kernel >= 1 else ''}, "
         f"{used.peak_processes} proc."
     )
     return "; ".join(parts)
 
 
-def hostile() -> None:
-    """Print the table of hostile programs."""
+def hostile(only: str) -> None:
+    """Print the table of hostile programs, those with ``only`` in their names."""
     place = Path(tempfile.mkdtemp(prefix="cryoprism-hostile-", dir="/tmp"))
     place.chmod(0o777)
     for name in ("secret", "input", "target"):
@@ -188,11 +108,15 @@ def hostile() -> None:
         (place / name).chmod(0o644)
     people = {"as root": 0} if os.geteuid() == 0 else {}
     people["as an ordinary user"] = NOBODY if os.geteuid() == 0 else os.geteuid()
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind("\0" + ABSTRACT)
+        abstract.listen()
         threading.Thread(target=_accept, args=(server,), daemon=True).start()
         print(f"\n| program | {' | '.join(people)} | without walls, {list(people)[-1]} |")
         print("|---|" + "---|" * (len(people) + 1))
         for program in programs(place, server.getsockname()[1], os.getpid()):
+            if only not in program.name:
+                continue
             cells = []
             for user in people.values():
                 cells.append(_one(program, user, place, "bubblewrap"))
@@ -267,11 +191,12 @@ def _timed(command: Sequence[str], repeats: int) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="hostile,overhead")
+    parser.add_argument("--only", default="", help="Run the hostile programs with this in their names.")
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
     print(f"Limits: {LIMITS.to_json()}. bubblewrap: {walls().how}.")
     if "hostile" in options.parts:
-        hostile()
+        hostile(options.only)
     if "overhead" in options.parts:
         overhead(options.repeats)
 

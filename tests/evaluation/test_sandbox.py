@@ -135,6 +135,99 @@ def test_shared_memory_counts(person):
     assert person.run(code, limits=SMALL).stopped_by == "memory"
 
 
+def test_what_sockets_hold_counts_as_memory(person):
+    code = (
+        "import socket\nkeep = []\nwhile True:\n  s = socket.socketpair(); keep.append(s)\n"
+        "  for e in s:\n    e.setblocking(False)\n    try:\n      while True: e.send(b'x' * 65536)\n"
+        "    except BlockingIOError: pass"
+    )
+    run = person.run(code, limits=limits(memory_in_gigabytes=0.1))
+    assert run.stopped_by == "memory"
+    assert run.accounting.kernel_memory_in_bytes > 0.05e9
+
+
+def test_a_socket_whose_name_looks_like_a_line_of_the_kernels_list_does_no_harm(person):
+    code = "import socket; s = socket.socket(socket.AF_UNIX); s.bind('a\\nb c'); print('bound')"
+    run = person.run(code, limits=SMALL)
+    assert (run.verdict, run.printed) == ("finished", b"bound\n")
+
+
+def test_datagrams_of_senders_that_are_gone_count_as_memory(person):
+    code = (
+        "import socket, time\nkeep = []\nfor k in range(100):\n"
+        "  r = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); r.bind(f'\\0{k}'); keep.append(r)\n"
+        "  try:\n    while True:\n      s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.setblocking(False)\n"
+        "      s.sendto(bytes(200000), f'\\0{k}'); s.close()\n  except BlockingIOError: pass\ntime.sleep(9)"
+    )
+    assert person.run(code, limits=limits(memory_in_gigabytes=0.1)).stopped_by == "memory"
+
+
+def test_what_pipes_hold_counts_as_memory_of_processes_that_hide_too(person):
+    code = CALL + (
+        "import time\nfor _ in range(4): os.fork()\nlibc.prctl(4, 0, 0, 0, 0); keep = []\ntry:\n"
+        "  while True:\n    r, w = os.pipe(); keep.append(r); os.write(w, b'x'); os.close(w)\n"
+        "except OSError: time.sleep(9)"
+    )
+    assert person.run(code, limits=limits(memory_in_gigabytes=0.15)).stopped_by == "memory"
+
+
+def test_a_few_open_pipes_are_no_memory(person):
+    code = "import os; keep = [os.pipe() for _ in range(100)]; print(len(keep))"
+    assert person.run(code, limits=limits(memory_in_gigabytes=0.1)).verdict == "finished"
+
+
+def test_buffers_of_sockets_and_pipes_stay_as_they_are(person):
+    code = (
+        "import fcntl, os, socket\ns = socket.socketpair()[0]\n"
+        "for n in (7, 32):\n  try: s.setsockopt(socket.SOL_SOCKET, n, 1 << 30); print('larger socket')\n"
+        "  except PermissionError: pass\n"
+        "try: fcntl.fcntl(os.pipe()[1], 1031, 1 << 20); print('larger pipe')\nexcept PermissionError: print('refused')"
+    )
+    assert person.run(code, limits=SMALL).printed == b"refused\n"
+
+
+def test_pages_cannot_be_left_in_a_pipe(person):
+    code = CALL + (
+        "import mmap\nr, w = os.pipe(); m = mmap.mmap(-1, 4096); b = (ctypes.c_char * 4096).from_buffer(m)\n"
+        "v = (ctypes.c_size_t * 2)(ctypes.addressof(b), 4096)\nprint(libc.vmsplice(w, v, 1, 0), ctypes.get_errno())"
+    )
+    assert person.run(code, limits=SMALL).printed == b"-1 38\n"
+
+
+def test_tables_of_pages_count_as_memory(person):
+    code = CALL + (
+        "libc.mmap.restype = ctypes.c_void_p; n = 1 << 40\n"
+        "libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]\n"
+        "p = libc.mmap(None, n, 1, 0x4022, -1, 0); libc.madvise(ctypes.c_void_p(p), ctypes.c_size_t(n), 15)\n"
+        "for k in range(0, n, 2 << 20): ctypes.string_at(p + k, 1)"
+    )
+    run = person.run(code, limits=limits(memory_in_gigabytes=0.1))
+    assert run.stopped_by == "memory"
+    assert run.accounting.peak_memory_in_bytes < 0.4e9
+
+
+def test_files_copy_although_the_quick_way_is_refused(person):
+    code = (
+        "import shutil; open('a', 'wb').write(b'7' * 100000); shutil.copyfile('a', 'b'); print(len(open('b').read()))"
+    )
+    assert person.run(code, limits=SMALL).printed == b"100000\n"
+
+
+def test_what_lies_in_an_input_folder_is_found_by_its_name_outside(person):
+    (person.folder / "in/deep").mkdir(parents=True)
+    (person.folder / "in/deep/x").write_text("seven")
+    code = "import sys; print(open(sys.argv[1]).read(), sys.argv[2])"
+    (person.folder / "plug_in.py").write_text(code)
+    (person.folder / "plug_in.py").chmod(0o755)
+    run = person.call(
+        lambda: execute(
+            [readable_python(), "plug_in.py", "in/deep/x", "in/none"],
+            limits=SMALL, inputs=["in", "plug_in.py"], folder=person.folder,
+        )
+    )  # fmt: skip
+    assert run.printed == b"seven in/none\n"
+
+
 def test_a_fork_bomb_stays_small_and_ends(person):
     marker = f"bomb{os.getpid()}{person.name}"
     code = f"import os  # {marker}\nwhile True:\n  try: os.fork()\n  except OSError: pass"

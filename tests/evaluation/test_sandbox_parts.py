@@ -52,7 +52,7 @@ def refused(error):
 def test_the_filter_refuses_what_it_names_and_nothing_else(machine):
     program, column = seccomp_filter(machine), ARCHITECTURES[machine].column
     named = {values[column]: values[2] for values in REFUSED.values() if values[column] is not None}
-    judges = {"x86_64": {56, 41, 302, 16}, "aarch64": {220, 198, 261, 29}}[machine]
+    judges = {"x86_64": {56, 41, 302, 16, 53, 54, 72}, "aarch64": {220, 198, 261, 29, 199, 208, 25}}[machine]
     for number in set(range(470)) - judges:
         expected = refused(named[number]) if number in named else ALLOW
         assert judged(program, number, machine=machine) == expected, number
@@ -77,6 +77,21 @@ def test_calls_are_judged_by_their_arguments(machine, clone, socket, limit, cont
     assert says(control, 0, 0x5401) == ALLOW
     assert says(control, 0, 0x5412) == refused(EPERM)
     assert says(control, 0, 0x541C) == refused(EPERM)
+
+
+@pytest.mark.parametrize(("machine", "pair", "option", "control"), [("x86_64", 53, 54, 72), ("aarch64", 199, 208, 25)])
+def test_sockets_come_in_pairs_of_one_family_and_buffers_stay_as_they_are(machine, pair, option, control):
+    def says(number, *arguments):
+        return judged(seccomp_filter(machine), number, arguments, machine=machine)
+
+    assert says(pair, 1, 1) == ALLOW
+    for family in (2, 16, 30, (1 << 32) + 30):
+        assert says(pair, family, 1) == refused(EACCES)
+    for name in (7, 32, (1 << 32) + 7):
+        assert says(option, 3, 1, name) == refused(EPERM)
+    assert says(option, 3, 1, 8) == ALLOW  # SO_RCVBUF: what waits is bounded by the sender
+    assert says(control, 3, 1031, 1 << 20) == refused(EPERM)
+    assert says(control, 3, 1030) == ALLOW  # F_DUPFD_CLOEXEC
 
 
 def test_calls_of_another_processor_mode_end_the_program():

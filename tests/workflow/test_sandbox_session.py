@@ -1,7 +1,9 @@
 """``cryoprism sandbox run``: what it writes, its exit codes, its options."""
 
 import json
+from pathlib import Path
 
+import jsonschema
 import pytest
 import typer
 
@@ -11,6 +13,9 @@ from cryoprism.workflow import SandboxConfig, run_in_sandbox
 from programs import isolation_here
 
 WALLS = isolation_here()
+SCHEMA = json.loads(
+    (Path(__file__).resolve().parents[2] / "src/cryoprism/workflow/schemas/sandbox.schema.json").read_text("utf-8")
+)
 
 
 def run(*arguments):
@@ -37,6 +42,48 @@ def test_a_run_leaves_a_record(tmp_path, capsys):
     assert run(*call, "--only-do-unfinished", "--", "python3", "-c", code) == 0
     assert run(*call, "--overwrite", "--", "python3", "-c", "pass") == 0
     assert list((out / "output").iterdir()) == []
+
+
+def record_of(out):
+    content = json.loads((out / "sandbox.json").read_text())
+    jsonschema.validate(content, SCHEMA, cls=jsonschema.Draft202012Validator)
+    return content
+
+
+def test_the_record_keeps_to_its_schema_and_the_page_says_it_to_people(tmp_path):
+    code = "import os, sys; print('<b>hi'); os.symlink('/etc/passwd', 'link'); open('x', 'w').write('12'); sys.exit(4)"
+    out = tmp_path / "run"
+    assert run("--isolation", WALLS, "--out", out, "--", "python3", "-c", code) == 1
+    record = record_of(out)
+    assert (record["verdict"], record["exit_code"]) == ("failed", 4)
+    page = (out / "report.html").read_text()
+    assert "The program ended with exit code 4." in page
+    assert 'href="output/x"' in page
+    assert "&lt;b&gt;hi" in page
+    assert "<b>hi" not in page
+    if WALLS == "bubblewrap":
+        assert "is a link to /etc/passwd" in page
+    assert run("--isolation", WALLS, "--wall", 0.3, "--out", tmp_path / "slow", "--", "sleep", 30) == 1
+    record_of(tmp_path / "slow")
+    assert (tmp_path / "slow/report.html").read_text().count("limit reached") == 1
+
+
+def test_a_formula_with_an_infinite_slope_has_a_value_all_the_same(tmp_path):
+    pytest.importorskip("sympy", reason="sympy is not installed (the extra 'assess')")
+    out = tmp_path / "root"
+    assert run("--isolation", WALLS, "--out", out, "--formula", "sqrt(x)", "--variable", "x=0") == 0
+    record = record_of(out)
+    assert record["formula"]["value"] == 0
+    assert record["formula"]["derivatives"]["x"]["value"] is None
+    assert "sqrt(x)" in (out / "report.html").read_text()
+
+
+def test_a_formula_that_cannot_be_found_says_why(tmp_path, capsys):
+    pytest.importorskip("sympy", reason="sympy is not installed (the extra 'assess')")
+    out = tmp_path / "huge"
+    assert run("--isolation", WALLS, "--out", out, "--formula", "sin(10^9999)") == 1
+    assert "The formula has no value that could be found" in capsys.readouterr().out
+    assert record_of(out)["verdict"] == "failed"
 
 
 def test_exit_codes_say_how_it_ended(tmp_path, capsys):

@@ -81,7 +81,8 @@ def run(
     process but its own. What it leaves in its folder comes out to output/. Exit codes: 0 finished, 1 the program
     failed or was stopped by a limit, which is named.
 
-    Writes sandbox.json, stdout.txt, stderr.txt, output/, job.json and run.log.
+    Writes report.html, sandbox.json, stdout.txt, stderr.txt, output/, job.json and
+    run.log.
 
     \b
     Examples:
@@ -98,5 +99,5 @@ def run(
         summary = run_in_sandbox(settings)
     for sentence in summary.sentences:
         typer.echo(sentence)
-    typer.echo(f"Record: {summary.output / 'sandbox.json'}")
+    typer.echo(f"Report: {summary.output / 'report.html'}")
     return 0 if summary.verdict == "finished" else 1

@@ -19,6 +19,7 @@ from cryoprism.evaluation.reproducibility import Record, chain_of, check_complet
 from cryoprism.formats import Volume, read_map
 
 from ._assess_config import AssessConfig
+from ._files import require_file
 
 __all__ = ["FITTED", "Case", "absence", "file_in", "fitted_in", "forecasts_file", "notes_on", "prepare"]
 
@@ -65,6 +66,9 @@ def prepare(config: AssessConfig) -> Case:
     InputError
         Any of it cannot be used.
     """
+    require_file(config.model_file, "Give a model: PDB or mmCIF.")
+    if config.map_file is not None:
+        require_file(config.map_file, "Give a map in MRC format in --map.")
     model = read_model(config.model_file)
     volume = _volume(config)
     record = None if config.record is None else read_record(config.record)

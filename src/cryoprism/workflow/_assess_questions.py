@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,9 +31,11 @@ from cryoprism.evaluation.sandbox import walls
 
 from ._assess_case import FITTED, Case, absence, file_in, fitted_in, forecasts_file
 from ._assess_config import AssessConfig
+from ._certificate_folder import put_certificate
 from ._files import content_of, write_json
+from ._model_in_map import misfits, ranges_of, with_frame_remark
 from ._prover_walls import walled_prover
-from .report import novelty_pictures
+from .report import consistency_pictures, novelty_pictures
 
 __all__ = ["Part", "Question", "questions"]
 
@@ -144,12 +145,8 @@ def _consistency(case: Case, folder: Path) -> Part:
         limits=limits,
         coq=walled_prover(),
     )
-    # A certificate is whole or not there.
-    unfinished, certificate = folder / "certificate.part", folder / "certificate"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    found.write_certificate(unfinished)
-    shutil.rmtree(certificate, ignore_errors=True)
-    unfinished.rename(certificate)
+    found, frame = with_frame_remark(found, case.volume)
+    certificate = put_certificate(found, folder)
     content = found.to_json()
     write_json(folder / "consistency.json", content)
     evidence = {
@@ -159,8 +156,11 @@ def _consistency(case: Case, folder: Path) -> Part:
         rule | {"offenders": rule["offenders"][:_MOST_OFFENDERS], "offenders_in_all": len(rule["offenders"])}
         for rule in content["rules"]
     ]
+    evidence["outside_map"] = [one.to_json() for one in ranges_of(found.model, misfits(found))]
+    evidence["frame"] = frame
     files = sorted(str(path.relative_to(folder)) for path in certificate.rglob("*") if path.is_file())
-    return Part(_json(replace(found.answer(), evidence=evidence)), ("consistency.json", *files))
+    shown = consistency_pictures(found, case.volume)
+    return Part(_json(replace(found.answer(), evidence=evidence)), ("consistency.json", *files), shown)
 
 
 def _novelty(config: AssessConfig) -> Part:

@@ -19,6 +19,7 @@ __all__ = [
     "content_of",
     "fingerprint",
     "output_stems",
+    "require_file",
     "weights_card",
     "write_json",
     "write_text",
@@ -97,6 +98,22 @@ def content_of(path: str | Path) -> str:
     """Return the SHA-256 of a whole file: for models and maps, which a small change in the middle makes others."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def require_file(path: Path, remedy: str) -> None:
+    """Refuse what is not a file, or may not be read, by the reason.
+
+    Raises
+    ------
+    InputError
+        It is not there, is a folder, or cannot be read by this user.
+    """
+    if path.is_dir():
+        raise InputError(path, "is a folder, not a file", remedy)
+    if not path.is_file():
+        raise InputError(path, "does not exist", remedy)
+    if not os.access(path, os.R_OK):
+        raise InputError(path, "cannot be read", "Give yourself the right to read it (chmod).")
 
 
 def output_stems(paths: Sequence[str | Path]) -> list[str]:

@@ -112,6 +112,7 @@ def _asked(job: Job, question: Question) -> Part:
 
 def _document(case: Case, parts: Mapping[str, Part], fusion: Fusion, said: str) -> dict[str, Any]:
     config = case.config
+    frame = parts["logic"].content["evidence"].get("frame")
     inputs = {
         "model": config.model_file,
         "map": config.map_file,
@@ -125,7 +126,7 @@ def _document(case: Case, parts: Mapping[str, Part], fusion: Fusion, said: str) 
         "cryoprism_version": __version__,
         "inputs": {name: None if path is None else str(path) for name, path in inputs.items()},
         "verdict": said,
-        "notes": list(notes_on(case)),
+        "notes": [*([frame] if frame else []), *notes_on(case)],
         **{name: dict(parts[name].content) for name in QUESTIONS},
         **fusion.to_json(),
         "weight_intervals": case.weights.in_use.intervals(config.seed),

@@ -11,12 +11,14 @@ from cryoprism.evaluation.consistency import Limits, check_consistency
 from cryoprism.evaluation.evidence import Verdict
 from cryoprism.formats import Volume, read_map
 
-from ._files import content_of, write_json
+from ._certificate_folder import put_certificate
+from ._files import content_of, require_file, write_json
 from ._jobs import Job, open_job
+from ._model_in_map import with_frame_remark
 from ._prove_config import ProveConfig
 from ._prover_walls import walled_prover
 from ._summary import StepSummary
-from .report._consistency_page import consistency_report
+from .report import consistency_report
 
 __all__ = ["ProveResult", "prove_model"]
 
@@ -44,8 +46,7 @@ def prove_model(config: ProveConfig) -> ProveResult:
     started = time.monotonic()
     files = [path for path in (config.model_file, config.map_file) if path is not None]
     for path in files:
-        if not path.is_file():
-            raise InputError(path, "does not exist", "Give a model (PDB, mmCIF) and, in --map, a map in MRC format.")
+        require_file(path, "Give a model (PDB, mmCIF) and, in --map, a map in MRC format.")
     volume = None if config.map_file is None else _map(config)
     with open_job("Prove", config) as job:
         job.record_inputs(files)
@@ -76,12 +77,13 @@ def _prove(job: Job, config: ProveConfig, volume: Volume | None, others: str, st
         ),
         coq=walled_prover(),
     )
+    result, frame = with_frame_remark(result, volume)
     for rule in result.rules:
         log.info("%s: %d proved, %d refuted, %d unknown", rule.title, rule.proved, rule.refuted, rule.unknown)
     written = [job.path / "consistency.json"]
     write_json(written[0], result.to_json())
-    written.append(result.write_certificate(job.path / "certificate") / "check.sh")
-    written.append(consistency_report(job.path, result))
+    written.append(put_certificate(result, job.path) / "check.sh")
+    written.append(consistency_report(job.path, result, volume, frame or ""))
     sentences = result.sentences()
     job.mark_done(
         "consistency",

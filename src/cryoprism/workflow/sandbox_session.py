@@ -25,6 +25,7 @@ from ._config import JobConfig
 from ._files import atomic_path, fingerprint, write_json
 from ._jobs import Job, open_job
 from ._summary import StepSummary
+from .report import sandbox_report
 
 __all__ = ["SandboxConfig", "SandboxSummary", "run_in_sandbox"]
 
@@ -101,7 +102,7 @@ class SandboxSummary(StepSummary):
 
 
 def run_in_sandbox(config: SandboxConfig) -> SandboxSummary:
-    """Run a program or a formula; write ``sandbox.json``, what it printed, and ``output/``.
+    """Run a program or a formula; write ``sandbox.json``, ``report.html``, what it printed, and ``output/``.
 
     Raises
     ------
@@ -137,7 +138,7 @@ def run_in_sandbox(config: SandboxConfig) -> SandboxSummary:
                 output=job.path / "output",
                 isolation=config.isolation,
             )
-        return _finish(job, run, value, prints, started)
+        return _finish(job, config, run, value, prints, started)
 
 
 def _formula_limits(config: SandboxConfig) -> Limits | None:
@@ -152,12 +153,17 @@ def _formula_limits(config: SandboxConfig) -> Limits | None:
     return config.limits() if given else None
 
 
-def _finish(job: Job, run: Execution, value: FormulaValue | None, prints: str, started: float) -> SandboxSummary:
+def _finish(
+    job: Job, config: SandboxConfig, run: Execution, value: FormulaValue | None, prints: str, started: float
+) -> SandboxSummary:
     content: dict[str, Any] = run.to_json()
     sentences = [run.sentence()]
     if value is not None:
         content["formula"] = value.to_json()
         sentences.insert(0, _value_in_words(value))
+    elif config.formula is not None and run.verdict == "failed":
+        said = run.errors.decode("utf-8", errors="replace").strip().splitlines()
+        sentences[0] = f"The formula has no value that could be found ({said[-1][:200] if said else run.sentence()})."
     used = run.accounting
     sentences.append(
         f"It used {used.cpu_seconds:.2f} s of CPU time in {used.wall_seconds:.2f} s, at most "
@@ -173,6 +179,7 @@ def _finish(job: Job, run: Execution, value: FormulaValue | None, prints: str, s
         with atomic_path(path) as temporary:
             temporary.write_bytes(text)
     write_json(outputs[-1], content)
+    outputs.append(sandbox_report(job.path, content, sentences, inputs=config.inputs, formula=config.formula))
     job.mark_done(
         "sandbox",
         stage="sandbox",

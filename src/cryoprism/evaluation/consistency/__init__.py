@@ -3,11 +3,14 @@
 from ._cases import RULES, WEIGHTS, Offender
 from ._certificate import TRUSTED
 from ._coq import HOW_TO_INSTALL, PLAIN, CoqRun, Prover, coq_run, coq_version
+from ._envelope import FINE, Envelope
 from ._model import Model, Residue, read_model
 from ._symmetry import find_copies
+from ._words import residue_words
 from .check import Consistency, Limits, RuleResult, check_consistency
 
 __all__ = [
+    "FINE",
     "HOW_TO_INSTALL",
     "PLAIN",
     "RULES",
@@ -15,6 +18,7 @@ __all__ = [
     "WEIGHTS",
     "Consistency",
     "CoqRun",
+    "Envelope",
     "Limits",
     "Model",
     "Offender",
@@ -26,4 +30,5 @@ __all__ = [
     "coq_version",
     "find_copies",
     "read_model",
+    "residue_words",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -76,17 +78,19 @@ if len(sys.argv) > 1:
 
 def atoms_table(model: Model) -> str:
     """Return atoms.csv: every atom with its name and its coordinates in 0.001 Å."""
-    lines = ["number,chain,residue,residue_number,atom,x,y,z,residue_index,kind,alternative,occupancy"]
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(
+        ("number", "chain", "residue", "residue_number", "atom", "x", "y", "z", "residue_index", "kind", "alternative",
+         "occupancy")
+    )  # fmt: skip
     places = model.points + model.corner
     for number, name in enumerate(model.names):
         residue = model.residues[int(model.residue_of[number])]
-        x, y, z = places[number].tolist()
-        quoted = f'"{name}"' if "," in name or '"' in name else name
-        lines.append(
-            f"{number},{residue.chain},{residue.name},{residue.number}{residue.insertion},{quoted},{x},{y},{z},"
-            f"{model.residue_of[number]},{model.kinds[number]},{model.alternatives[number]},{model.occupancies[number]}"
-        )
-    return "\n".join(lines) + "\n"
+        named = (number, residue.chain, residue.name, f"{residue.number}{residue.insertion}", name)
+        held = (model.residue_of, model.kinds, model.alternatives, model.occupancies)
+        rows.writerow((*named, *places[number].tolist(), *(one[number] for one in held)))
+    return table.getvalue()
 
 
 def certificate_files(

@@ -20,6 +20,8 @@ __all__ = ["FINE", "Envelope", "envelope_of", "voxel_indices"]
 #: Voxel sizes and origins are in units of 2^-20 * 0.001 Å, as in Local.v.
 FINE = 1 << 20
 _SMOOTH = 2.0  # Å
+#: A contour that holds a larger share of the map would hold any model.
+_MOST_FILLED = 0.9
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def envelope_of(
     Raises
     ------
     InputError
-        The map is empty, or nothing of it reaches the contour.
+        The map is empty, nothing of it reaches the contour, or nearly all of it does.
     """
     data = volume.data.float().numpy()
     size = volume.voxel_size_in_angstroms
@@ -71,6 +73,12 @@ def envelope_of(
     if not dense.any():
         raise InputError(
             "--contour", f"nothing of the map reaches {level:g} (most: {data.max():g})", "Give a lower one."
+        )
+    if (filled := float(dense.mean())) > _MOST_FILLED:
+        raise InputError(
+            "--contour",
+            f"{100 * filled:.3g} % of the map reach {level:g}, so that it bounds nothing",
+            "Give a higher one.",
         )
     near = np.asarray(distance_transform_edt(~dense)) * size <= margin_in_angstroms
     voxel = round(size * 1000 * FINE)

@@ -21,7 +21,7 @@ from ._cases import RULES, WEIGHTS, Case, Offender, cases_of
 from ._certificate import TRUSTED, certificate_files, sha256, write_certificate
 from ._coq import HOW_TO_INSTALL, PLAIN, Prover, coq_version, library_folder
 from ._emit import HEADER, asked_source, data_source
-from ._envelope import envelope_of
+from ._envelope import Envelope, envelope_of
 from ._lean import check_lean, lean_source
 from ._model import Model, read_model
 from ._symmetry import find_copies
@@ -94,6 +94,8 @@ class Consistency:
         process.
     remarks
         What to know about the model: alternative locations, several models, digits.
+    envelope
+        Of the map, where one was given.
     """
 
     model: Model = field(repr=False)
@@ -107,6 +109,7 @@ class Consistency:
     sources: Mapping[str, str] = field(repr=False)
     transcript: str = field(repr=False)
     lean_text: str = field(repr=False)
+    envelope: Envelope | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -331,6 +334,7 @@ def check_consistency(
         sources,
         transcript,
         lean_text,
+        envelope,
     )
 
 

@@ -26,6 +26,10 @@ _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 _LOOK_EVERY_SECONDS = 0.01
 # The kernel refuses memory to one process a little above the limit, so that who grows slowly is stopped by the watch.
 _MARGIN, _MARGIN_BYTES = 1.25, 64_000_000
+# Open files of a process; waiting signals and timers of a user, which lie in the kernel.
+_MOST_OPEN, _MOST_SIGNALS = 512, 4096
+_MOST_WAITING = 512  # datagrams to one socket, where the kernel does not say
+_MOST_TABLES = 16 << 20  # of a process that is asked for its exact share
 _PAGE = os.sysconf("SC_PAGESIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -37,7 +41,7 @@ class Watch:
         self.spec = spec
         self.me = os.getpid()
         self.waited_user = self.waited_system = 0.0
-        self.largest = self.peak = self.peak_processes = self.peak_temporary = 0
+        self.largest = self.peak = self.peak_processes = self.peak_temporary = self.peak_kernel = 0
         # Own CPU seconds by (pid, start), and of those that are gone: some parents do not wait for their children.
         self.seen: dict[tuple[int, bytes], float] = {}
         self.gone = 0.0
@@ -85,9 +89,11 @@ class Watch:
         if memory > spec["memory"]:
             # Pages that a fork shares were counted for each process: ask for the exact shares before judging.
             memory = sum(_exact_memory(pid) for pid in processes)
+        kernel = self.kernel(processes, spec["memory"] - memory)
         self.peak = max(self.peak, memory)
+        self.peak_kernel = max(self.peak_kernel, kernel)
         self.peak_processes = max(self.peak_processes, threads)
-        if memory > spec["memory"]:
+        if memory + kernel > spec["memory"]:
             return "memory"
         waited = self.waited_user + self.waited_system
         if max(waited + living, self.own()) > spec["cpu"]:
@@ -102,6 +108,29 @@ class Watch:
             if folder != spec["out"]:
                 self.peak_temporary = max(self.peak_temporary, used)
         return "files" if files > spec["most_files"] else None
+
+    def kernel(self, processes: dict[int, list[bytes]], left: int) -> int:
+        """Bytes that the kernel can hold for sockets and pipes of the run: no process has them, so none is charged.
+
+        Sockets are listed; pipes are counted only where as many as there can be would not be ``left``.
+        """
+        if not self.spec["alone"]:
+            return 0
+        held = _sockets(self.spec["socket"])
+        most = len(processes) * _MOST_OPEN
+        if held + _pipes(most, self.spec["pipes"]) <= left or held > left:
+            return held
+        open_now = {pid: _open_files(pid) for pid in processes}
+        count = sum(_MOST_OPEN if found is None else found for found in open_now.values())
+        if held + _pipes(count, self.spec["pipes"]) > left:
+            inodes, hidden = set(), 0
+            for pid, found in open_now.items():
+                if found is None:
+                    hidden += _MOST_OPEN
+                else:
+                    inodes |= _pipes_of(pid)
+            count = len(inodes) + hidden
+        return held + _pipes(count, self.spec["pipes"])
 
     def own(self) -> float:
         """CPU seconds seen on the processes themselves, without what they say of their children."""
@@ -131,28 +160,85 @@ class Watch:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _memory(pid: int) -> int:
-    """Bytes that a process has written or shares, in memory and swapped out; files that it only reads do not count."""
-    total = 0
+def _sockets(bytes_of_one: int) -> int:
+    """Bytes that the sockets of this network namespace can hold: what each may send before it is read."""
+    total, waiting = 0, _MOST_WAITING
+    with contextlib.suppress(OSError, ValueError), open("/proc/sys/net/unix/max_dgram_qlen", "rb") as stream:
+        # To a socket for datagrams so many senders can have sent, and be gone.
+        waiting = int(stream.read()) + 1
+    with contextlib.suppress(OSError), open("/proc/net/unix", "rb") as stream:
+        next(stream, None)
+        for line in stream:
+            # A name can hold the end of a line: what follows it counts as a socket, too.
+            total += bytes_of_one * (waiting if line.split()[4:5] == [b"0002"] else 1)
+    return total
+
+
+def _pipes(count: int, full_bytes: int) -> int:
+    """Bytes that so many pipes can hold: 64 KiB until those of the user hold ``full_bytes``, then two pages."""
+    return min(full_bytes, count * (1 << 16)) + count * 2 * _PAGE
+
+
+def _open_files(pid: int) -> int | None:
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return None  # it does not let itself be looked at
+
+
+def _pipes_of(pid: int) -> set[str]:
+    found = set()
+    for name in _listed(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+            if target.startswith("pipe:"):
+                found.add(target)
+    return found
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _parts(pid: int) -> tuple[int, int]:
+    """Bytes that a process has written or shares, in memory and swapped out, and of the tables of its pages.
+
+    Files that it only reads do not count; tables do, since memory that is only read costs nothing else.
+    """
+    held = tables = 0
     try:
         with open(f"/proc/{pid}/status", "rb") as stream:
             for line in stream:
                 if line.startswith((b"RssAnon:", b"RssShmem:", b"VmSwap:")):
-                    total += int(line.split()[1]) * 1024
+                    held += int(line.split()[1]) * 1024
+                elif line.startswith(b"VmPTE:"):
+                    tables = int(line.split()[1]) * 1024
     except OSError:
         pass
-    return total
+    return held, tables
+
+
+def _memory(pid: int) -> int:
+    return sum(_parts(pid))
 
 
 def _exact_memory(pid: int) -> int:
-    total = 0
+    held, tables = _parts(pid)
+    if tables > _MOST_TABLES + held // 256:
+        return held + tables  # to walk through them would take so long that nobody kept watch
+    total = tables
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as stream:
             for line in stream:
                 if line.startswith((b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")):
                     total += int(line.split()[1]) * 1024
     except OSError:
-        return _memory(pid)  # it does not let itself be looked at
+        return held + tables  # it does not let itself be looked at
     return total
 
 
@@ -164,7 +250,8 @@ def _limit(spec: dict[str, Any]) -> None:
         (resource.RLIMIT_DATA, data),
         (resource.RLIMIT_FSIZE, size),
         (resource.RLIMIT_MEMLOCK, 65536),
-        (resource.RLIMIT_NOFILE, 512),
+        (resource.RLIMIT_NOFILE, _MOST_OPEN),
+        (resource.RLIMIT_SIGPENDING, _MOST_SIGNALS),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_NPROC, spec["processes"] + spec["others"]),
     ):
@@ -238,6 +325,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         "unwaited": max(0.0, watch.own() - waited),
         "peak": max(watch.peak, watch.largest),
         "largest": watch.largest,
+        "kernel": watch.peak_kernel,
         "peak_processes": watch.peak_processes,
         "started": started,
         "temporary": max([watch.peak_temporary, *(size for folder, size in used.items() if folder != spec["out"])]),

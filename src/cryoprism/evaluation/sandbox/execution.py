@@ -34,6 +34,8 @@ NOT_PROTECTED: Final = (
 )
 _LAUNCHER: Final = Path(__file__).with_name("_launcher.py")
 _MOST_FILES: Final = 100_000
+# By so much a socket goes beyond its buffer: the last message is taken whole.
+_LAST_MESSAGE_BYTES: Final = 1 << 17
 _MOST_TEXT_BYTES: Final = 10_000_000
 _PATIENCE_SECONDS: Final = 15.0
 # Looked at of a folder that is handed over to another user; enough to find out, not to read a whole archive.
@@ -63,7 +65,7 @@ def execute(
     ----------
     command
         Program and arguments. A Python file that is no program is run with Python. Arguments that are spelled as one of
-        ``inputs`` are given as full paths, since the program starts in another folder.
+        ``inputs``, or as something in one, are given as full paths, since the program starts in another folder.
     limits
         What it may use.
     inputs
@@ -196,9 +198,19 @@ def _specification(command: Sequence[str], limits: Limits, inside: str, built: W
         # The first process inside counts too; where the kernel counts all of a user, so do the others.
         "others": 1 + (_tasks_of(os.geteuid()) if counts_all else 0),
         "most_files": _MOST_FILES,
+        "socket": _kernel_number("net/core/wmem_default", 212_992) + _LAST_MESSAGE_BYTES,
+        # No limit means that every pipe keeps its whole buffer.
+        "pipes": _kernel_number("fs/pipe-user-pages-soft", 16_384) * os.sysconf("SC_PAGESIZE") or 1 << 62,
         "out": inside,
         "folders": [] if built is None else [OUTPUT, "/tmp", "/dev/shm"],
     }
+
+
+def _kernel_number(name: str, otherwise: int) -> int:
+    try:
+        return int(Path("/proc/sys", name).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return otherwise
 
 
 def _environment(inside: str, isolated: bool, scratch: Path) -> dict[str, str]:
@@ -225,8 +237,7 @@ def _resolved(command: Sequence[str], inputs: Sequence[str | Path], folder: Path
     for text in command:
         if "\0" in text:
             raise InputError("PROGRAM", f"{text!r} holds a zero byte", "Leave it out.")
-    spelled = {str(path): os.path.abspath(Path(folder, path)) for path in inputs}
-    arguments = [spelled.get(text, text) for text in command[1:]]
+    arguments = [_placed(text, inputs, folder) for text in command[1:]]
     name = command[0]
     if "/" not in name and not name.endswith(".py"):
         search = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ.get("PATH", os.defpath)])
@@ -242,6 +253,16 @@ def _resolved(command: Sequence[str], inputs: Sequence[str | Path], folder: Path
     if not os.access(path, os.X_OK):
         raise InputError("PROGRAM", f"{name} is no program", f"Make it one with: chmod +x {name}")
     return [str(path), *arguments], path
+
+
+def _placed(argument: str, inputs: Sequence[str | Path], folder: Path) -> str:
+    """Full path of what is an input, or lies in one, as it is spelled outside; anything else as it stands."""
+    path = Path(argument)
+    for given in inputs:
+        below = path.is_relative_to(given) and ".." not in path.parts and Path(folder, path).exists()
+        if argument == str(given) or (argument and below):
+            return os.path.abspath(Path(folder, path))
+    return argument
 
 
 def _readable(path: Path, spelled: str | Path) -> Path:
@@ -345,6 +366,7 @@ def _judged(
             system_seconds=report.get("system", 0.0),
             unwaited_seconds=report.get("unwaited", 0.0),
             peak_memory_in_bytes=report.get("peak", 0),
+            kernel_memory_in_bytes=report.get("kernel", 0),
             peak_processes=report.get("peak_processes", 0),
             started=report.get("started", 0),
             outputs_in_bytes=sum((target / name).stat().st_size for name in files) if target is not None else 0,

@@ -54,10 +54,13 @@ class Variable:
 
 @dataclass(frozen=True)
 class Derivative:
-    """By one variable: as text, its value in base units, its unit, and the share of the variance that it brings in."""
+    """By one variable: as text, its value in base units, its unit, and the share of the variance that it brings in.
+
+    The value is None where it is no finite real number.
+    """
 
     expression: str
-    value: float
+    value: float | None
     unit: str
     share_of_variance: float | None
 
@@ -162,7 +165,7 @@ class Formula:
         derivatives = {
             name: Derivative(
                 slope["expression"],
-                math.nan if slope["value"] is None else slope["value"],
+                slope["value"],
                 str(self.unit.times(self.variables[name].unit.base, Fraction(-1))),
                 parts[name] / variance if variance > 0 else None,
             )
@@ -223,7 +226,8 @@ def parse_formula(text: str, variables: Sequence[Variable]) -> Formula:
     try:
         body = ast.parse(plain, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise InputError("--formula", f"'{text}' cannot be read", "Write it as in Python: a*exp(-b*k**2/4)") from None
+        shown = text if len(text) <= 80 else f"{text[:80]}…"
+        raise InputError("--formula", f"'{shown}' cannot be read", "Write it as in Python: a*exp(-b*k**2/4)") from None
     tree, unit = _read(body, by_name, 0)
     return Formula(text, tree, by_name, unit.base)
 

@@ -36,7 +36,8 @@ class Limits:
     cpu_seconds
         Of all processes together.
     memory_in_gigabytes
-        Of all processes together (10⁹ bytes), what they have written and share; files in memory come on top.
+        Of all processes together (10⁹ bytes), what they have written and share, and what their sockets and pipes can
+        hold; files in memory come on top.
     wall_seconds
         From start to end.
     files_in_megabytes
@@ -79,6 +80,9 @@ class Accounting:
     peak_memory_in_bytes
         Most that all processes held at once, private and shared, looked at every 10 ms; at least that of the largest
         process, which the kernel keeps.
+    kernel_memory_in_bytes
+        Most that the kernel can have held beside that for open sockets and pipes, by their number and the size of their
+        buffers; of pipes only where it mattered.
     peak_processes
         Most processes and threads that were seen at once.
     started
@@ -94,6 +98,7 @@ class Accounting:
     system_seconds: float
     unwaited_seconds: float
     peak_memory_in_bytes: int
+    kernel_memory_in_bytes: int
     peak_processes: int
     started: int
     outputs_in_bytes: int
@@ -202,7 +207,7 @@ _LIMIT_NAMES = {
 }
 _STOPPED = {
     "cpu": "Stopped: it had used its {cpu_seconds:g} s of CPU time.",
-    "memory": "Stopped: its processes held more than {memory_in_gigabytes:g} GB.",
+    "memory": "Stopped: its processes, with their sockets and pipes, held more than {memory_in_gigabytes:g} GB.",
     "wall": "Stopped: it had run for {wall_seconds:g} s.",
     "files": "Stopped: it wrote more than {files_in_megabytes:g} MB, or too many files.",
     "processes": "Stopped: it had more than {processes} processes and threads.",

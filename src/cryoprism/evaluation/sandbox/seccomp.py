@@ -30,6 +30,8 @@ _AF_UNIX: Final = 1
 #: CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
 _NEW_NAMESPACES: Final = 0x7E020000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+#: Buffers of sockets and pipes stay as large as they are made: what they hold is counted by that.
+_SO_SNDBUF, _SO_SNDBUFFORCE, _F_SETPIPE_SZ = 7, 32, 1031
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,13 @@ REFUSED: Final[dict[str, tuple[int | None, int | None, int]]] = {
             "shmget": (29, 194),
             "msgget": (68, 186),
             "semget": (64, 190),
+            # pages that stay in a pipe or a socket when their process has given them up: of one byte a page can stay
+            "splice": (275, 76),
+            "vmsplice": (278, 75),
+            "tee": (276, 77),
+            "sendfile": (40, 71),
+            # contexts of which the machine has few
+            "io_setup": (206, 0),
         }.items(),
     }.items()
     for name, (first, second) in calls
@@ -138,6 +147,7 @@ REFUSED: Final[dict[str, tuple[int | None, int | None, int]]] = {
 
 # Calls that depend on an argument: (x86-64, aarch64).
 _CLONE, _SOCKET, _PRLIMIT, _IOCTL = (56, 220), (41, 198), (302, 261), (16, 29)
+_SOCKETPAIR, _SETSOCKOPT, _FCNTL = (53, 199), (54, 208), (72, 25)
 
 
 def seccomp_filter(machine: str | None = None) -> bytes:
@@ -175,7 +185,10 @@ def seccomp_filter(machine: str | None = None) -> bytes:
             program += [(_JEQ, 0, 1, number), _refuse(error)]
     column = known.column
     program += _judge(_CLONE[column], 0, [(_JSET, 0, 1, _NEW_NAMESPACES)], errno.EPERM)
-    program += _judge(_SOCKET[column], 0, [(_JEQ, 1, 0, _AF_UNIX)], errno.EACCES)
+    for call in (_SOCKET, _SOCKETPAIR):
+        program += _judge(call[column], 0, [(_JEQ, 1, 0, _AF_UNIX)], errno.EACCES)
+    program += _judge(_SETSOCKOPT[column], 2, [(_JEQ, 1, 0, _SO_SNDBUF), (_JEQ, 0, 1, _SO_SNDBUFFORCE)], errno.EPERM)
+    program += _judge(_FCNTL[column], 1, [(_JEQ, 0, 1, _F_SETPIPE_SZ)], errno.EPERM)
     # Limits of itself only: the process that keeps watch has the same owner.
     program += _judge(_PRLIMIT[column], 0, [(_JEQ, 1, 0, 0)], errno.EPERM)
     program += _judge(_IOCTL[column], 1, [(_JEQ, 1, 0, _TIOCSTI), (_JEQ, 0, 1, _TIOCLINUX)], errno.EPERM)

@@ -14,6 +14,7 @@ from cryoprism.workflow._assess_words import QUESTIONS
 from cryoprism.workflow._files import write_text
 
 from ._assess_tables import EVIDENCE, perturbation_table
+from ._consistency_page import CONSISTENCY_CSS, LOGIC_SCORE, OBLIGATION
 from ._map_plots import legend
 from ._novelty_page import NOVELTY_CSS
 from ._numbers import UNKNOWN, escape, with_error
@@ -29,11 +30,18 @@ _ASSESS_CSS: Final = """
 .answer b{font-size:17px}
 .evidence li{margin:3px 0}
 .evidence li:first-child{font-weight:600}
-.box+.box{margin-top:10px}
+.box+.box,section>section,section>section+.box{margin-top:10px}
+section>section h3{margin:14px 0 6px}
 .grid .box+.box{margin-top:0}
 .fact span b{display:inline;font-size:inherit}
 .score{font-size:17px;margin:2px 0 4px}
 """
+_SCORES: Final = (
+    "V adds up the answers to the five questions below, each times its weight: 0 where nothing speaks for the work. "
+    "HyperScore is V on a scale that begins at 100 and never reaches 200; more is better."
+)
+#: What the words of a question mean, said once, where they first stand.
+_MEANING: Final = {"logic": f"{LOGIC_SCORE} {OBLIGATION}"}
 _DATA: Final = {
     "assessment.json": "every number of this page; its schema comes with the package",
     "consistency.json": "every rule and every offender",
@@ -66,7 +74,8 @@ def assess_report(
     notes = "".join(f'<p class="notice">{escape(text)}</p>' for text in document["notes"])
     body = (
         f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(document["verdict"])}</p>'
-        f'<p class="score">{escape(score)}</p>{_facts(document)}<ul>{listed}</ul>{notes}</header>'
+        f'{notes}<p class="score">{escape(score)}</p>{_facts(document)}<p class="quiet small">{_SCORES}</p>'
+        f"<ul>{listed}</ul></header>"
         f"<main>{_overview(document)}{sections}{_fragile(document)}"
         f"{_weights(document)}{_data(document, files)}</main>"
         f"<footer><p>Written by CryoPrism {escape(__version__)}; assessment.json holds every number of this page.</p>"
@@ -76,7 +85,8 @@ def assess_report(
         path,
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><style>{CSS}{NOVELTY_CSS}{_ASSESS_CSS}</style></head><body>\n{body}\n</body></html>\n',
+        f'content="light dark"><style>{CSS}{NOVELTY_CSS}{CONSISTENCY_CSS}{_ASSESS_CSS}</style></head><body>\n{body}\n'
+        "</body></html>\n",
     )
     return path
 
@@ -85,11 +95,8 @@ def _facts(document: Mapping[str, Any]) -> str:
     found = sum(document[name]["status"] == "available" for name in QUESTIONS)
     judgements = document["judgements"]
     facts = [
-        (
-            _interval(document["hyperscore"], 1),
-            "HyperScore, 100 to 200, 95 % interval" + _range(document, "hyperscore", 1),
-        ),
-        (_interval(document["v"], 3), "V, the weighted sum, 95 % interval" + _range(document, "v", 3)),
+        (_interval(document["hyperscore"], 1), "HyperScore, 95 % interval" + _range(document, "hyperscore", 1)),
+        (_interval(document["v"], 3), "V, 95 % interval" + _range(document, "v", 3)),
         (f"{found} of {len(QUESTIONS)}", "questions that have an answer"),
         (f"{judgements}" if judgements else "none", "judgements behind the weights"),
     ]
@@ -147,11 +154,12 @@ def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
     told = [text for text in part["sentences"] if not (known and text.startswith("Missing: "))]
     listed = "".join(f"<li>{escape(text)}</li>" for text in told)
     table = EVIDENCE[name](part["evidence"]) if known else ""
+    meaning = f'<p class="quiet small">{_MEANING[name]}</p>' if name in _MEANING else ""
     return (
         f'<section id="{name}"><div class="answer"><h2>{escape(QUESTIONS[name])}</h2>{value} {unit}'
         f'<span class="quiet">{name} ({SYMBOLS[name]})</span></div>'
-        f'<div class="box{"" if known else " absent"}"><ul class="evidence">{listed}</ul></div>{table}</section>'
-        f"{picture}"
+        f'<div class="box{"" if known else " absent"}"><ul class="evidence">{listed}</ul>{meaning}</div>'
+        f"{picture}{table}</section>"
     )
 
 

@@ -44,7 +44,8 @@ def _logic(evidence: Mapping[str, Any]) -> str:
     ]
     faults = ""
     for rule in evidence["rules"]:
-        if not rule["offenders"]:
+        # Residues outside the map stand by its picture, as ranges.
+        if not rule["offenders"] or rule["name"] == "envelope":
             continue
         listed = "".join(f"<li>{escape(one['words'])}</li>" for one in rule["offenders"][:_MOST_SHOWN])
         more = rule["offenders_in_all"] - min(len(rule["offenders"]), _MOST_SHOWN)

@@ -7,46 +7,77 @@ from typing import Final
 
 from cryoprism import __version__
 from cryoprism.evaluation.consistency import TRUSTED, Consistency, RuleResult
+from cryoprism.formats import Volume
 from cryoprism.workflow._files import write_text
 
+from ._model_picture import PICTURE_CSS, model_section
 from ._numbers import UNKNOWN, escape, plain, with_error
+from ._residue_strip import STRIP_CSS, cells_of, residue_strips
 from ._style import CSS
 
-__all__ = ["consistency_report"]
+__all__ = ["CONSISTENCY_CSS", "LOGIC_SCORE", "OBLIGATION", "consistency_pictures", "consistency_report"]
+
+#: Style of what :func:`consistency_pictures` returns.
+CONSISTENCY_CSS: Final = STRIP_CSS + PICTURE_CSS
+OBLIGATION: Final = (
+    "An obligation is one check: what one rule asks of one residue, one bond or one centre, for example that this bond "
+    "has a possible length."
+)
+LOGIC_SCORE: Final = (
+    "LogicScore is the share of the obligations that are proved, each with the weight of its rule: 1 where all are."
+)
 
 _STYLE: Final = """
 .facts{grid-template-columns:repeat(auto-fit,minmax(205px,1fr))}
+.stack>section+section{margin-top:18px}
 .verdict{font-size:21px;line-height:1.35;font-weight:600;margin:8px 0 4px;max-width:62em}
-.strip{margin:10px 0}
-.strip h3{margin:0 0 3px;font-size:13.5px}
-.good{fill:#009e73}.bad{fill:#d55e00}.open{fill:#e69f00}
-.swatch{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:6px}
 """
-_COLOURS: Final = {"proved": "#009e73", "refuted": "#d55e00", "unknown": "#e69f00"}
+_COLOURS: Final = {"proved": "#7fb2d6", "refuted": "#c8440a", "unknown": "#f0b429"}
 _MOST_OFFENDERS = 60
-_PER_ROW = 150
 
 
-def consistency_report(folder: Path, result: Consistency) -> Path:
-    """Write ``report.html``: one file that needs no network and no other file; it is written whole or not at all."""
+def consistency_pictures(result: Consistency, volume: Volume | None) -> str:
+    """Return the model in its map and the strips of residues, as sections for a page."""
+    return model_section(result, volume) + residue_strips(cells_of(result))
+
+
+def consistency_report(folder: Path, result: Consistency, volume: Volume | None = None, notice: str = "") -> Path:
+    """Write ``report.html``: one file that needs no network and no other file; it is written whole or not at all.
+
+    Parameters
+    ----------
+    folder
+        Of the job.
+    result
+        What the rules say.
+    volume
+        The map, where one was given.
+    notice
+        What to see before all else; it is one of the result's remarks.
+    """
     path = Path(folder) / "report.html"
     title = f"Consistency of {result.model.path.name}"
-    body = _head(title, result) + f"<main>{_rules(result)}{_offenders(result)}{_strips(result)}{_trust()}</main>"
+    pictures = consistency_pictures(result, volume)
+    body = (
+        _head(title, result, notice)
+        + f'<main><h2>Where it is</h2><div class="stack">{pictures}</div>{_rules(result)}{_offenders(result)}{_trust()}'
+        "</main>"
+    )
     write_text(
         path,
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><style>{CSS}{_STYLE}</style></head><body>\n{body}\n<footer><p>Written by CryoPrism '
-        f"{escape(__version__)} from consistency.json beside it.</p></footer></body></html>\n",
+        f'content="light dark"><style>{CSS}{CONSISTENCY_CSS}{_STYLE}</style></head><body>\n{body}\n<footer>'
+        f"<p>Written by CryoPrism {escape(__version__)} from consistency.json beside it.</p></footer></body></html>\n",
     )
     return path
 
 
-def _head(title: str, result: Consistency) -> str:
-    sentences = result.sentences()
+def _head(title: str, result: Consistency, notice: str) -> str:
+    sentences = [text for text in result.sentences() if text != notice]
     score = UNKNOWN if result.score is None else with_error(result.score, result.deviation, 4)
     facts = [
-        (score, "LogicScore: weighted share of proved obligations"),
+        (score, "LogicScore, from 0 to 1"),
         (f"{result.count('proved'):,}", "obligations proved"),
         (f"{result.count('refuted'):,}", "refuted"),
         (f"{result.count('unknown'):,}", "unknown"),
@@ -57,13 +88,15 @@ def _head(title: str, result: Consistency) -> str:
     shown = "".join(f'<div class="fact"><b>{value}</b><span>{words}</span></div>' for value, words in facts)
     rest = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences[1:])
     more = f'<div class="box"><ul class="todo">{rest}</ul></div>' if rest else ""
+    warning = f'<p class="notice">{escape(notice)}</p>' if notice else ""
     links = (
         '<p class="small"><a href="consistency.json">consistency.json</a> · <a href="certificate/README.md">certificate'
         "</a>: <code>make -C certificate</code> checks every proof again</p>"
     )
     return (
         f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(sentences[0])}</p>'
-        f'<div class="facts">{shown}</div>{more}{links}</header>'
+        f"{warning}<div class='facts'>{shown}</div><p class='quiet small'>{OBLIGATION} {LOGIC_SCORE}</p>{more}{links}"
+        "</header>"
     )
 
 
@@ -103,7 +136,7 @@ def _rules(result: Consistency) -> str:
 def _offenders(result: Consistency) -> str:
     boxes = ""
     for rule in result.rules:
-        if not rule.offenders:
+        if not rule.offenders or rule.name == "envelope":  # those stand by the picture, as ranges
             continue
         shown = "".join(f"<li>{escape(one.words)}.</li>" for one in rule.offenders[:_MOST_OFFENDERS])
         left = len(rule.offenders) - _MOST_OFFENDERS
@@ -113,44 +146,6 @@ def _offenders(result: Consistency) -> str:
     if not boxes:
         return ""
     return f'<section id="offenders"><h2>What is wrong, and where</h2><div class="grid">{boxes}</div></section>'
-
-
-def _strips(result: Consistency) -> str:
-    chains: dict[str, list[tuple[str, str]]] = {}
-    for index, residue in enumerate(result.model.residues):
-        if residue.role == "water":
-            continue
-        tallies = [(rule.title, rule.by_residue[index]) for rule in result.rules if index in rule.by_residue]
-        bad = [title for title, (_, refuted, _) in tallies if refuted]
-        left = [title for title, (_, _, unknown) in tallies if unknown]
-        kind = "bad" if bad else "open" if left else "good"
-        name = f"{residue.name} {residue.number}{residue.insertion}"
-        what = ": ".join((name, "; ".join(bad or left))) if bad or left else name
-        chains.setdefault(residue.chain, []).append((kind, what))
-    strips = ""
-    for chain, cells in chains.items():
-        rows = -(-len(cells) // _PER_ROW)
-        marks = "".join(
-            f'<rect class="{kind}" x="{8 * (k % _PER_ROW)}" y="{16 * (k // _PER_ROW)}" width="7" height="13">'
-            f"<title>{escape(what)}</title></rect>"
-            for k, (kind, what) in enumerate(cells)
-        )
-        failed = sum(kind == "bad" for kind, _ in cells)
-        strips += (
-            f'<div class="strip"><h3>Chain {escape(chain)}: {len(cells):,} residues, {failed:,} with something refuted'
-            f'</h3><svg viewBox="0 0 {8 * _PER_ROW} {16 * rows}" width="{8 * _PER_ROW}">{marks}</svg></div>'
-        )
-    keys = "".join(
-        f'<span><i class="swatch" style="background:{colour}"></i>{words}</span>'
-        for colour, words in zip(
-            _COLOURS.values(), ("all proved", "something refuted", "something unknown"), strict=True
-        )
-    )
-    return (
-        f'<section id="residues"><h2>Residue by residue</h2><div class="box"><div class="legend">{keys}</div>{strips}'
-        '<p class="quiet small">Point at a residue for its name and what is wrong; waters are left out.</p></div>'
-        "</section>"
-    )
 
 
 def _trust() -> str:
