@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from cryoprism.core import InputError
-from cryoprism.evaluation.novelty import copies_of, shape_of_atoms, shape_of_map, shape_vector
-from cryoprism.formats import Atoms, read_structure
+from cryoprism.evaluation.novelty import Shape, copies_of, shape_of_atoms, shape_of_map, shape_vector
+from cryoprism.formats import Atoms, Volume, read_structure
 
 #: Entries of one molecule or of near relatives: their pairs count neither as equal nor as different shapes.
 RELATIVES = (
@@ -22,6 +22,7 @@ RELATIVES = (
     ("4oyn assembly 1", "6z6u"),
     ("1oel", "1oel assembly 1"),
     ("4oyn", "4oyn assembly 1"),
+    ("1gbt", "1sfi"),
 )
 #: Biological assemblies that stand beside the deposited coordinates.
 ASSEMBLIES = (("4oyn", "1"), ("1oel", "1"))
@@ -38,7 +39,10 @@ class Panel:
     models
         (n, 128) vectors.
     copies, owner, noise
-        (m, 128) vectors of maps, the structure each is a copy of, and its noise.
+        (m, 2, 128) vectors of maps, as they are and with low frequencies restored, the structure each is a copy of,
+        and its noise.
+    deposited
+        (m,) whether low frequencies were lost, the map sharpened and mostly its solvent flattened.
     radius, volume, copy_radius, copy_volume
         Radii of gyration [Å] and volumes [Å³].
     refused
@@ -50,11 +54,16 @@ class Panel:
     copies: NDArray[np.float32]
     owner: NDArray[np.int64]
     noise: NDArray[np.float64]
+    deposited: NDArray[np.bool_]
     radius: NDArray[np.float64]
     volume: NDArray[np.float64]
     copy_radius: NDArray[np.float64]
     copy_volume: NDArray[np.float64]
     refused: int
+
+    def distances(self) -> NDArray[np.float64]:
+        """(m, n): of every copy to every model, the smaller of its two vectors'."""
+        return looked_for(self.copies, self.models)
 
     def related(self) -> NDArray[np.bool_]:
         """(n, n): itself and relatives."""
@@ -64,6 +73,24 @@ class Panel:
             for one in members:
                 same[one, members] = True
         return same
+
+
+def looked_for(looks: NDArray[np.float32], models: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Distances (m, n) of queries (m, k, d), the smallest of their k vectors', to models (n, d)."""
+    one = models.astype(np.float64)
+    parts = [np.linalg.norm(looks[:, k, None].astype(np.float64) - one[None], axis=-1) for k in range(looks.shape[1])]
+    return np.asarray(np.min(parts, axis=0))
+
+
+def looks_of(volume: Volume) -> tuple[Shape, NDArray[np.float32]]:
+    """Shape of a map, and the vectors (2, 128) under which it is looked for."""
+    shape = shape_of_map(volume)
+    first = shape_vector(shape)
+    try:
+        second = shape_vector(shape_of_map(volume, low_frequencies_restored=True))
+    except InputError:
+        second = first
+    return shape, np.stack([first, second])
 
 
 def structures_folder() -> Path:
@@ -93,12 +120,12 @@ def make_panel(work: Path, count: int, seed: int, names: list[str] | None = None
     """Describe every structure and ``count`` copies of it, or read what an earlier run described."""
     torch.set_num_threads(1)
     chosen = panel_names() if names is None else names
-    file = work / f"panel-{len(chosen)}-{count}-{seed}.npz"
+    file = work / f"panel2-{len(chosen)}-{count}-{seed}.npz"
     if file.is_file():
         with np.load(file) as kept:
             values = {key: kept[key] for key in kept.files if key not in {"names", "refused"}}
             return Panel(names=kept["names"].tolist(), refused=int(kept["refused"]), **values)
-    models, copies, owner, noise, sizes, copy_sizes = [], [], [], [], [], []
+    models, copies, owner, noise, deposited, sizes, copy_sizes = [], [], [], [], [], [], []
     refused = 0
     started = time.process_time()
     for place, name in enumerate(chosen):
@@ -108,13 +135,14 @@ def make_panel(work: Path, count: int, seed: int, names: list[str] | None = None
         sizes.append((shape.radius_of_gyration_in_angstroms, shape.volume_in_cubic_angstroms))
         for recipe, volume in copies_of(atoms, count, seed, name):
             try:
-                copy = shape_of_map(volume)
+                copy, looks = looks_of(volume)
             except InputError:
                 refused += 1
                 continue
-            copies.append(shape_vector(copy))
+            copies.append(looks)
             owner.append(place)
             noise.append(recipe.noise)
+            deposited.append(recipe.sharpening_in_square_angstroms > 0)
             copy_sizes.append((copy.radius_of_gyration_in_angstroms, copy.volume_in_cubic_angstroms))
     print(f"Described {len(chosen)} structures and {len(copies)} copies in {time.process_time() - started:.0f} CPU s.")
     size, copy_size = np.array(sizes), np.array(copy_sizes)
@@ -124,6 +152,7 @@ def make_panel(work: Path, count: int, seed: int, names: list[str] | None = None
         np.stack(copies),
         np.array(owner),
         np.array(noise),
+        np.array(deposited),
         size[:, 0],
         size[:, 1],
         copy_size[:, 0],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from cryoprism.core import InputError, generator_for, random_rotations
 from cryoprism.evaluation.novelty import (
     CopyRecipe,
+    Crowd,
     copy_of,
     known_probability,
     shape_of_atoms,
@@ -28,19 +30,19 @@ from cryoprism.evaluation.novelty import (
 from cryoprism.formats import Atoms, Volume, read_map
 from cryoprism.structure import fit_model_rigidly, map_to_model_fsc, model_map
 
-from .panel import Panel, panel_names, read_atoms, structures_folder
+from .chains import Chain, chain_list, same_sequence
+from .panel import Panel, looked_for, looks_of, panel_names, read_atoms, structures_folder
 
 Array = NDArray[np.float64]
 #: How a query is shown: filtered to 10 Å, with noise of half the molecule's mean density in voxels of 2 Å.
 QUERY = CopyRecipe(voxel_size_in_angstroms=2.0, resolution_in_angstroms=10.0, noise=0.5)
-_LEAST_RESIDUES = 40
 
 
-def measure_real(panel: Panel, seed: int) -> None:
+def measure_real(panel: Panel, seed: int, maps: Sequence[Path]) -> None:
     """Print every table about real structures."""
     torch.set_num_threads(1)
     _copies(panel, seed)
-    _pairs(panel, seed)
+    _pairs(panel, seed, maps)
     _chains(seed)
     _search(seed)
 
@@ -57,72 +59,46 @@ def _rank_rate(distances: Array, truth: NDArray[np.int64], group: NDArray[np.int
 
 def _copies(panel: Panel, seed: int) -> None:
     measures = {
-        "shape descriptor": np.linalg.norm(panel.copies[:, None].astype(float) - panel.models[None], axis=-1),
+        "shape descriptor": panel.distances(),
+        "shape descriptor, low frequencies as they are": looked_for(panel.copies[:, :1], panel.models),
         "radius of gyration alone": np.abs(np.log(panel.copy_radius)[:, None] - np.log(panel.radius)[None]),
         "volume alone": np.abs(np.log(panel.copy_volume)[:, None] - np.log(panel.volume)[None]),
     }
     print(f"\nSIMULATED copies of {len(panel.names)} REAL structures: the structure itself ranks first, seed {seed}.\n")
-    print("| what is compared | all copies | without noise | with noise |")
-    print("|---|---|---|---|")
+    print("| what is compared | all copies | without noise | with noise | as deposited |")
+    print("|---|---|---|---|---|")
     for label, distances in measures.items():
         cells = []
-        for part in (panel.noise >= 0, panel.noise == 0, panel.noise > 0):
+        for part in (panel.noise >= 0, panel.noise == 0, panel.noise > 0, panel.deposited):
             cells.append(_rank_rate(distances[part], panel.owner[part], panel.owner[part], seed))
         print(f"| {label} | {' | '.join(cells)} |")
-    print(f"\n{len(panel.copies)} copies, {int((panel.noise > 0).sum())} with noise.")
-
-
-@dataclass(frozen=True, eq=False)
-class _Chain:
-    name: str
-    atoms: Atoms
-    residues: dict[int, str]
-
-
-def _chain_list(name: str) -> list[_Chain]:
-    """Protein chains of a structure, longer than 40 residues."""
-    atoms = read_atoms(name)
-    labels = np.array(atoms.chains)
-    found = []
-    for chain in dict.fromkeys(atoms.chains):
-        part = atoms.select(torch.from_numpy(labels == chain))
-        residues = {
-            number: residue
-            for number, residue, atom in zip(part.residue_numbers, part.residue_names, part.atom_names, strict=True)
-            if atom == "CA"
-        }
-        if len(residues) >= _LEAST_RESIDUES:
-            found.append(_Chain(f"{name} chain {chain}", part, residues))
-    return found
-
-
-def _same_sequence(one: _Chain, other: _Chain) -> bool:
-    common = one.residues.keys() & other.residues.keys()
-    alike = sum(one.residues[number] == other.residues[number] for number in common)
-    return len(common) >= 0.8 * max(len(one.residues), len(other.residues)) and alike >= 0.95 * len(common)
+    print(
+        f"\n{len(panel.copies)} copies, {int((panel.noise > 0).sum())} with noise, "
+        f"{int(panel.deposited.sum())} as deposited."
+    )
 
 
 def _as_map(atoms: Atoms, seed: int, name: str) -> NDArray[np.float32]:
-    return shape_vector(shape_of_map(copy_of(atoms, QUERY, generator_for(seed, "novelty-query", name))))
+    return looks_of(copy_of(atoms, QUERY, generator_for(seed, "novelty-query", name)))[1]
 
 
 def _chains(seed: int) -> None:
-    known: list[tuple[_Chain, NDArray[np.float32]]] = []
-    asked: list[tuple[_Chain, int]] = []
+    known: list[tuple[Chain, NDArray[np.float32]]] = []
+    asked: list[tuple[Chain, int]] = []
     for name in panel_names():
         if "assembly" in name:
             continue
-        chains = _chain_list(name)
+        chains = chain_list(name)
         if not chains:
             continue
         known.append((chains[0], shape_vector(shape_of_atoms(chains[0].atoms))))
-        twin = next((one for one in chains[1:] if _same_sequence(chains[0], one)), None)
+        twin = next((one for one in chains[1:] if same_sequence(chains[0], one)), None)
         if twin is not None:
             asked.append((twin, len(known) - 1))
     index = np.stack([vector for _, vector in known])
     queries = np.stack([_as_map(chain.atoms, seed, chain.name) for chain, _ in asked])
     truth = np.array([place for _, place in asked])
-    distances = np.linalg.norm(queries[:, None].astype(float) - index[None], axis=-1)
+    distances = looked_for(queries, index)
     print(
         f"\nAnother copy of the chain in the same crystal, REAL coordinates, turned, at 10 Å with noise (SIMULATED "
         f"map): {len(asked)} chains asked of the first chains of {len(known)} structures.\n"
@@ -130,7 +106,7 @@ def _chains(seed: int) -> None:
     print("| what is compared | its twin ranks first |")
     print("|---|---|")
     print(f"| shape descriptor | {_rank_rate(distances, truth, truth, seed)} |")
-    size = np.abs(queries[:, 121, None].astype(float) - index[None, :, 121])
+    size = np.abs(queries[:, 0, 121, None].astype(float) - index[None, :, 121])
     print(f"| radius of gyration alone | {_rank_rate(size, truth, truth, seed)} |")
     if states_available():
         histograms = [state_histogram(state_sequences(chain.atoms)) for chain, _ in known]
@@ -147,15 +123,18 @@ def _chains(seed: int) -> None:
     print(f"\nShape, not first: {'; '.join(wrong) or 'none'}.")
 
 
-def _pairs(panel: Panel, seed: int) -> None:
+def _pairs(panel: Panel, seed: int, maps: Sequence[Path]) -> None:
     """Molecules that the panel holds twice, from different experiments."""
     law = shipped_calibration()
-    rhodopsin = _chain_list("1u19")[0]
+    rhodopsin = chain_list("1u19")[0]
     names = [*panel.names, rhodopsin.name]
     index = np.concatenate([panel.models, shape_vector(shape_of_atoms(rhodopsin.atoms))[None]])
-    groel = read_map(Path(structures_folder()).parent / "maps" / "emd_1997_groel.mrc")
-    queries = [
-        ("EMD-1997, GroEL map", "", shape_vector(shape_of_map(groel)), {"1oel assembly 1"}),
+    folder = structures_folder().parent / "maps"
+    ferritin = {"4oyn assembly 1", "6z6u"}
+    queries: list[tuple[str, str, NDArray[np.float32], set[str]]] = [
+        ("EMD-1997, GroEL map", "", looks_of(read_map(folder / "emd_1997_groel.mrc"))[1], {"1oel assembly 1"}),
+        ("β-galactosidase map", "", looks_of(read_map(folder / "beta_galactosidase.mrc"))[1], set()),
+        *((f"{file.parent.name}/{file.name}", "", looks_of(read_map(file))[1], ferritin) for file in maps),
         *(
             (f"{name}, as a map", name, _as_map(atoms, seed, name), mates)
             for name, atoms, mates in (
@@ -173,23 +152,27 @@ def _pairs(panel: Panel, seed: int) -> None:
         f"\nThe same or nearly the same molecule from another experiment, asked of {len(names)} entries less the query "
         "itself (as maps: turned, at 10 Å, with noise; REAL map for EMD-1997).\n"
     )
-    print("| query | first | second | its mate: rank, distance | novelty |")
-    print("|---|---|---|---|---|")
-    for label, own, vector, mates in queries:
+    print("| query | first | second | its mate: rank, distance | novelty | of shapes without its mates | crowding |")
+    print("|---|---|---|---|---|---|---|")
+    for label, own, looks, mates in queries:
         kept = [i for i, name in enumerate(names) if name != own]
-        distances = np.linalg.norm(index[kept].astype(float) - vector, axis=1)
+        distances = looked_for(looks[None], index[kept])[0]
         order = distances.argsort()
         listed = [names[kept[i]] for i in order]
         ranks = [(rank + 1, name, distances[i]) for rank, (i, name) in enumerate(zip(order, listed, strict=True))]
-        mate = next(one for one in ranks if one[1] in mates)
-        novelty = 1 - known_probability(law.log_ratio(distances), len(kept), 0.5)
+        mate = next((one for one in ranks if one[1] in mates), None)
+        crowd = Crowd.of(distances)
+        novelty = 1 - known_probability(law.log_ratio(distances, None, crowd), len(kept), 0.5)
+        strange = distances[[names[i] not in mates for i in kept]]
+        without = 1 - known_probability(law.log_ratio(strange, None, Crowd.of(strange)), len(strange), 0.5)
         first, second = (f"{name} {distance:.3f}" for _, name, distance in ranks[:2])
-        print(f"| {label} | {first} | {second} | {mate[1]}: {mate[0]}, {mate[2]:.3f} | {novelty:.2f} |")
+        shown = "none" if mate is None else f"{mate[1]}: {mate[0]}, {mate[2]:.3f}"
+        print(f"| {label} | {first} | {second} | {shown} | {novelty:.3f} | {without:.3f} | {law.crowding(crowd):.2f} |")
 
 
 def _search(seed: int) -> None:
     """Print what a fit over all rotations says of a few pairs, the slow standard."""
-    chains = {chain.name: chain for name in ("1u19", "4oyn", "2buk", "8pge") for chain in _chain_list(name)[:1]}
+    chains = {chain.name: chain for name in ("1u19", "4oyn", "2buk", "8pge") for chain in chain_list(name)[:1]}
     whole = {name: read_atoms(name) for name in ("3dqb", "3pqr")}
     atoms = {**{name: chain.atoms for name, chain in chains.items()}, **whole}
     rhodopsin, ferritin, virus, lactamase = chains

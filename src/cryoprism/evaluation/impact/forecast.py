@@ -142,7 +142,7 @@ def forecast_impact(publication: str | None, folder: str | Path | None) -> Impac
             reason="No publication was named.",
             remedy="Name it by its DOI, PubMed id, or PDB or EMDB entry; what is not published has no citations yet.",
         )
-    base = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    base = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
     try:
         about = json.loads(base.execute("SELECT value FROM about WHERE name = 'about'").fetchone()[0])
         row = _find(base, publication.strip())

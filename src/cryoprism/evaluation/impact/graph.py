@@ -215,7 +215,7 @@ def load_graph(path: str | Path) -> CitationGraph:
     remedy = "Give the folder of cryoprism impact build, or its citations.sqlite."
     if not file.is_file():
         raise InputError(file, "does not exist", remedy)
-    base = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    base = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
     try:
         works = np.array(
             base.execute("SELECT id, time, authors, refs FROM works ORDER BY time, id").fetchall(), dtype=float

@@ -10,13 +10,17 @@ import datetime
 import gzip
 import io
 import json
+import math
 import re
 import zipfile
+import zlib
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from cryoprism.core import InputError
@@ -34,7 +38,14 @@ __all__ = [
 ]
 
 _NAMED: Final = 10
-_DOI: Final = re.compile(r"10\.\d{4,9}/[^\s\"<>;,]+", re.IGNORECASE)
+#: The suffix of a DOI is any printable text (DOI Handbook 2.2.2); blanks and quotes end it in running text.
+_DOI: Final = re.compile(r"10\.\d{4,9}(?:\.\d+)*/[^\s\"\u201c\u201d]+", re.IGNORECASE)
+#: Where another DOI, an address or a closing tag of HTML begins right after it.
+_DOI_END: Final = re.compile(r"</|<(?=[a-z]+[\s/>]*$)|&[lg]t;/|[,;|](?=(?:doi:|https?:)|10\.\d{4,9}/)", re.IGNORECASE)
+_BRACKETS: Final = {")": "(", "]": "[", "}": "{", ">": "<"}
+_MOST_LINE: Final = 50_000_000
+#: Lines over which a quoted cell of a table may go before its quote is taken for a stray one.
+_MOST_LINES_OF_A_CELL: Final = 50
 _ENTRY_FILES: Final = (".cif", ".cif.gz", ".xml", ".xml.gz", ".json", ".json.gz")
 _MOST_XML_BYTES: Final = 200_000_000
 
@@ -79,9 +90,26 @@ class ImportCount:
 
 
 def clean_doi(text: object) -> str | None:
-    """Return the DOI in a text, in lower case and without address or closing bracket; None if there is none."""
-    found = _DOI.search(text) if isinstance(text, str) else None
-    return None if found is None else found.group().rstrip(".)]}'").lower()
+    """Return the DOI in a text, in lower case; None if there is none.
+
+    Brackets and ``<``, ``>``, ``;`` belong to it where they are balanced, as in old SICI suffixes; punctuation at its
+    end and brackets opened before it do not. In an address %-escapes are undone, and a query or fragment is cut.
+    """
+    if not isinstance(text, str):
+        return None
+    if text.lstrip().lower().startswith(("http://", "https://")):
+        text = unquote(re.split(r"[?#]", text, maxsplit=1)[0])
+    found = _DOI.search(text)
+    if found is None:
+        return None
+    doi = _DOI_END.split(found.group(), maxsplit=1)[0]
+    while doi:
+        last = doi[-1]
+        if last in ".,;:!?'*\u2019" or (last in _BRACKETS and doi.count(last) > doi.count(_BRACKETS[last])):
+            doi = doi[:-1]
+        else:
+            break
+    return None if doi.endswith("/") else doi.lower()
 
 
 def import_openalex(path: str | Path, writer: GraphWriter) -> ImportCount:
@@ -102,7 +130,7 @@ def import_openalex(path: str | Path, writer: GraphWriter) -> ImportCount:
                 continue
             try:
                 writer.work(**_openalex_work(json.loads(line)))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 count.refuse(f"{path} line {number}", _reason(error))
             else:
                 count.read += 1
@@ -123,16 +151,23 @@ def _openalex_work(content: Any) -> dict[str, Any]:
         "authors": len(content.get("authorships") or []),
         "cites": [_openalex_number(one) for one in cites],
         "doi": clean_doi(content.get("doi")),
-        "pubmed": None if pubmed is None else int(str(pubmed).rstrip("/").rsplit("/", 1)[-1]),
+        "pubmed": None if pubmed is None else _pubmed(str(pubmed).rstrip("/").rsplit("/", 1)[-1]),
         "title": str(content.get("display_name") or content.get("title") or "")[:300],
     }
 
 
 def _openalex_number(text: Any) -> int:
     found = re.fullmatch(r"(?:https?://openalex\.org/)?[Ww](\d+)", text) if isinstance(text, str) else None
-    if found is None or int(found.group(1)) == 0:
+    if found is None or not 0 < int(found.group(1)) < 2**62:
         raise ValueError(f"{text!r} is no work of OpenAlex")
     return int(found.group(1))
+
+
+def _pubmed(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 2**62:
+        raise ValueError(f"{text} is no PubMed id")
+    return number
 
 
 def year_of(text: str) -> float:
@@ -152,6 +187,9 @@ def year_of(text: str) -> float:
         year = day.year + (day.toordinal() - start) / length
     if not 1500 <= year <= 2200:
         raise ValueError(f"{text} is no date")
+    # One work of a later year would be taken for the end of the graph.
+    if math.floor(year) > datetime.datetime.now(datetime.UTC).year:
+        raise ValueError(f"{text} is in the future")
     return year
 
 
@@ -281,7 +319,8 @@ def _external_references(content: Any) -> dict[str, str]:
 
 
 def _positive(text: object) -> int | None:
-    return int(text) if isinstance(text, str) and text.strip().isdigit() and int(text) > 0 else None
+    known = isinstance(text, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", text) is not None
+    return int(text) if known and int(text) > 0 else None  # type: ignore[call-overload]
 
 
 def _reason(error: Exception) -> str:
@@ -296,13 +335,18 @@ def _lines(path: str | Path) -> Iterator[TextIO]:
         with file.open("rb") as raw:
             start = raw.read(4)
         if start[:2] == b"\x1f\x8b":
-            with gzip.open(file, "rt", encoding="utf-8", errors="replace") as stream:
+            with gzip.open(file, "rt", encoding="utf-8-sig", errors="replace") as stream:
                 yield stream
         elif start == b"PK\x03\x04":
-            with zipfile.ZipFile(file) as archive, archive.open(archive.namelist()[0]) as inside:
-                yield io.TextIOWrapper(inside, encoding="utf-8", errors="replace")
+            with zipfile.ZipFile(file) as archive:
+                names = [one.filename for one in archive.infolist() if not one.is_dir() and one.file_size]
+                names = [name for name in names if not name.startswith("__MACOSX")]
+                if not names:
+                    raise zipfile.BadZipFile("the archive is empty")
+                with archive.open(names[0]) as inside:
+                    yield io.TextIOWrapper(inside, encoding="utf-8-sig", errors="replace")
         else:
-            with file.open("r", encoding="utf-8", errors="replace") as stream:
+            with file.open("r", encoding="utf-8-sig", errors="replace") as stream:
                 yield stream
     except (FileNotFoundError, IsADirectoryError, PermissionError, zipfile.BadZipFile) as error:
         raise InputError(file, f"cannot be read: {error}", "Give a dump as it was downloaded.") from error
@@ -311,28 +355,61 @@ def _lines(path: str | Path) -> Iterator[TextIO]:
 def _numbered(stream: TextIO, count: ImportCount) -> Iterator[tuple[int, str]]:
     number = 0
     try:
-        for number, line in enumerate(stream, 1):
+        while line := stream.readline(_MOST_LINE):
+            number += 1
+            if len(line) == _MOST_LINE and not line.endswith("\n"):
+                count.refuse(f"{count.file} line {number}", f"is longer than {_MOST_LINE:,} characters")
+                while line and not line.endswith("\n"):
+                    line = stream.readline(_MOST_LINE)
+                continue
             yield number, line
-    except (EOFError, OSError) as error:  # a download that was cut off
+    except (EOFError, OSError, zlib.error) as error:  # a download that was cut off or is damaged
         count.refuse(f"{count.file} after line {number}", f"ends too early: {error}")
 
 
+def _records(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
+    """Cells of each record of a tab-separated table, with the number of its first line.
+
+    A quoted cell may hold line ends. A quote that is not closed within 50 lines is a stray one: its line is read
+    without quoting, and the following ones by themselves, so that one bad cell costs no other record.
+    """
+    waiting: deque[tuple[int, str]] = deque()
+    while True:
+        if not waiting:
+            if (one := next(lines, None)) is None:
+                return
+            waiting.append(one)
+        number, text = waiting.popleft()
+        held: list[tuple[int, str]] = []
+        while text.count('"') % 2 and len(held) < _MOST_LINES_OF_A_CELL:
+            one = waiting.popleft() if waiting else next(lines, None)
+            if one is None:
+                break
+            held.append(one)
+            text += one[1]
+        if text.count('"') % 2:
+            first = text[: len(text) - sum(len(line) for _, line in held)]
+            waiting.extendleft(reversed(held))
+            yield number, first.rstrip("\r\n").split("\t")
+        elif text.strip():
+            try:
+                yield number, next(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
+            except csv.Error:  # a lone carriage return
+                yield number, text.rstrip("\r\n").split("\t")
+
+
 def _rows(path: str | Path, count: ImportCount, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str]]]:
-    csv.field_size_limit(10_000_000)
+    csv.field_size_limit(2 * _MOST_LINE)
     with _lines(path) as stream:
-        lines = (line.replace("\0", "") for _, line in _numbered(stream, count))
-        reader = csv.reader(lines, delimiter="\t")
-        try:
-            head = [name.strip() for name in next(reader)]
-        except StopIteration:
-            head = []
+        records = _records((number, line.replace("\0", "")) for number, line in _numbered(stream, count))
+        head = [name.strip() for name in next(records, (0, []))[1]]
         if lacking := [name for name in columns if name not in head]:
             raise InputError(
                 path, f"has no column {lacking[0]}", f"Give PatentsView's table with {', '.join(columns)}."
             )
         wanted = [head.index(name) for name in columns]
-        for row in reader:
-            where = f"{path} line {reader.line_num}"
+        for number, row in records:
+            where = f"{path} line {number}"
             if len(row) != len(head):
                 count.refuse(where, f"{len(row)} cells of {len(head)}")
             elif not all(row[i].strip() for i in wanted):

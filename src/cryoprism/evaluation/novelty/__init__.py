@@ -1,6 +1,15 @@
 """Has anything of this shape been seen: descriptors of maps and models, an index of known shapes, a probability."""
 
-from .calibration import Calibration, fit_calibration, known_probability, shipped_calibration
+from .calibration import (
+    AROUND,
+    COEFFICIENTS,
+    Calibration,
+    Crowd,
+    StatePairs,
+    fit_calibration,
+    known_probability,
+    shipped_calibration,
+)
 from .copies import CopyRecipe, copies_of, copy_of
 from .descriptor import (
     DESCRIPTOR,
@@ -11,19 +20,23 @@ from .descriptor import (
     shape_pictures,
     shape_vector,
 )
-from .index import FLAT_LIMIT, INDEX_REMEDY, Entry, IndexWriter, Match, ShapeIndex, lists_for, require_faiss
+from .index import FLAT_LIMIT, INDEX_REMEDY, SAMPLE, Entry, IndexWriter, Match, ShapeIndex, lists_for, require_faiss
 from .judgement import Neighbour, Novelty, Written, judge, novelty_of, write_shapes
 from .preparation import Shape, shape_of_atoms, shape_of_map
 from .states import state_histogram, state_sequences, state_similarity, states_available
 from .zernike import ball_grid, grid_invariants, invariant_labels, radial_polynomial, zernike_invariants
 
 __all__ = [
+    "AROUND",
+    "COEFFICIENTS",
     "DESCRIPTOR",
     "DIMENSION",
     "FLAT_LIMIT",
     "INDEX_REMEDY",
+    "SAMPLE",
     "Calibration",
     "CopyRecipe",
+    "Crowd",
     "Descriptor",
     "Entry",
     "IndexWriter",
@@ -32,6 +45,7 @@ __all__ = [
     "Novelty",
     "Shape",
     "ShapeIndex",
+    "StatePairs",
     "Written",
     "ball_grid",
     "copies_of",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -58,12 +59,19 @@ class Descriptor:
         Part of the envelope beyond 1.8 radii of gyration, which the invariants do not see.
     notes
         What was left out: 3Di states where mini3di is absent, further models of a file.
+    restored
+        (128,) of a map with its low frequencies restored, under which it is looked for too; None for a model.
     """
 
     vector: NDArray[np.float32]
     entry: Entry
     share_outside: float
     notes: tuple[str, ...]
+    restored: NDArray[np.float32] | None = None
+
+    def looks(self) -> NDArray[np.float32]:
+        """(k, 128): every vector under which it is looked for."""
+        return self.vector[None] if self.restored is None else np.stack([self.vector, self.restored])
 
 
 def shape_vector(shape: Shape) -> NDArray[np.float32]:
@@ -148,6 +156,7 @@ def describe_file(
     kind = kind_of_file(file)
     notes: list[str] = []
     states = None
+    restored = None
     try:
         if kind == "model":
             atoms = read_structure(file, assembly, include_waters=False, include_hydrogens=False)
@@ -160,7 +169,10 @@ def describe_file(
             else:
                 notes.append("3Di states were left out: install mini3di (the extra 'assess').")
         elif kind == "map":
-            shape = shape_of_map(read_map(file, voxel_size_in_angstroms), resolution_in_angstroms)
+            volume = read_map(file, voxel_size_in_angstroms)
+            shape = shape_of_map(volume, resolution_in_angstroms)
+            with suppress(InputError):  # raised, its noise may hide the molecule
+                restored = shape_vector(shape_of_map(volume, resolution_in_angstroms, low_frequencies_restored=True))
         else:
             raise InputError(
                 file,
@@ -183,7 +195,7 @@ def describe_file(
         states=states,
         pictures=shape_pictures(shape),
     )
-    return Descriptor(shape_vector(shape), entry, shape.share_outside, tuple(notes))
+    return Descriptor(shape_vector(shape), entry, shape.share_outside, tuple(notes), restored)
 
 
 def _digest(file: Path) -> str:

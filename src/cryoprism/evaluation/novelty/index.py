@@ -6,9 +6,8 @@ import json
 import math
 import os
 import sqlite3
-import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +16,32 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoprism.core import InputError, OutputError
+from cryoprism.core import InputError
 
-__all__ = ["FLAT_LIMIT", "INDEX_REMEDY", "Entry", "IndexWriter", "Match", "ShapeIndex", "lists_for", "require_faiss"]
+from .storage import INDEX_REMEDY, PAGE, SCHEMA, damaged, digest, lock, order, read_page, read_sample, verify, whole
+
+__all__ = [
+    "FLAT_LIMIT",
+    "INDEX_REMEDY",
+    "SAMPLE",
+    "Entry",
+    "IndexWriter",
+    "Match",
+    "ShapeIndex",
+    "lists_for",
+    "require_faiss",
+]
 
 Vectors = NDArray[np.float32]
 
 #: Up to this many entries the index is flat: every vector in full, compared with every query, nothing lost.
 FLAT_LIMIT: Final = 10_000
-#: How to get an index.
-INDEX_REMEDY: Final = "Build one: cryoprism novelty build FOLDER --out INDEX."
 #: Lists that a query looks into: 0.98 of the ten nearest among 10⁶ in 1.2 ms (docs/results.md).
 _PROBES: Final = 16
-_SCHEMA: Final = "cryoprism-shape-index-1"
-_PAGE: Final = "index.json"
+#: Vectors of the index that are kept in full beside it, to tell how crowded the neighbourhood of a query is.
+SAMPLE: Final = 10_000
 _LOCK: Final = ".index-lock"
-_COLUMNS: Final = "id, name, source, kind, sha256, radius_of_gyration, volume, states, pictures"
+_COLUMNS: Final = "id, name, source, kind, sha256, radius_of_gyration, volume, states, pictures, checksum"
 
 
 def require_faiss() -> Any:
@@ -84,11 +93,14 @@ class Entry:
     def _row(self, number: int) -> tuple[object, ...]:
         states = None if self.states is None else self.states.astype(np.float16).tobytes()
         pictures = None if self.pictures is None else zlib.compress(self.pictures.tobytes(), 6)
-        size = (self.radius_of_gyration_in_angstroms, self.volume_in_cubic_angstroms)
-        return (number, self.name, self.source, self.kind, self.sha256, *size, states, pictures)
+        size = (float(self.radius_of_gyration_in_angstroms), float(self.volume_in_cubic_angstroms))
+        row = (number, self.name, self.source, self.kind, self.sha256, *size, states, pictures)
+        return (*row, _checksum(row))
 
     @classmethod
     def _of(cls, row: Sequence[Any]) -> Entry:
+        if row[9] != _checksum(row[:9]):
+            raise sqlite3.DatabaseError(f"the row of entry {row[0]} is not what was written")
         states = None if row[7] is None else np.frombuffer(row[7], dtype=np.float16).astype(np.float64)
         pictures = None
         if row[8] is not None:
@@ -96,6 +108,14 @@ class Entry:
             side = round(math.sqrt(flat.size / 3))
             pictures = flat.reshape(3, side, side)
         return cls(row[1], row[2], row[3], row[4], row[5], row[6], states, pictures)
+
+
+def _checksum(row: Sequence[Any]) -> int:
+    """CRC-32 of a row, its blobs as they are."""
+    value = 0
+    for cell in row:
+        value = zlib.crc32(cell if isinstance(cell, bytes) else repr(cell).encode("utf-8", "surrogatepass"), value)
+    return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,14 +143,17 @@ class ShapeIndex:
         Content of its ``index.json``.
     """
 
-    def __init__(self, path: Path, page: dict[str, Any], vectors: Any) -> None:
+    def __init__(
+        self, path: Path, page: dict[str, Any], vectors: Any, sample: tuple[NDArray[np.int64], Vectors]
+    ) -> None:
         self.path: Final = path
         self.page: Final = page
         self._vectors = vectors
+        self._sample = sample
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], version: str | None = None) -> ShapeIndex:
-        """Open an index.
+        """Open an index. Its vectors are compared with their SHA-256, once in a process.
 
         Parameters
         ----------
@@ -145,7 +168,7 @@ class ShapeIndex:
             There is none, it is damaged, it was made with another descriptor, or faiss is absent.
         """
         folder = Path(path)
-        page = _read_page(folder)
+        page = read_page(folder)
         if version is not None and page["descriptor"] != version:
             raise InputError(
                 folder,
@@ -155,16 +178,15 @@ class ShapeIndex:
         faiss = require_faiss()
         file = folder / page["vectors"]
         try:
-            if file.stat().st_size != page["bytes"]:
-                raise RuntimeError(f"{file.stat().st_size} bytes instead of {page['bytes']}")
+            verify(file, page["vectors_sha256"])
             vectors = faiss.read_index(os.fspath(file))
         except (OSError, RuntimeError) as error:
-            raise _damaged(file, error) from error
+            raise damaged(file, error) from error
         if vectors.ntotal != page["count"]:
-            raise _damaged(file, f"{vectors.ntotal} vectors instead of {page['count']}")
+            raise damaged(file, f"{vectors.ntotal} vectors instead of {page['count']}")
         if hasattr(vectors, "nprobe"):
             vectors.nprobe = page["probes"]
-        index = cls(folder, page, vectors)
+        index = cls(folder, page, vectors, read_sample(folder / page["sample"], page))
         index._require_table()
         return index
 
@@ -193,12 +215,22 @@ class ShapeIndex:
             self._vectors.make_direct_map()
         return np.asarray(self._vectors.reconstruct_n(0, len(self)))
 
+    def sample(self) -> Vectors:
+        """Vectors (at most 10,000, d) of the index in full, chosen by their numbers alone."""
+        return self._sample[1]
+
     def search(self, query: Vectors, count: int) -> list[Match]:
-        """Return the nearest entries of a vector (d,), the nearest first."""
-        distances, numbers = self.nearest(query[None], min(count, len(self)))
-        found = [(int(n), float(d)) for n, d in zip(numbers[0], distances[0], strict=True) if n >= 0]
-        entries = self.entries([number for number, _ in found])
-        return [Match(number, entries[number], distance) for number, distance in found]
+        """Return the nearest entries of a vector (d,), or of several (k, d) by the smallest distance, nearest first."""
+        distances, numbers = self.nearest(np.atleast_2d(query), min(count, len(self)))
+        found: dict[int, float] = {}
+        for number, distance in zip(numbers.ravel().tolist(), distances.ravel().tolist(), strict=True):
+            if number >= 0:
+                found[number] = min(distance, found.get(number, math.inf))
+        chosen = sorted(found.items(), key=lambda one: one[1])[:count]
+        entries = self.entries([number for number, _ in chosen])
+        if lost := [number for number, _ in chosen if number not in entries]:
+            raise damaged(self.path / self.page["table"], f"entry {lost[0]} is missing")
+        return [Match(number, entries[number], distance) for number, distance in chosen]
 
     def entries(self, numbers: Sequence[int]) -> dict[int, Entry]:
         """Entries by their numbers."""
@@ -222,36 +254,16 @@ class ShapeIndex:
                 raise sqlite3.DatabaseError(f"{file.stat().st_size} bytes")
             with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as table:
                 yield table
-        except (sqlite3.Error, OSError) as error:
-            raise _damaged(file, error) from error
+        # A damaged file can give cells of any kind.
+        except (sqlite3.Error, OSError, zlib.error, ValueError, TypeError, IndexError) as error:
+            raise damaged(file, error) from error
 
     def _require_table(self) -> None:
         with self._table() as table:
             # Numbers are given without gaps: the last one tells whether all are there, and is found at once.
             last = table.execute("SELECT max(id) FROM entries").fetchone()[0]
         if (-1 if last is None else last) + 1 < len(self):
-            raise _damaged(self.path / self.page["table"], f"entries end at {last}, {len(self)} are needed")
-
-
-def _damaged(file: Path, why: object) -> InputError:
-    return InputError(
-        file, f"is damaged ({why})"[:300], "Build the index again: cryoprism novelty build FOLDER --out INDEX."
-    )
-
-
-def _read_page(folder: Path) -> dict[str, Any]:
-    file = folder / _PAGE
-    if not file.is_file():
-        found = "does not exist" if not folder.exists() else "holds no index of shapes (index.json is missing)"
-        raise InputError(folder, found, INDEX_REMEDY)
-    try:
-        page = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(file, error) from error
-    needed = {"schema", "descriptor", "kind", "count", "vectors", "table", "bytes", "probes", "resolution_in_angstroms"}
-    if not isinstance(page, dict) or page.get("schema") != _SCHEMA or not needed <= page.keys():
-        raise _damaged(file, f"no page of {_SCHEMA}")
-    return page
+            raise damaged(self.path / self.page["table"], f"entries end at {last}, {len(self)} are needed")
 
 
 class IndexWriter:
@@ -287,11 +299,11 @@ class IndexWriter:
         self._fresh = fresh
         if fresh:
             self.path.mkdir(parents=True, exist_ok=True)
-        elif not (self.path / _PAGE).is_file():
-            _read_page(self.path)
+        elif not (self.path / PAGE).is_file():
+            read_page(self.path)
         self._lock = (self.path / _LOCK).open("a", encoding="utf-8")
         try:
-            _lock(self._lock.fileno())
+            lock(self._lock.fileno())
         except OSError as error:
             self._lock.close()
             raise InputError(
@@ -306,20 +318,21 @@ class IndexWriter:
     def _open(self) -> None:
         if self._fresh:
             self._vectors = self._faiss.IndexFlatL2(self._dimension)
+            self._sample = np.zeros(0, dtype=np.int64), np.zeros((0, self._dimension), dtype=np.float32)
             self._generation, self.probes = 0, 1
             with suppress(InputError):
-                self._generation = int(_read_page(self.path).get("generation", 0))
+                self._generation = int(read_page(self.path).get("generation", 0))
             self._name = f"entries-{self._generation + 1:06d}.sqlite"
             (self.path / self._name).unlink(missing_ok=True)
         else:
             known = ShapeIndex.open(self.path, self._descriptor)
-            self._vectors = known._vectors
+            self._vectors, self._sample = known._vectors, known._sample
             self._generation, self.probes = int(known.page.get("generation", 0)), int(known.page["probes"])
             self._name = str(known.page["table"])
         self._table = sqlite3.connect(self.path / self._name)
         self._table.execute(
             "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, name TEXT, source TEXT, kind TEXT, "
-            "sha256 TEXT, radius_of_gyration REAL, volume REAL, states BLOB, pictures BLOB)"
+            "sha256 TEXT, radius_of_gyration REAL, volume REAL, states BLOB, pictures BLOB, checksum INTEGER)"
         )
         self._table.execute("CREATE INDEX IF NOT EXISTS by_file ON entries (sha256) WHERE sha256 <> ''")
         self._table.execute("DELETE FROM entries WHERE id >= ?", (self._vectors.ntotal,))
@@ -332,7 +345,7 @@ class IndexWriter:
         self._table.close()
         if self._fresh:
             (self.path / self._name).unlink(missing_ok=True)
-            if not (self.path / _PAGE).is_file():
+            if not (self.path / PAGE).is_file():
                 (self.path / _LOCK).unlink(missing_ok=True)
         self._lock.close()
 
@@ -370,11 +383,25 @@ class IndexWriter:
         first = len(self)
         self._vectors.add(np.ascontiguousarray(vectors, dtype=np.float32))
         rows = (entry._row(first + i) for i, entry in enumerate(entries))
-        self._table.executemany(f"INSERT INTO entries ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        self._table.executemany(f"INSERT INTO entries ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+        self._keep(first, np.asarray(vectors, dtype=np.float32))
         if self._is_flat and len(self) > FLAT_LIMIT:
             known = self._vectors.reconstruct_n(0, len(self))
             self.train(known, min(lists_for(max(self._expected, len(known))), len(known) // 39))
             self._vectors.add(known)
+
+    def _keep(self, first: int, vectors: Vectors) -> None:
+        """Let new vectors into the sample, each by its own number."""
+        numbers = np.append(self._sample[0], np.arange(first, first + len(vectors)))
+        if len(numbers) <= SAMPLE:
+            self._sample = numbers, np.concatenate([self._sample[1], vectors])
+            return
+        kept = np.sort(np.argpartition(order(numbers), SAMPLE - 1)[:SAMPLE])
+        old = len(self._sample[0])
+        self._sample = (
+            numbers[kept],
+            np.concatenate([self._sample[1][kept[kept < old]], vectors[kept[kept >= old] - old]]),
+        )
 
     @property
     def _is_flat(self) -> bool:
@@ -384,9 +411,11 @@ class IndexWriter:
         """Make what was added count; ``more``, the resolution in it, goes into ``index.json``."""
         self._table.commit()
         name = f"shapes-{self._generation + 1:06d}.faiss"
-        _whole(self.path / name, lambda file: self._faiss.write_index(self._vectors, os.fspath(file)))
+        whole(self.path / name, lambda file: self._faiss.write_index(self._vectors, os.fspath(file)))
+        sample = f"sample-{self._generation + 1:06d}.npz"
+        whole(self.path / sample, self._write_sample)
         page = {
-            "schema": _SCHEMA,
+            "schema": SCHEMA,
             "descriptor": self._descriptor,
             "kind": "flat" if self._is_flat else "ivf-sq8",
             "count": len(self),
@@ -395,34 +424,24 @@ class IndexWriter:
             "probes": self.probes,
             "vectors": name,
             "table": self._name,
-            "bytes": (self.path / name).stat().st_size,
+            "sample": sample,
+            "vectors_sha256": digest(self.path / name),
+            "sample_sha256": digest(self.path / sample),
             "generation": self._generation + 1,
             **more,
         }
         text = json.dumps(page, indent=1, ensure_ascii=False) + "\n"
-        _whole(self.path / _PAGE, lambda file: file.write_text(text, encoding="utf-8"))
-        for file in [*self.path.glob("shapes-*.faiss"), *self.path.glob("entries-*.sqlite")]:
-            if file.name not in {name, self._name}:
+        whole(self.path / PAGE, lambda file: file.write_text(text, encoding="utf-8"))
+        for file in [
+            path
+            for pattern in ("shapes-*.faiss", "sample-*.npz", "entries-*.sqlite")
+            for path in self.path.glob(pattern)
+        ]:
+            if file.name not in {name, sample, self._name}:
                 file.unlink(missing_ok=True)
         self._generation += 1
         self._fresh = False
 
-
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name and move it into place when it is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise OutputError(path, f"cannot be written ({error})"[:300], "Check the folder and the space left.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _lock(descriptor: int) -> None:
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _write_sample(self, file: Path) -> None:
+        with file.open("wb") as stream:
+            np.savez(stream, numbers=self._sample[0], vectors=self._sample[1])

@@ -13,7 +13,7 @@ import numpy as np
 from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer, available, not_available
 
-from .calibration import Calibration, known_probability, shipped_calibration
+from .calibration import AROUND, Calibration, Crowd, known_probability, shipped_calibration
 from .descriptor import DESCRIPTOR, DIMENSION, Descriptor, describe_file
 from .index import INDEX_REMEDY, Entry, IndexWriter, ShapeIndex
 from .states import state_similarity
@@ -91,6 +91,10 @@ class Novelty:
         Where there is no value: why, and how to get one.
     notes
         What to be careful about.
+    crowding, crowd
+        How many times more strangers are around the query than around most shapes, and the count behind it.
+    used
+        What the probability comes from: ``shape``, or ``shape and 3Di states``.
     """
 
     query: Descriptor | None
@@ -105,6 +109,9 @@ class Novelty:
     reason: str = ""
     remedy: str = ""
     notes: tuple[str, ...] = ()
+    crowding: float | None = None
+    crowd: Crowd | None = None
+    used: str = ""
 
     def sentences(self) -> tuple[str, ...]:
         """Say it in words, the verdict first."""
@@ -118,14 +125,17 @@ class Novelty:
             f"The nearest is {best.entry.name} at a distance of {best.distance:.3f}, which is {_times(best)} for "
             "different ones.",
         ]
+        if self.crowding is not None and self.crowd is not None:
+            words.append(
+                f"Around it lie {_crowded(self.crowding)} most shapes ({self.crowd.count} of {self.crowd.sampled} at "
+                f"distances of {AROUND[0]:g} to {AROUND[1]:g}); the probability counts that in."
+            )
         if best.is_same_file:
             words.append(f"The index holds this very file: {best.entry.name}.")
         if self.fold_neighbours:
             alike = self.fold_neighbours[0]
-            words.append(
-                f"In 3Di states {alike.entry.name} is most alike ({alike.state_similarity:.2f} of 1); the probability "
-                "comes from the shape alone."
-            )
+            words.append(f"In 3Di states {alike.entry.name} is most alike ({alike.state_similarity:.2f} of 1).")
+        words.append(f"The probability comes from {self.used or 'shape'}{'' if ' ' in self.used else ' alone'}.")
         return (*words, *self.notes)
 
     def answer(self) -> Answer:
@@ -153,9 +163,18 @@ class Novelty:
             "prior": self.prior,
             "index_entries": self.entries,
             "index_is_flat": self.is_flat,
+            "crowding": self.crowding,
+            "crowd": None if self.crowd is None else {"count": self.crowd.count, "sampled": self.crowd.sampled},
+            "used": self.used or None,
             "neighbours": [one.to_json() for one in self.neighbours],
             "fold_neighbours": [one.to_json() for one in self.fold_neighbours],
         }
+
+
+def _crowded(crowding: float) -> str:
+    if crowding >= 1:
+        return f"{crowding:.1f} times as many strangers as around"
+    return f"{1 / crowding:.1f} times fewer strangers than around"
 
 
 def _times(best: Neighbour) -> str:
@@ -222,7 +241,8 @@ def judge(
     if not len(index):
         return _nothing(query, f"The index {index.path} is empty.", INDEX_REMEDY, prior)
     law = shipped_calibration() if calibration is None else calibration
-    found = index.search(query.vector, max(neighbours, _SUMMED))
+    looks = query.looks()
+    found = index.search(looks, max(neighbours, _SUMMED))
     distances = np.array([match.distance for match in found])
     resolution = float(index.page["resolution_in_angstroms"])
     if abs(resolution - law.resolution_in_angstroms) > 1e-6:
@@ -233,9 +253,12 @@ def judge(
             f"The index was built at {resolution:g} Å, the calibration at {made:g} Å.",
             f"Build the index at {made:g} Å: cryoprism novelty build FOLDER --out INDEX --resolution {made:g}.",
         )  # fmt: skip
-    ratios = law.log_ratio(distances)
+    crowd = Crowd.of(np.linalg.norm(looks[:, None].astype(np.float64) - index.sample(), axis=-1).min(0))
+    alike = np.array([_similarity(query.entry, match.entry) for match in found])
+    ratios = law.log_ratio(distances, alike, crowd)
     known = known_probability(ratios, len(index), prior)
-    drawn = 1 - np.array([known_probability(law.log_ratio(distances, draw), len(index), prior) for draw in law.draws])
+    each = (law.log_ratio(distances, alike, crowd, draw) for draw in law.draws)
+    drawn = 1 - np.array([known_probability(ratio, len(index), prior) for ratio in each])
     low, high = np.quantile(drawn, [0.05, 0.95])
     shares = np.exp(ratios - ratios.max())
     shares = known * shares / shares.sum()
@@ -249,6 +272,10 @@ def judge(
             f"The nearest is nearer than any two different shapes of the calibration were "
             f"({law.range_of_distances[0]:.3f}): there its law is extrapolated."
         )
+    if query.restored is not None and index.search(query.vector, 1)[0].distance > distances[0] + 1e-6:
+        notes.append(
+            "The nearest was found with the low frequencies of the map restored: it seems to have lost a part of them."
+        )
     if query.share_outside > 0.1:
         notes.append(
             f"{100 * query.share_outside:.0f} % of the envelope lies beyond 1.8 radii of gyration, which the "
@@ -257,7 +284,8 @@ def judge(
     return Novelty(
         query, 1 - known, float(drawn.std()), (float(min(low, 1 - known)), float(max(high, 1 - known))), shown,
         _alike(query, index, [(m.entry, m.distance) for m in found], neighbours),
-        len(index), index.is_flat, prior, notes=tuple(notes),
+        len(index), index.is_flat, prior, notes=tuple(notes), crowding=law.crowding(crowd), crowd=crowd,
+        used="shape and 3Di states" if law.uses_states and bool(np.isfinite(alike).any()) else "shape",
     )  # fmt: skip
 
 
@@ -268,15 +296,22 @@ def _nothing(query: Descriptor | None, reason: str, remedy: str, prior: float) -
 def _neighbour(
     entry: Entry, distance: float, query: Descriptor, ratio: float | None, probability: float | None
 ) -> Neighbour:
-    known = query.entry.states is not None and entry.states is not None
+    alike = _similarity(query.entry, entry)
     return Neighbour(
         entry,
         distance,
         ratio,
         probability,
-        state_similarity(query.entry.states, entry.states) if known else None,  # type: ignore[arg-type]
+        alike if np.isfinite(alike) else None,
         bool(entry.sha256) and entry.sha256 == query.entry.sha256 and entry.name == query.entry.name,
     )
+
+
+def _similarity(one: Entry, other: Entry) -> float:
+    """In 3Di states; NaN where one of the two has none."""
+    if one.states is None or other.states is None:
+        return float("nan")
+    return state_similarity(one.states, other.states)
 
 
 def _alike(

@@ -29,6 +29,8 @@ RADIUS_IN_GYRATIONS = 1.8
 #: Level of the envelope between solvent (0) and mean of the molecule (1), and where its soft edge begins and ends.
 _LEVEL, _EDGE = 0.5, 0.25
 _PASSES = 12
+#: Part of the amplitude that is taken to be lost at frequency 0, and down to which length [Å].
+_LOSS, _LOST_IN_ANGSTROMS = 0.55, 50.0
 #: A molecule has to stand out of the solvent by this many of the solvent's standard deviations.
 _LEAST_CONTRAST = 4.0
 
@@ -55,12 +57,17 @@ class Shape:
     share_outside: float
 
 
-def shape_of_map(volume: Volume, resolution_in_angstroms: float = 10.0) -> Shape:
+def shape_of_map(
+    volume: Volume, resolution_in_angstroms: float = 10.0, *, low_frequencies_restored: bool = False
+) -> Shape:
     """Envelope of the molecule in a map whose protein is bright.
 
     The map is low-passed by a Gaussian that falls to 1/e at the resolution. The level lies half way between the solvent
     and the mean of what exceeds it (Ridler & Calvard 1978, with a fixed background), so that it depends neither on the
     box nor on the scale of the map. Pieces smaller than a twentieth of the largest are dropped.
+
+    Many maps have lost low frequencies, so that the middle of the molecule is darker than its rim. With
+    ``low_frequencies_restored`` the amplitudes are divided by 1 - 0.55 exp(-(50 Å · f)²), an average loss.
 
     Raises
     ------
@@ -70,6 +77,8 @@ def shape_of_map(volume: Volume, resolution_in_angstroms: float = 10.0) -> Shape
     if not resolution_in_angstroms > 0:
         raise InputError("resolution", f"{resolution_in_angstroms:g} Å", "Give one above 0, usually 10.")
     smooth, voxels = _low_passed(volume, resolution_in_angstroms)
+    if low_frequencies_restored:
+        smooth = _restored(smooth, voxels)
     envelope = _envelope(smooth)
     # A map that ends within the molecule: no density beyond it.
     grid = [np.arange(n) * v for n, v in zip(envelope.shape, voxels, strict=True)]
@@ -138,6 +147,23 @@ def _low_passed(volume: Volume, resolution: float) -> tuple[NDArray[np.float32],
     scale = math.prod(small) / math.prod(shape)
     smooth: Tensor = torch.fft.irfftn(spectrum * scale, s=small)
     return smooth.numpy(), [n * voxel / s for n, s in zip(shape, small, strict=True)]
+
+
+def _restored(smooth: NDArray[np.float32], voxels: list[float]) -> NDArray[np.float32]:
+    """Map with its low frequencies raised, padded so that nothing wraps around."""
+    solvent = float(np.median(smooth))
+    wide = [
+        scipy.fft.next_fast_len(n + math.ceil(_LOST_IN_ANGSTROMS / v), real=True)
+        for n, v in zip(smooth.shape, voxels, strict=True)
+    ]
+    axes = (0, 1, 2)
+    z, y, x = (
+        (np.fft.rfftfreq if a == 2 else np.fft.fftfreq)(n, v) for a, (n, v) in enumerate(zip(wide, voxels, strict=True))
+    )
+    square = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2
+    gain = 1 / (1 - _LOSS * np.exp(-square * _LOST_IN_ANGSTROMS**2))
+    raised = scipy.fft.irfftn(scipy.fft.rfftn(smooth - solvent, wide, axes) * gain.astype(np.float32), wide, axes)
+    return np.asarray(raised[tuple(slice(n) for n in smooth.shape)] + solvent, dtype=np.float32)
 
 
 def _envelope(smooth: NDArray[np.float32]) -> NDArray[np.float32]:
