@@ -58,16 +58,23 @@ def _rank_rate(distances: Array, truth: NDArray[np.int64], group: NDArray[np.int
 
 
 def _copies(panel: Panel, seed: int) -> None:
+    # Other entries of the same molecule are no wrong answers.
+    relatives = panel.related()[panel.owner]
+    relatives[np.arange(len(panel.owner)), panel.owner] = False
     measures = {
         "shape descriptor": panel.distances(),
         "shape descriptor, low frequencies as they are": looked_for(panel.copies[:, :1], panel.models),
         "radius of gyration alone": np.abs(np.log(panel.copy_radius)[:, None] - np.log(panel.radius)[None]),
         "volume alone": np.abs(np.log(panel.copy_volume)[:, None] - np.log(panel.volume)[None]),
     }
-    print(f"\nSIMULATED copies of {len(panel.names)} REAL structures: the structure itself ranks first, seed {seed}.\n")
+    print(
+        f"\nSIMULATED copies of {len(panel.names)} REAL structures: the structure itself ranks first, other "
+        f"entries of the same molecule left out, seed {seed}.\n"
+    )
     print("| what is compared | all copies | without noise | with noise | as deposited |")
     print("|---|---|---|---|---|")
-    for label, distances in measures.items():
+    for label, measure in measures.items():
+        distances = np.where(relatives, np.inf, measure)
         cells = []
         for part in (panel.noise >= 0, panel.noise == 0, panel.noise > 0, panel.deposited):
             cells.append(_rank_rate(distances[part], panel.owner[part], panel.owner[part], seed))

@@ -1,12 +1,11 @@
 """The index of known shapes: what goes in comes out, nothing half-written counts, and what it says of novelty."""
 
 import json
-import math
 import sqlite3
 
 import numpy as np
 import pytest
-from made_shapes import blob_rows, write_pdb
+from made_shapes import blob_rows, helix, strand, write_pdb
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.novelty import (
@@ -17,11 +16,8 @@ from cryoprism.evaluation.novelty import (
     IndexWriter,
     ShapeIndex,
     describe_file,
-    fit_calibration,
     judge,
-    known_probability,
     novelty_of,
-    shipped_calibration,
     write_shapes,
 )
 
@@ -168,54 +164,92 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path):
         writer.add(bad, entries(2))
 
 
-def law(slope: float = 8.0, at: float = 0.1) -> Calibration:
-    return Calibration(
-        np.array([slope * math.log(at + 0.005), slope]),
-        np.array([[slope * math.log(at + 0.005) + d, slope] for d in (-0.5, 0.0, 0.5)]),
-        10.0,
-        DESCRIPTOR,
-        (0.05, 0.2),
-        {},
-    )
+@pytest.mark.parametrize("pattern", ["shapes-*.faiss", "sample-*.npz"])
+def test_one_changed_byte_is_found(tmp_path, pattern):
+    build(tmp_path, vectors(50))
+    file = next(tmp_path.glob(pattern))
+    data = bytearray(file.read_bytes())
+    data[-len(data) // 3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"not what index\.json says.*novelty build"):
+        ShapeIndex.open(tmp_path)
 
 
-def test_the_calibration_recovers_a_power_law():
-    rng = np.random.default_rng(0)
-    slope, at = 6.0, 0.12
-    same, different = [], []
-    for _ in range(40):
-        distances = np.exp(rng.uniform(np.log(0.02), np.log(0.8), 400))
-        odds = np.exp(slope * (np.log(at + 0.005) - np.log(distances + 0.005)))
-        label = rng.random(400) < odds / (1 + odds)
-        same.append(distances[label])
-        different.append(distances[~label])
-    # Classes of equal weight: the ratio of their numbers comes off.
-    shift = math.log(sum(map(len, different)) / sum(map(len, same)))
-    found = fit_calibration(same, different, resolution_in_angstroms=10.0, draws=20)
-    assert found.coefficients[1] == pytest.approx(slope, rel=0.1)
-    assert found.log_ratio(np.array([at]))[0] == pytest.approx(shift, abs=0.35)
-    assert found.draws.std(0).max() < 1.5
+def test_a_damaged_file_is_found_after_it_was_whole_in_the_same_process(tmp_path):
+    build(tmp_path, vectors(50))
+    ShapeIndex.open(tmp_path)
+    file = next(tmp_path.glob("shapes-*.faiss"))
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match="is damaged"):
+        ShapeIndex.open(tmp_path)
 
 
-def test_the_probability_counts_the_size_of_the_index_in():
-    ratios = np.log([100.0])
-    assert known_probability(ratios, 1, 0.5) == pytest.approx(100 / 101)
-    assert known_probability(ratios, 100, 0.5) == pytest.approx(0.5)
-    assert known_probability(ratios, 10_000, 0.5) == pytest.approx(0.01 / 1.01)
-    assert known_probability(np.log([50.0, 50.0]), 100, 0.5) == pytest.approx(0.5)
-    assert known_probability(ratios, 100, 0.1) == pytest.approx(0.1)
-    assert known_probability(np.array([]), 10, 0.5) == 0.0
-    assert known_probability(np.array([2000.0]), 10, 0.5) == pytest.approx(1.0)
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE entries SET name = 'other' WHERE id = 3",
+        "UPDATE entries SET pictures = x'00' WHERE id = 3",
+        "UPDATE entries SET states = x'001122' WHERE id = 3",
+        "UPDATE entries SET radius_of_gyration = 'big' WHERE id = 3",
+        "UPDATE entries SET source = NULL WHERE id = 3",
+        "DELETE FROM entries WHERE id = 3",
+    ],
+)
+def test_a_damaged_row_is_refused_by_name(tmp_path, change):
+    made = vectors(9)
+    pictures = np.ones((3, 48, 48), dtype=np.uint8)
+    with IndexWriter(tmp_path, DESCRIPTOR, DIMENSION, fresh=True) as writer:
+        writer.add(made, [Entry(f"shape {i}", "/x.pdb", "model", pictures=pictures) for i in range(9)])
+        writer.commit(PAGE)
+    file = next(tmp_path.glob("entries-*.sqlite"))
+    table = sqlite3.connect(file)
+    table.execute(change)
+    table.commit()
+    table.close()
+    index = ShapeIndex.open(tmp_path)
+    assert index.search(made[5], 1)[0].entry.name == "shape 5"  # the others can be read
+    with pytest.raises(InputError, match=rf"{file.name}.*novelty build"):
+        index.search(made[3], 1)
 
 
-def test_the_shipped_calibration_is_one_of_this_descriptor_and_comes_back():
-    shipped = shipped_calibration()
-    assert shipped.descriptor == DESCRIPTOR
-    assert shipped.coefficients[1] > 1
-    again = Calibration.from_json(shipped.to_json(), "here")
-    np.testing.assert_allclose(again.draws, shipped.draws)
-    with pytest.raises(InputError, match="no calibration"):
-        Calibration.from_json({**shipped.to_json(), "descriptor": "other"}, "here")
+@pytest.mark.parametrize("change", [{"vectors": "../x"}, {"table": 5}, {"count": "many"}, {"vectors_sha256": None}])
+def test_a_page_that_says_nonsense_is_refused(tmp_path, change):
+    build(tmp_path, vectors(3))
+    page = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps(page | change))
+    with pytest.raises(InputError, match="is damaged"):
+        ShapeIndex.open(tmp_path)
+
+
+def test_the_sample_depends_on_the_numbers_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoprism.evaluation.novelty.index.SAMPLE", 30)
+    made = vectors(200)
+    build(tmp_path / "a", made)
+    build(tmp_path / "b", made[:120])
+    build(tmp_path / "b", made[120:], fresh=False, first=120)
+    one, other = (ShapeIndex.open(tmp_path / name).sample() for name in "ab")
+    assert one.shape == (30, DIMENSION)
+    np.testing.assert_array_equal(one, other)
+    numbers = [int(np.flatnonzero((made == row).all(1))[0]) for row in one]
+    assert len(set(numbers)) == 30
+    assert 40 < np.mean(numbers) < 160  # neither the first ones nor the last
+
+
+def test_several_vectors_of_one_query_find_by_the_nearest(tmp_path):
+    made = vectors(20)
+    build(tmp_path, made)
+    found = ShapeIndex.open(tmp_path).search(made[[4, 11]], 3)
+    assert {found[0].number, found[1].number} == {4, 11}
+    assert [match.distance for match in found[:2]] == [0.0, 0.0]
+    assert len({match.number for match in found}) == len(found) == 3
+
+
+def law(states: tuple[float, float] = (0.0, 0.0)) -> Calibration:
+    best = np.array([np.log(0.05), np.log(0.35), np.log(0.65), np.log(0.5), 0.3, 3.0, *states])
+    drawn = np.stack([best + np.array([d, 0, 0, 0, 0, 0, 0, 0]) for d in (-0.1, 0.0, 0.1)])
+    return Calibration(best, drawn, 10.0, DESCRIPTOR, (0.05, 0.2), {})
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +308,33 @@ def test_a_file_that_is_there_already_is_not_taken_twice(known):
     file = known.parent / "blob0.pdb"
     written = write_shapes(known, [(file, describe_file(file))], fresh=False, page=PAGE)
     assert (written.entries, written.added, written.known) == (5, 0, 1)
+
+
+def test_the_answer_says_how_crowded_it_is_and_what_was_used(known, tmp_path):
+    found = novelty_of(write_pdb(tmp_path / "copy.pdb", blob_rows(2, turn=4)), known, calibration=law())
+    evidence = found.answer().evidence
+    assert evidence["crowd"]["sampled"] == 5
+    assert evidence["crowding"] == pytest.approx((evidence["crowd"]["count"] + 3.0) / (5 * 0.3 + 3.0))
+    assert evidence["used"] == "shape"
+    assert any("strangers" in sentence for sentence in found.sentences())
+    assert any("from shape alone" in sentence for sentence in found.sentences())
+
+
+def test_3di_states_enter_where_both_are_models(tmp_path):
+    pytest.importorskip("mini3di")
+    files = [write_pdb(tmp_path / f"{name}.pdb", rows) for name, rows in (("helix", helix()), ("strand", strand()))]
+    with_states = law(states=(-6.0, 3.6))
+    answers = {}
+    for label, used in (("alone", law()), ("both", with_states)):
+        folder = tmp_path / label
+        write_shapes(folder, ((file, describe_file(file)) for file in files), fresh=True, page=PAGE)
+        query = describe_file(files[0])
+        near = Entry("impostor", "", "model", states=describe_file(files[1]).entry.states)
+        with IndexWriter(folder, DESCRIPTOR, DIMENSION, fresh=False) as writer:
+            writer.add(query.vector[None] + 0.003, [near])  # the helix's shape with the strand's states
+            writer.commit(PAGE)
+        answers[label] = judge(query, ShapeIndex.open(folder), calibration=used)
+    assert answers["both"].used == "shape and 3Di states"
+    ratio = {k: {n.entry.name: n.likelihood_ratio for n in v.neighbours} for k, v in answers.items()}
+    assert ratio["both"]["helix"] == pytest.approx(20 * ratio["alone"]["helix"])
+    assert ratio["both"]["impostor"] < 0.1 * ratio["alone"]["impostor"]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
+from scipy.stats import norm
 
 from cryoprism.core import InputError
 
@@ -38,10 +39,9 @@ FLOOR: Final = 0.005
 AROUND: Final = (0.2, 0.5)
 #: What the coefficients of a law are, in order.
 COEFFICIENTS: Final = (
-    "location", "log_spread", "exponent", "log_share_near", "share_around", "crowding", "states_offset", "states_slope",
+    "location", "log_spread", "strangers_location", "strangers_log_spread", "share_around", "crowding",
+    "states_offset", "states_slope",
 )  # fmt: skip
-# Below this distance the share of strangers is continued as a power of the distance.
-_NEAR: Final = 0.25
 _MOST_OF_STATES: Final = float(np.log(20.0))
 # Degrees of freedom of Student's t: views of one molecule have a longer tail than a normal law.
 _FREEDOM: Final = 5.0
@@ -85,9 +85,9 @@ class StatePairs:
 class Calibration:
     """Likelihood ratio of "same shape" to "a stranger", of each entry near a query.
 
-    Views of one molecule: ln(distance + floor) follows Student's t. Strangers: their share within a distance is a
-    power of it, times how crowded the neighbourhood of this query is. The crowd has a gamma prior of mean 1, so that
-    its posterior mean is (count + crowding) / (expected count + crowding). Where both are models of proteins, the
+    Views of one molecule: ln(distance + floor) follows Student's t. Strangers: it follows a normal law, fitted to those
+    nearer than 0.5, times how crowded the neighbourhood of this query is. The crowd has a gamma prior of mean 1, so
+    that its posterior mean is (count + crowding) / (expected count + crowding). Where both are models of proteins, the
     ratio is multiplied by exp(offset + slope·h), h = -ln(1.02 - similarity of the 3Di states), but by no more than a
     factor of 20 up or down: a poor model has other states than a good one of the same protein.
 
@@ -207,7 +207,9 @@ def _student(x: Array, location: float, log_spread: float) -> Array:
 
 def _shape_ratio(distances: Array, law: Array) -> Array:
     x = np.log(distances + FLOOR)
-    strangers = law[3] + np.log(law[2]) + law[2] * (x - np.log(_NEAR + FLOOR))
+    # Beyond the middle of the strangers their density stays what it is there: what is farther is no nearer again.
+    z = (np.minimum(x, law[2]) - law[2]) / np.exp(law[3])
+    strangers = -0.5 * z**2 - law[3] - 0.5 * np.log(2 * np.pi)
     return np.asarray(_student(x, law[0], law[1]) - strangers)
 
 
@@ -274,9 +276,16 @@ def _fit_shape(same: Sequence[Array], different: Sequence[Array]) -> Array:
     start = np.array([np.average(x, weights=weight), np.log(0.4)])
     found = minimize(lambda p: -float((weight * _student(x, p[0], p[1])).sum()), start, method="Nelder-Mead").x
     strangers = np.concatenate([d.ravel() for d in different])
-    near = np.append(strangers[strangers < _NEAR], _NEAR * 0.8)  # one more, so that a sample without any has a law
-    exponent = 1.0 / float(np.mean(np.log((_NEAR + FLOOR) / (near + FLOOR))))
-    share_near = near.size / (strangers.size + 1)
+    end = np.log(AROUND[1] + FLOOR)
+    near = np.log(strangers[strangers < AROUND[1]] + FLOOR)
+    far = strangers.size - near.size + 1  # one more of each, so that a sample without any has a law
+    near = np.append(near, end)
+
+    def censored(p: Array) -> float:
+        z, spread = (near - p[0]) / np.exp(p[1]), np.exp(p[1])
+        return float((0.5 * z**2 + p[1]).sum() - far * norm.logsf((end - p[0]) / spread))
+
+    stranger = minimize(censored, np.array([end + 0.3, np.log(0.5)]), method="Nelder-Mead").x
     share_around = (((strangers >= AROUND[0]) & (strangers < AROUND[1])).sum() + 1) / (strangers.size + 1)
     count = np.concatenate([((d >= AROUND[0]) & (d < AROUND[1])).sum(1) for d in different]).astype(np.float64)
     expected = np.concatenate([np.full(len(d), d.shape[1] * share_around) for d in different])
@@ -289,7 +298,7 @@ def _fit_shape(same: Sequence[Array], different: Sequence[Array]) -> Array:
         return -float((each * (gammaln(count + shape) - gammaln(shape) + shape * np.log(share) + count * np.log1p(-share))).sum())  # noqa: E501  # fmt: skip
 
     crowding = float(np.exp(np.clip(minimize(counts, np.zeros(1), method="Nelder-Mead").x[0], -3, 5)))
-    return np.array([found[0], found[1], exponent, np.log(share_near), share_around, crowding])
+    return np.array([*found, *stranger, share_around, crowding])
 
 
 def _fit_states(law: Array, pairs: Sequence[StatePairs]) -> Array:
