@@ -337,7 +337,7 @@ def _lines(path: str | Path) -> Iterator[TextIO]:
         if start[:2] == b"\x1f\x8b":
             with gzip.open(file, "rt", encoding="utf-8-sig", errors="replace") as stream:
                 yield stream
-        elif start == b"PK\x03\x04":
+        elif start in (b"PK\x03\x04", b"PK\x05\x06"):
             with zipfile.ZipFile(file) as archive:
                 names = [one.filename for one in archive.infolist() if not one.is_dir() and one.file_size]
                 names = [name for name in names if not name.startswith("__MACOSX")]

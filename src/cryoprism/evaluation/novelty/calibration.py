@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
 from scipy.stats import norm
+from scipy.stats import t as student_t
 
 from cryoprism.core import InputError
 
@@ -151,6 +152,14 @@ class Calibration:
             states = law[6] + law[7] * _height(np.where(known, similarities, 0.0))
             ratio = ratio + np.where(known, np.clip(states, -_MOST_OF_STATES, _MOST_OF_STATES), 0.0)
         return np.asarray(ratio)
+
+    def usual_distances(self) -> tuple[float, float, float]:
+        """Distance within which half and 95 % of the views of one molecule lie, and 1 % of the strangers."""
+        law = self.coefficients
+        half = float(np.exp(law[0]))
+        most = float(np.exp(law[0] + student_t.ppf(0.95, _FREEDOM) * np.exp(law[1])))
+        strange = float(np.exp(law[2] + norm.ppf(0.01) * np.exp(law[3])))
+        return half - FLOOR, most - FLOOR, strange - FLOOR
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` reads back."""

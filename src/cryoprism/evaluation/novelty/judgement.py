@@ -120,8 +120,9 @@ class Novelty:
         best = self.neighbours[0]
         low, high = self.interval
         words = [
-            f"Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): the probability that none of {self.entries} known "
-            f"shapes is this one, where {1 - self.prior:.2f} was expected beforehand.",
+            f"{_verdict(self.value, best.entry.name)} Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): the "
+            f"probability that none of {self.entries} known shapes is this one, where {1 - self.prior:.2f} was "
+            "expected beforehand.",
             f"The nearest is {best.entry.name} at a distance of {best.distance:.3f}, which is {_times(best)} for "
             "different ones.",
         ]
@@ -177,11 +178,22 @@ def _crowded(crowding: float) -> str:
     return f"{1 / crowding:.1f} times fewer strangers than around"
 
 
+def _verdict(value: float, nearest: str) -> str:
+    if value <= 0.1:
+        return f"This shape is known: {nearest}."
+    return "This shape is new to the index." if value >= 0.9 else "Whether this shape is new cannot be told."
+
+
 def _times(best: Neighbour) -> str:
     ratio = best.likelihood_ratio or 0.0
+    if ratio >= 1e6:
+        return "more than a million times likelier for equal shapes than"
     if ratio >= 1:
-        return f"{ratio:.3g} times likelier for equal shapes than"
-    return f"{ratio:.2g} times as likely for equal shapes as"
+        shown = f"{ratio:.2g}" if ratio < 100 else f"about {round(ratio, 1 - len(str(int(ratio)))):,.0f}"
+        return f"{shown} times likelier for equal shapes than"
+    if ratio < 1e-6:
+        return "far less likely for equal shapes than"
+    return f"{1 / ratio:.2g} times less likely for equal shapes than"
 
 
 def novelty_of(
@@ -267,7 +279,8 @@ def judge(
         for match, ratio, share in zip(found[:neighbours], ratios, shares, strict=False)
     )
     notes = list(query.notes)
-    if distances[0] < law.range_of_distances[0]:
+    very_file = shown[0].is_same_file
+    if distances[0] < law.range_of_distances[0] and not very_file:
         notes.append(
             f"The nearest is nearer than any two different shapes of the calibration were "
             f"({law.range_of_distances[0]:.3f}): there its law is extrapolated."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from ._novelty_page import ratio
 from ._numbers import UNKNOWN, escape, label_of, plain
 
 __all__ = ["EVIDENCE", "perturbation_table"]
@@ -65,7 +66,7 @@ def _novelty(evidence: Mapping[str, Any]) -> str:
         [
             escape(one["name"]),
             f"{one['distance']:.3f}",
-            plain(one["likelihood_ratio"], 3),
+            ratio(one["likelihood_ratio"]),
             UNKNOWN if one["probability"] is None else f"{one['probability']:.3f}",
             UNKNOWN if one["state_similarity"] is None else f"{one['state_similarity']:.2f}",
             f"{one['radius_of_gyration_in_angstroms']:.1f}",

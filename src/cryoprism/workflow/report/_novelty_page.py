@@ -9,24 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoprism import __version__
-from cryoprism.evaluation.novelty import Entry, Neighbour, Novelty
+from cryoprism.evaluation.novelty import AROUND, Entry, Neighbour, Novelty, shipped_calibration
 from cryoprism.workflow._files import write_text
 
 from ._map_pictures import grey, png_source
 from ._numbers import UNKNOWN, escape, plain
 from ._style import CSS
 
-__all__ = ["NOVELTY_CSS", "novelty_pictures", "novelty_report"]
+__all__ = ["NOVELTY_CSS", "novelty_pictures", "novelty_report", "ratio"]
 
 #: Style of the pictures, beside that of all pages.
 NOVELTY_CSS = """
 .verdict{font-size:21px;line-height:1.35;font-weight:600;margin:8px 0 4px;max-width:62em}
 .shape{display:grid;grid-template-columns:minmax(170px,230px) repeat(3,minmax(0,1fr));gap:10px;align-items:center;
-margin-bottom:10px}
-.shape .cell{background:#000;border-radius:6px;aspect-ratio:1;display:grid;place-items:center;max-width:260px}
+margin-bottom:10px;max-width:880px}
+.shape.heads{margin-bottom:2px}
+.shape .cell{background:#000;border-radius:6px;aspect-ratio:1;display:grid;place-items:center;max-width:200px}
 .shape .cell img{display:block;height:auto}
 .shape h3{overflow-wrap:anywhere}
-.asked{border-left:4px solid var(--accent);padding-left:10px}
+.asked>div:first-child{border-left:4px solid var(--accent);padding-left:8px;margin-left:-12px}
 """
 _SIDE = 240
 _MOST_PICTURES = 10
@@ -97,14 +98,24 @@ def novelty_pictures(novelty: Novelty, *, most: int = _MOST_PICTURES) -> str:
     entries = [novelty.query.entry, *(one.entry for one in shown)]
     largest = max(entry.radius_of_gyration_in_angstroms for entry in entries) or 1.0
     asked = novelty.query.entry
-    rows = [_row(asked, asked.name, f"asked about ({asked.kind})", largest, "asked")]
+    heads = ("", "long axis upright, broad side", "long axis upright, narrow side", "down the long axis")
+    rows = [f'<div class="shape heads small quiet">{"".join(f"<div>{head}</div>" for head in heads)}</div>']
+    rows += [_row(asked, asked.name, f"asked about ({asked.kind})", largest, "asked")]
     rows += [_row(one.entry, one.entry.name, _words(one), largest) for one in shown]
     return (
         '<section id="pictures"><h2>The shape and its nearest</h2><div class="box">'
         f"{''.join(rows)}"
         '<p class="quiet small">Projections of the envelopes along their principal axes: the longest axis upright in '
         f"the first two. Every field is {_WIDTH_IN_GYRATIONS * largest:.0f} Å wide. Rows may differ by half a turn "
-        "about an axis.</p></div></section>"
+        f"about an axis. {_distances()}</p></div></section>"
+    )
+
+
+def _distances() -> str:
+    half, most, strange = shipped_calibration().usual_distances()
+    return (
+        f"Distances: half of all views of one molecule lie within {half:.2f} of each other and 95 % within {most:.2f}; "
+        f"of different proteins 1 % lie within {strange:.2f}."
     )
 
 
@@ -113,6 +124,11 @@ def _words(one: Neighbour) -> str:
     if one.probability is not None:
         parts.append(f"probability {_probability(one.probability)}")
     return "; ".join(parts)
+
+
+def ratio(value: float | None) -> str:
+    """Return a likelihood ratio in words; beyond a million it says no more."""
+    return "over a million" if value is not None and value > 1e6 else plain(value, 2)
 
 
 def _probability(value: float) -> str:
@@ -125,7 +141,7 @@ def _table(novelty: Novelty) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(one.entry.name)}</th><td>{escape(one.entry.kind)}</td>'
         f'<td class="number"><data value="{one.distance!r}">{one.distance:.3f}</data></td>'
-        f'<td class="number">{plain(one.likelihood_ratio, 3)}</td>'
+        f'<td class="number">{ratio(one.likelihood_ratio)}</td>'
         f'<td class="number">{UNKNOWN if one.probability is None else _probability(one.probability)}</td>'
         f'<td class="number">{UNKNOWN if one.state_similarity is None else f"{one.state_similarity:.2f}"}</td>'
         f'<td class="number">{one.entry.radius_of_gyration_in_angstroms:.1f}</td>'
@@ -168,10 +184,11 @@ def _section(name: str, heading: str, heads: Sequence[tuple[str, str]], rows: st
 def _meaning() -> str:
     return (
         '<section id="meaning"><h2>What this can and cannot say</h2><div class="box small">'
-        "<p>Compared are outer shape and size at the resolution of the index, not sequence and not fold. A shape "
-        "and its mirror image have the same invariants: the hand is not seen. The likelihood ratio says how much "
-        "likelier a distance is for two views of one molecule (turned, filtered, uneven, bent, with noise) than for "
-        "two proteins; the more shapes an index holds, the more of them are near by chance, and the probability counts "
-        "that in. What the index does not hold is not known to it: new here means new against these files.</p>"
-        "</div></section>"
+        "<p>Compared are outer shape and size at the resolution of the index, and for models of proteins the states "
+        "of their backbone (3Di) where the index has them; not the sequence. A shape and its mirror image have the "
+        "same invariants: the hand is not seen. The likelihood ratio says how much likelier a distance is for two "
+        "views of one molecule (turned, filtered, uneven, bent, with noise) than for two proteins. The more shapes an "
+        f"index holds, and the more of them lie around the query (at distances of {AROUND[0]:g} to {AROUND[1]:g}), the "
+        "more are near by chance, and the probability counts that in. What the index does not hold is not known to it: "
+        "new here means new against these files.</p></div></section>"
     )
