@@ -100,6 +100,19 @@ def test_partitions_of_a_snapshot_with_empty_and_missing_fields(tmp_path, writer
     assert by_id[3][1:] == (0, 0)
 
 
+def test_a_newer_record_of_a_work_replaces_all_that_the_older_one_cited(tmp_path, writer):
+    old = [work(n, referenced_works=[], publication_date="2010-01-01") for n in (1, 2, 3)]
+    first = partition(tmp_path / "works", "2024-01-01", [*old, work(4, referenced_works=["W1", "W2"])])
+    second = partition(
+        tmp_path / "works", "2024-02-01", [work(4, id="https://openalex.org/works/w4", referenced_works=["W2", "W3"])]
+    )
+    for file in (first, second):
+        assert import_openalex(file, writer).bad == 0
+    assert writer.finish()["works"] == 4
+    found = load_graph(tmp_path)
+    assert sorted(found.ids[found.cited].tolist()) == [2, 3]
+
+
 def test_a_work_from_the_future_does_not_become_now(tmp_path, writer):
     later = datetime.datetime.now(datetime.UTC).year + 1
     file = partition(tmp_path / "works", "2024-01-01", [work(1), work(2, publication_date=f"{later}-01-01")])

@@ -8,8 +8,11 @@ import pytest
 import torch
 from made_shapes import balls, blob_rows, helix, strand, write_pdb
 
-from cryoprism.core import InputError
+from cryoprism.core import InputError, generator_for
 from cryoprism.evaluation.novelty import (
+    CopyRecipe,
+    copies_of,
+    copy_of,
     describe_file,
     kind_of_file,
     shape_of_map,
@@ -229,3 +232,60 @@ def test_3di_states_tell_helix_from_strand_whatever_the_orientation(tmp_path):
 def test_a_model_without_protein_has_no_3di_states(tmp_path):
     rows = [("P", "P", i, place) for i, (_, _, _, place) in enumerate(blob_rows(1, 60))]
     assert describe_file(write_pdb(tmp_path / "p.pdb", rows)).entry.states is None
+
+
+def high_passed(data: torch.Tensor, voxel: float, loss: float) -> torch.Tensor:
+    """Map that lost a part of its amplitude below 1 / 50 Å."""
+    z, y, x = (
+        (torch.fft.rfftfreq(n) if axis == 2 else torch.fft.fftfreq(n)) / voxel for axis, n in enumerate(data.shape)
+    )
+    square = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2
+    return torch.fft.irfftn(torch.fft.rfftn(data) * (1 - loss * torch.exp(-square * 50.0**2)), s=tuple(data.shape))
+
+
+def test_a_map_that_lost_low_frequencies_is_found_by_its_second_look(tmp_path):
+    # A bulky molecule whose inside is as uneven as that of proteins.
+    body = balls(56, 5.0, [((0.0, 0.0, -30.0), 55.0), ((10.0, 0.0, 35.0), 50.0), ((40.0, 10.0, 0.0), 35.0)])
+    axis = torch.cos(2 * math.pi / 20.0 * 5.0 * torch.arange(56))
+    data = body * (1 + axis[:, None, None] * axis[:, None] * axis)
+    whole = vector_of(data, 5.0)
+    write_map(tmp_path / "lossy.mrc", Volume(high_passed(data, 5.0, 0.55), 5.0))
+    plain, raised = (apart(look, whole) for look in describe_file(tmp_path / "lossy.mrc").looks())
+    assert raised < 0.5 * plain
+    # A map that lost nothing keeps its first look, which is nearer.
+    write_map(tmp_path / "whole.mrc", Volume(data, 5.0))
+    first, second = (apart(look, whole) for look in describe_file(tmp_path / "whole.mrc").looks())
+    assert first < 1e-3 < second
+
+
+def test_a_model_is_looked_for_once(tmp_path):
+    found = describe_file(write_pdb(tmp_path / "a.pdb", blob_rows(0)))
+    assert found.restored is None
+    assert found.looks().shape == (1, 128)
+
+
+def test_copies_as_deposited_lost_what_the_recipe_says(tmp_path):
+    atoms = read_structure(write_pdb(tmp_path / "a.pdb", blob_rows(3, atoms=900)))
+
+    def made(**changes):
+        return copy_of(atoms, CopyRecipe(resolution_in_angstroms=6.0, **changes), generator_for(0, "same")).data
+
+    whole, lossy = made(), made(low_frequency_loss=0.6)
+    ratio = torch.fft.rfftn(lossy).abs() / torch.fft.rfftn(whole).abs()
+    assert float(ratio[0, 0, 0]) == pytest.approx(0.4, abs=1e-3)
+    sharp = torch.fft.rfftn(made(sharpening_in_square_angstroms=100.0)).abs() / torch.fft.rfftn(whole).abs()
+    k = whole.shape[2] // 5  # 1 / 10 Å in voxels of 2 Å
+    frequency = k / (2.0 * whole.shape[2])
+    assert float(sharp[0, 0, k]) == pytest.approx(math.exp(25 * frequency**2), rel=1e-2)
+    noisy, flat = made(noise=0.5), made(noise=0.5, is_flattened=True)
+    corner = (slice(0, 4),) * 3
+    assert float(flat[corner].std()) < 0.02 * float(noisy[corner].std())
+    assert torch.allclose(flat.flatten()[whole.argmax()], noisy.flatten()[whole.argmax()])
+
+
+def test_every_other_copy_is_as_deposited(tmp_path):
+    atoms = read_structure(write_pdb(tmp_path / "a.pdb", blob_rows(3, atoms=60)))
+    recipes = [recipe for recipe, _ in copies_of(atoms, 6, 0, "x")]
+    assert [recipe.sharpening_in_square_angstroms > 0 for recipe in recipes] == [False, True] * 3
+    assert all(recipe.low_frequency_loss == 0 and not recipe.is_flattened for recipe in recipes[::2])
+    assert len({recipe.low_frequency_loss for recipe in recipes[1::2]}) == 3

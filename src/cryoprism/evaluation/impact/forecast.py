@@ -190,7 +190,7 @@ def _find(base: sqlite3.Connection, publication: str) -> Any:
         return base.execute("SELECT * FROM forecasts WHERE doi = ?", (doi,)).fetchone()
     if found := re.fullmatch(r"(?:pubmed|pmid)[:\s]*(\d+)", lowered):
         return base.execute("SELECT * FROM forecasts WHERE pubmed = ?", (int(found.group(1)),)).fetchone()
-    if found := re.fullmatch(r"(?:https?://openalex\.org/)?w(\d+)", lowered):
+    if found := re.fullmatch(r"(?:https?://(?:api\.)?openalex\.org/(?:works/)?)?w(\d+)", lowered):
         return base.execute("SELECT * FROM forecasts WHERE id = ?", (int(found.group(1)),)).fetchone()
     if re.fullmatch(r"emd-\d{4,5}|[0-9][a-z0-9]{3}|pdb_[a-z0-9]{8}", lowered):
         return base.execute(

@@ -20,8 +20,9 @@ PATENT_OFFSET: Final = -1
 _BATCH: Final = 20_000
 _SCHEMA: Final = """
 CREATE TABLE works(id INTEGER PRIMARY KEY, time REAL NOT NULL, authors INTEGER NOT NULL, refs INTEGER NOT NULL,
-                   doi TEXT, pubmed INTEGER, title TEXT);
-CREATE TABLE citations(citing INTEGER NOT NULL, cited INTEGER NOT NULL, PRIMARY KEY(citing, cited)) WITHOUT ROWID;
+                   doi TEXT, pubmed INTEGER, title TEXT, record INTEGER NOT NULL);
+CREATE TABLE citations(citing INTEGER NOT NULL, cited INTEGER NOT NULL, record INTEGER NOT NULL,
+                       PRIMARY KEY(citing, cited)) WITHOUT ROWID;
 CREATE TABLE patents(number TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE by_doi(patent TEXT NOT NULL, doi TEXT NOT NULL, PRIMARY KEY(patent, doi)) WITHOUT ROWID;
 CREATE TABLE between_patents(citing TEXT NOT NULL, cited TEXT NOT NULL, PRIMARY KEY(citing, cited)) WITHOUT ROWID;
@@ -118,21 +119,23 @@ class GraphWriter:
         pubmed: int | None,
         title: str,
     ) -> None:
-        """Add a work and what it cites; one that is there already is replaced (a dump may hold updates)."""
+        """Add a work and what it cites; one that is there already is replaced, with all that it cited."""
         cited = list(dict.fromkeys(cites))
-        self._add("works", (number, time, authors, len(cited), doi, pubmed, title))
+        self._records += 1
+        self._add("works", (number, time, authors, len(cited), doi, pubmed, title, self._records))
         for one in cited:
             if one != number:
-                self._add("citations", (number, one))
+                self._add("citations", (number, one, self._records))
 
     def patent(self, number: str, time: float) -> None:
         """Add a patent by its number."""
         identity = PATENT_OFFSET - self._patents
         self._patents += 1
         self._add("patents", (number, identity))
-        self._add("works", (identity, time, 0, 0, None, None, f"patent {number}"))
+        self._add("works", (identity, time, 0, 0, None, None, f"patent {number}", 0))
 
     _patents = 0
+    _records = 0
 
     def patent_cites_patent(self, citing: str, cited: str) -> None:
         """Add a citation among patents."""
@@ -163,15 +166,17 @@ class GraphWriter:
         for table in list(self._pending):
             self._flush(table)
         run = self._base.execute
+        # What an earlier record of a work cited, and the last one does not.
+        run("DELETE FROM citations WHERE record <> (SELECT record FROM works WHERE id = citing)")
         run("CREATE INDEX works_doi ON works(doi) WHERE doi IS NOT NULL")
         run("CREATE INDEX works_pubmed ON works(pubmed) WHERE pubmed IS NOT NULL")
         run("CREATE INDEX entries_entry ON entries(entry)")
         run(
-            "INSERT OR IGNORE INTO citations SELECT p.id, w.id FROM by_doi d JOIN patents p ON p.number = d.patent "
+            "INSERT OR IGNORE INTO citations SELECT p.id, w.id, 0 FROM by_doi d JOIN patents p ON p.number = d.patent "
             "JOIN works w ON w.doi = d.doi"
         )
         run(
-            "INSERT OR IGNORE INTO citations SELECT a.id, b.id FROM between_patents c "
+            "INSERT OR IGNORE INTO citations SELECT a.id, b.id, 0 FROM between_patents c "
             "JOIN patents a ON a.number = c.citing JOIN patents b ON b.number = c.cited"
         )
         outside = "citing NOT IN (SELECT id FROM works) OR cited NOT IN (SELECT id FROM works)"

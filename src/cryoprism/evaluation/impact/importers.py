@@ -157,7 +157,11 @@ def _openalex_work(content: Any) -> dict[str, Any]:
 
 
 def _openalex_number(text: Any) -> int:
-    found = re.fullmatch(r"(?:https?://openalex\.org/)?[Ww](\d+)", text) if isinstance(text, str) else None
+    found = (
+        re.fullmatch(r"(?:https?://(?:api\.)?openalex\.org/(?:works/)?)?[Ww](\d+)", text)
+        if isinstance(text, str)
+        else None
+    )
     if found is None or not 0 < int(found.group(1)) < 2**62:
         raise ValueError(f"{text!r} is no work of OpenAlex")
     return int(found.group(1))
