@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer, available, not_available
@@ -265,7 +266,7 @@ def judge(
             f"The index was built at {resolution:g} Å, the calibration at {made:g} Å.",
             f"Build the index at {made:g} Å: cryoprism novelty build FOLDER --out INDEX --resolution {made:g}.",
         )  # fmt: skip
-    crowd = Crowd.of(np.linalg.norm(looks[:, None].astype(np.float64) - index.sample(), axis=-1).min(0))
+    crowd = Crowd.of(_apart(looks, index.sample()))
     alike = np.array([_similarity(query.entry, match.entry) for match in found])
     ratios = law.log_ratio(distances, alike, crowd)
     known = known_probability(ratios, len(index), prior)
@@ -318,6 +319,12 @@ def _neighbour(
         alike if np.isfinite(alike) else None,
         bool(entry.sha256) and entry.sha256 == query.entry.sha256 and entry.name == query.entry.name,
     )
+
+
+def _apart(looks: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Distances (n,) of vectors (n, d) to the nearest of looks (k, d); rounding counts for nothing at 0.2 and more."""
+    squares = (looks**2).sum(1)[:, None] + (vectors**2).sum(1) - 2 * looks @ vectors.T
+    return np.asarray(np.sqrt(np.maximum(squares, 0.0)).min(0), dtype=np.float64)
 
 
 def _similarity(one: Entry, other: Entry) -> float:
