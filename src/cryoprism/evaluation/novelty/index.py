@@ -36,7 +36,7 @@ Vectors = NDArray[np.float32]
 
 #: Up to this many entries the index is flat: every vector in full, compared with every query, nothing lost.
 FLAT_LIMIT: Final = 10_000
-#: Lists that a query looks into: 0.98 of the ten nearest among 10⁶ in 1.2 ms (docs/results.md).
+#: Lists that a query looks into: 0.98 of the ten nearest among 10⁶ in 0.7 ms (docs/results.md).
 _PROBES: Final = 16
 #: Vectors of the index that are kept in full beside it, to tell how crowded the neighbourhood of a query is.
 SAMPLE: Final = 10_000
