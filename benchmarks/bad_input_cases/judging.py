@@ -179,7 +179,7 @@ _NOVELTY_BUILD = (
     Case("an empty folder", call("shapes", more=_folder("shapes")), words=("shapes",)),
     Case("a folder that is not there", call("shapes"), words=("shapes",)),
 )
-_NOVELTY_QUERY = (Case("an index that is not there", given("--index", "known"), code=0, words=("novelty build",)),)
+_NOVELTY_QUERY = (Case("an index that is not there", given("--index", "known"), words=("known", "novelty build")),)
 _WEIGHTS = (
     Case("judgements that are not there", call("judged.jsonl"), words=("judged.jsonl",)),
     Case("a line that is no JSON", call("judged.jsonl", more=_text("judged.jsonl", "{\n")), words=("judged.jsonl",)),

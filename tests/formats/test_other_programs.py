@@ -286,6 +286,16 @@ def test_every_structure_reads_as_gemmi_counts_it(data: Path) -> None:
         assert atoms.atomic_numbers.min() > 0
 
 
+def test_coordinates_that_are_no_numbers_are_not_taken_for_zero(tmp_path: Path) -> None:
+    line = "ATOM      1  CA  GLY A   7      11.104  -6.134   3.000  0.50 20.00           C  \n"
+    (tmp_path / "a.pdb").write_text(line + line.replace("  11.104", "********") + "END\n")
+    with pytest.raises(InputError, match=r"a\.pdb: has '\*+ .*' in place of coordinates in line 2"):
+        read_structure(tmp_path / "a.pdb")
+    (tmp_path / "b.pdb").touch()
+    with pytest.raises(InputError, match=r"b\.pdb: is empty"):
+        read_structure(tmp_path / "b.pdb")
+
+
 def test_pdb_text_gz_and_errors(tmp_path: Path) -> None:
     line = "ATOM      1  CA  GLY A   7      11.104  -6.134   3.000  0.50 20.00           C  \nEND\n"
     (tmp_path / "a.pdb").write_text(line)

@@ -112,6 +112,12 @@ def test_slips_get_one_line_and_leave_nothing(tmp_path, monkeypatch, capsys, arg
     assert not (tmp_path / "k").exists()
 
 
+def test_an_index_that_was_named_has_to_be_there(models, tmp_path, capsys):
+    assert run("novelty", "query", models / "blob0.pdb", "--index", tmp_path / "none", "--out", tmp_path / "q") == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "q").exists()
+
+
 def test_a_damaged_index_is_one_line(models, index, tmp_path, capsys):
     copy = tmp_path / "broken"
     copy.mkdir()

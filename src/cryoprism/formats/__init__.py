@@ -15,7 +15,7 @@ from .records import Acquisition, Catalogue, CtfRecord, MicrographRecord, Optics
 from .relion import portable_name, write_micrographs_star
 from .stacks import read_particle_images, write_stack
 from .star import StarBlock, read_star, write_star
-from .structures import Atoms, read_structure
+from .structures import Atoms, parse_structure, read_structure
 from .weights import read_checkpoint, read_weights, write_checkpoint, write_weights
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Volume",
     "find_acquisition",
     "iterate_movie",
+    "parse_structure",
     "portable_name",
     "pose_to_euler",
     "read_catalogue",

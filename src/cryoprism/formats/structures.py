@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import gemmi
 import numpy as np
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from cryoprism.core import InputError
 
-from ._files import existing_file
+from ._files import existing_file, read_text
 
-__all__ = ["Atoms", "read_structure"]
+__all__ = ["Atoms", "parse_structure", "read_structure"]
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,7 @@ def read_structure(
         Not a structure, no atoms, no such assembly (those that exist are named), or no unit cell to expand.
     """
     file = existing_file(path)
-    try:
-        structure = gemmi.read_structure(os.fspath(file), format=gemmi.CoorFormat.Detect)
-    except (RuntimeError, ValueError, OSError, EOFError) as error:
-        raise InputError(file, f"is not a readable structure ({error})"[:300], "Give a PDB or mmCIF file.") from error
+    structure = parse_structure(file)
     structure.setup_entities()
     if assembly is not None:
         structure = _expanded(structure, assembly, file)
@@ -102,6 +100,39 @@ def read_structure(
     if not include_hydrogens:
         structure.remove_hydrogens()
     return _collect(structure, file)
+
+
+def parse_structure(path: str | os.PathLike[str]) -> gemmi.Structure:
+    """Return all that gemmi finds in a PDB or mmCIF file, plain or compressed.
+
+    gemmi takes coordinates of a PDB file that are no numbers (``********`` of a program that ran out of columns) for 0;
+    here they are an error.
+
+    Raises
+    ------
+    InputError
+        Not a structure, an empty file, or coordinates that are no numbers, with the line.
+    """
+    file = existing_file(path)
+    if not file.stat().st_size:
+        raise InputError(file, "is empty", "Give a PDB or mmCIF file.")
+    try:
+        structure = gemmi.read_structure(os.fspath(file), format=gemmi.CoorFormat.Detect)
+    except (RuntimeError, ValueError, OSError, EOFError) as error:
+        raise InputError(file, f"is not a readable structure ({error})"[:300], "Give a PDB or mmCIF file.") from error
+    if structure.input_format == gemmi.CoorFormat.Pdb:
+        _require_numbers(file)
+    return structure
+
+
+def _require_numbers(file: Path) -> None:
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        if line.startswith(("ATOM  ", "HETATM")):
+            try:
+                float(line[30:38]), float(line[38:46]), float(line[46:54])
+            except ValueError:
+                found = f"has '{line[30:54].strip()}' in place of coordinates in line {number}"
+                raise InputError(file, found, "Give a number with three decimals for x, y and z.") from None
 
 
 def _expanded(structure: gemmi.Structure, assembly: str, file: object) -> gemmi.Structure:

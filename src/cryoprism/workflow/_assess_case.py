@@ -13,7 +13,7 @@ from cryoprism.evaluation.consistency import Model, read_model
 from cryoprism.evaluation.fusion import Shape, Weights, default_shape, default_weights, read_weights, weights_path
 from cryoprism.evaluation.impact import Impact, forecast_impact
 from cryoprism.evaluation.meta import judge_settled
-from cryoprism.evaluation.novelty import ShapeIndex, require_faiss
+from cryoprism.evaluation.novelty import ShapeIndex, require_faiss, require_index
 from cryoprism.evaluation.perturbation import require_posteriors
 from cryoprism.evaluation.reproducibility import Record, chain_of, check_completeness, read_record
 from cryoprism.formats import Volume, read_map
@@ -81,10 +81,7 @@ def prepare(config: AssessConfig) -> Case:
     for place in fitted_in(record, causes):
         require_posteriors(place, most_micrographs=config.perturbed_micrographs)
     if config.index is not None:
-        if not (config.index / "index.json").is_file():
-            raise InputError(
-                config.index, "holds no index of shapes", "Build one: cryoprism novelty build FOLDER --out INDEX."
-            )
+        require_index(config.index)
         if absence(require_faiss) is None:
             ShapeIndex.open(config.index)
     weights, shape = default_weights(), default_shape()

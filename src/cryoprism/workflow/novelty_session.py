@@ -20,6 +20,7 @@ from cryoprism.evaluation.novelty import (
     kind_of_file,
     novelty_of,
     require_faiss,
+    require_index,
     write_shapes,
 )
 
@@ -138,14 +139,15 @@ def query_novelty(config: NoveltyQueryConfig) -> NoveltyQuerySummary:
     Raises
     ------
     InputError
-        The file cannot be used, or the index is damaged or of another descriptor.
+        The file cannot be used, or the index is missing, damaged or of another descriptor.
     """
     started = time.monotonic()
     if not config.model_or_map.is_file():
         raise InputError(config.model_or_map, "does not exist", "Give a map (.mrc) or a model (.pdb, .cif).")
-    page = None if config.index is None else config.index / "index.json"
+    if config.index is not None:
+        require_index(config.index)
     with open_job("Novelty", config) as job:
-        inputs = [config.model_or_map, *([page] if page is not None and page.is_file() else [])]
+        inputs = [config.model_or_map, *([] if config.index is None else [config.index / "index.json"])]
         job.record_inputs(inputs)
         state = ";".join(map(content_of, inputs))
         if config.only_do_unfinished and job.is_done(

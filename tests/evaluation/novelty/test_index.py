@@ -283,13 +283,16 @@ def test_the_very_file_is_named_as_such(known):
     assert any("this very file" in sentence for sentence in found.sentences())
 
 
-@pytest.mark.parametrize("index", [None, "nowhere"])
-def test_without_an_index_the_answer_is_not_available(tmp_path, index):
-    found = novelty_of(tmp_path / "any.pdb", None if index is None else tmp_path / index)
-    answer = found.answer()
+def test_without_an_index_the_answer_is_not_available(tmp_path):
+    answer = novelty_of(tmp_path / "any.pdb", None).answer()
     assert answer.status == "not available"
     assert answer.value is None
     assert "cryoprism novelty build" in answer.sentences[1]
+
+
+def test_an_index_that_was_named_and_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="nowhere: does not exist"):
+        novelty_of(tmp_path / "any.pdb", tmp_path / "nowhere")
 
 
 def test_an_index_of_another_resolution_has_neighbours_but_no_probability(known, tmp_path):

@@ -24,6 +24,7 @@ from .index import FLAT_LIMIT, INDEX_REMEDY, SAMPLE, Entry, IndexWriter, Match, 
 from .judgement import Neighbour, Novelty, Written, judge, novelty_of, write_shapes
 from .preparation import Shape, shape_of_atoms, shape_of_map
 from .states import state_histogram, state_sequences, state_similarity, states_available
+from .storage import require_index
 from .zernike import ball_grid, grid_invariants, invariant_labels, radial_polynomial, zernike_invariants
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "novelty_of",
     "radial_polynomial",
     "require_faiss",
+    "require_index",
     "shape_of_atoms",
     "shape_of_map",
     "shape_pictures",

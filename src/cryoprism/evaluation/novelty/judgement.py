@@ -214,7 +214,7 @@ def novelty_of(
     path
         Map or model.
     index
-        Folder of an index of known shapes; None or a folder that does not exist gives "not available".
+        Folder of an index of known shapes; None gives "not available".
     assembly, voxel_size_in_angstroms
         As in :func:`describe_file`.
     neighbours
@@ -227,11 +227,10 @@ def novelty_of(
     Raises
     ------
     InputError
-        The file cannot be used, the index is damaged or of another descriptor, or faiss is absent.
+        The file cannot be used, the index is missing, damaged or of another descriptor, or faiss is absent.
     """
-    if index is None or not Path(index).exists():
-        missing = "No index of known shapes was given." if index is None else f"There is no index of shapes in {index}."
-        return _nothing(None, missing, INDEX_REMEDY, prior)
+    if index is None:
+        return _nothing(None, "No index of known shapes was given.", INDEX_REMEDY, prior)
     opened = ShapeIndex.open(index, DESCRIPTOR)
     query = describe_file(
         path,

@@ -25,6 +25,7 @@ __all__ = [
     "order",
     "read_page",
     "read_sample",
+    "require_index",
     "verify",
     "whole",
 ]
@@ -83,12 +84,17 @@ def order(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
     return np.asarray(x ^ (x >> np.uint64(31)))
 
 
+def require_index(folder: Path) -> None:
+    """Raise an InputError where a folder that was named is no index of shapes."""
+    if not (folder / PAGE).is_file():
+        found = "does not exist" if not folder.exists() else f"holds no index of shapes ({PAGE} is missing)"
+        raise InputError(folder, found, INDEX_REMEDY)
+
+
 def read_page(folder: Path) -> dict[str, Any]:
     """Content of ``index.json``; an InputError where it is missing or damaged."""
+    require_index(folder)
     file = folder / PAGE
-    if not file.is_file():
-        found = "does not exist" if not folder.exists() else "holds no index of shapes (index.json is missing)"
-        raise InputError(folder, found, INDEX_REMEDY)
     try:
         page = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
