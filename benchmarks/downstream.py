@@ -47,7 +47,7 @@ import torch
 import downstream_parts.pickers as pickers
 import downstream_parts.poses as poses
 from cryoprism.structure import PoseAccuracy
-from cryoprism.workflow._synthesis_poses import joined
+from cryoprism.workflow.synthesis.poses import joined
 from downstream_parts.sets import KINDS, Asked, make_one, matched_frames, matched_session, micrographs
 from picking import annotated, data_folder, prepare
 

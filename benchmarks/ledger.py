@@ -38,8 +38,8 @@ from cryoprism.synthesis.scene import Scene, intervene
 from cryoprism.synthesis.specimen import Specimen, specimen_from_phantom
 from cryoprism.synthesis.truth import information_of
 from cryoprism.workflow import RestoreConfig, map_items
-from cryoprism.workflow._analysis import Task, analyse
-from cryoprism.workflow.session import analyse_session
+from cryoprism.workflow.micrographs.analysis import Task, analyse
+from cryoprism.workflow.micrographs.restore_session import analyse_session
 
 DOMINANT = ("motion", "ice_thickness", "envelope", "contamination", "carbon", "damage", "defects")
 #: Crystals take little at the resolution of these scenes, however strong: they come on top of every eighth micrograph.

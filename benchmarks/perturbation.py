@@ -32,9 +32,9 @@ from cryoprism.evaluation.perturbation import Fragility, Parameter, judge_fragil
 from cryoprism.evaluation.perturbation.conclusions import parts_of
 from cryoprism.synthesis import SessionConfig, simulate_session
 from cryoprism.workflow import RestoreConfig, restore_session
-from cryoprism.workflow._analysis import Task, analyse
-from cryoprism.workflow._micrographs import read_micrographs
-from cryoprism.workflow.session import analyse_session
+from cryoprism.workflow.micrographs.analysis import Task, analyse
+from cryoprism.workflow.micrographs.reading import read_micrographs
+from cryoprism.workflow.micrographs.restore_session import analyse_session
 
 Array = NDArray[np.float64]
 

@@ -164,7 +164,7 @@ def cryoprism(method: str, work: Path, *options: object, name: str = "") -> Resu
     base = [sys.executable, "-c", "from cryoprism.cli._main import main; main()", "pick", work / "mics.star"]
     base += ["--method", method, "--diameter", DIAMETER, "--no-pictures", "--out", out, *options]
     seconds = run(base, work)
-    from cryoprism.workflow._picking import FLOOR
+    from cryoprism.workflow.particles.picking import FLOOR
 
     threshold = default_threshold(out)
     run([*base, "--only-do-unfinished", "--threshold", FLOOR[method]], work)

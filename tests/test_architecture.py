@@ -76,7 +76,7 @@ def test_a_room_imports_only_from_rooms_before_it(path):
     [
         "from cryoprism.workflow import open_job",
         "from cryoprism import workflow",
-        "import cryoprism.workflow._jobs",
+        "import cryoprism.workflow.jobs.job",
         "def f():\n    from cryoprism.causes import ledger",
         "from ..core import InputError",
         "from cryoprism.core._secret import x",
@@ -92,6 +92,51 @@ def test_the_import_test_can_fail(code):
 )
 def test_the_import_test_lets_good_imports_pass(code):
     assert breaches("microscope", 0, code) == []
+
+
+#: The folders of ``workflow``: each may use those before it. The pages in ``report`` serve all of them.
+WORKFLOW_FOLDERS = ("jobs", "micrographs", "particles", "maps", "synthesis", "judgement")
+
+
+def workflow_breaches(folder: str, code: str) -> list[str]:
+    """What a file in a folder of ``workflow`` imports that stands after it; a page takes no more than types of one."""
+    found = []
+    tree = ast.parse(code)
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
+    types = {inner for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING" for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        if not module.startswith("cryoprism.workflow."):
+            continue
+        target = module.split(".")[2]
+        if folder == "report":
+            if module.endswith("_session") and node not in types:
+                found.append(f"line {node.lineno}: a page imports from {module}")
+        elif target != "report" and WORKFLOW_FOLDERS.index(target) > WORKFLOW_FOLDERS.index(folder):
+            found.append(f"line {node.lineno}: {folder} imports from {target}, which stands after it")
+    return found
+
+
+WORKFLOW_FILES = [path for path in FILES if room_of(path) == "workflow" and path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", WORKFLOW_FILES, ids=lambda path: str(path.relative_to(SOURCE / "workflow")))
+def test_a_folder_of_workflow_uses_those_before_it(path):
+    parts = path.relative_to(SOURCE / "workflow").parts
+    assert len(parts) == 2, "every module of workflow lies in a folder that says what it is about"
+    assert workflow_breaches(parts[0], path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "code"),
+    [
+        ("jobs", "from cryoprism.workflow.maps.configs import RefineConfig"),
+        ("particles", "from cryoprism.workflow.judgement.assess_case import Case"),
+        ("report", "from cryoprism.workflow.maps.refine_session import RefineSummary"),
+    ],
+)
+def test_the_test_of_workflow_can_fail(folder, code):
+    assert workflow_breaches(folder, code)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from cryoprism.formats import Coordinates, read_coordinates
-from cryoprism.workflow._picking import FLOOR
-from cryoprism.workflow._synthesis_picker import train_picker_on
+from cryoprism.workflow.particles.picking import FLOOR
+from cryoprism.workflow.synthesis.picker import train_picker_on
 from picking import DIAMETER, Result, annotated, data_folder, judged, measures, run
 
 from .sets import MATCHED, micrographs

@@ -41,8 +41,8 @@ from cryoprism.synthesis import (
     specimen_volume,
     varied_scene,
 )
-from cryoprism.workflow._boxes import box_for
-from cryoprism.workflow._synthesis_poses import joined, posed_particles_of, train_poses_on
+from cryoprism.workflow.maps.boxes import box_for
+from cryoprism.workflow.synthesis.poses import joined, posed_particles_of, train_poses_on
 from picking import DIAMETER, PIXEL
 
 from .sets import MATCHED, micrographs, structure

@@ -24,9 +24,9 @@ from cryoprism.synthesis import (
     write_match,
 )
 from cryoprism.workflow import SynthesizeConfig, synthesize_session
-from cryoprism.workflow._files import write_json
-from cryoprism.workflow._synthesis import SynthesisTask, clean_image, scene_of_task
-from cryoprism.workflow._synthesis_population import population_of
+from cryoprism.workflow.jobs.files import write_json
+from cryoprism.workflow.synthesis.making import SynthesisTask, clean_image, scene_of_task
+from cryoprism.workflow.synthesis.population import population_of
 from picking import DIAMETER, PIXEL, data_folder
 from realism_parts.material import exemplars_of
 

@@ -20,7 +20,7 @@ from cryoprism.synthesis.render import Rendered, render_micrograph
 from cryoprism.synthesis.scene import Scene
 from cryoprism.synthesis.specimen import specimen_from_phantom
 from cryoprism.workflow import RestoreConfig, analyse_session
-from cryoprism.workflow._analysis import Task, analyse
+from cryoprism.workflow.micrographs.analysis import Task, analyse
 
 SEVERITIES: dict[str, dict[str, float]] = {
     "clean": {"ice_thickness_in_angstroms": 180.0},

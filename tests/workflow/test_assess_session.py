@@ -14,7 +14,8 @@ from cryoprism.core import InputError
 from cryoprism.evaluation.fusion import read_assessment
 from cryoprism.evaluation.impact import GraphWriter, Prediction, write_forecasts
 from cryoprism.formats import write_mrc
-from cryoprism.workflow import AssessConfig, SimulateConfig, _assess_questions, assess_session, open_job
+from cryoprism.workflow import AssessConfig, SimulateConfig, assess_session, open_job
+from cryoprism.workflow.judgement import assess_questions
 from programs import needs_coq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation" / "novelty"))
@@ -161,7 +162,7 @@ def test_a_forecast_and_an_index_answer_two_more(model, tmp_path):
 
 
 def test_a_record_answers_three_questions_and_is_not_taken_for_the_models_own(model, record, tmp_path, monkeypatch):
-    monkeypatch.setattr(_assess_questions, "walls", lambda: (_ for _ in ()).throw(InputError("s", "no walls", "Get.")))
+    monkeypatch.setattr(assess_questions, "walls", lambda: (_ for _ in ()).throw(InputError("s", "no walls", "Get.")))
     out = tmp_path / "out"
     assess_session(AssessConfig(model_file=model, record=record, output=out))
     content = document(out)
@@ -211,14 +212,14 @@ def test_what_missing_answers_could_make_of_the_score_stands_beside_its_interval
 
 
 def test_a_rerun_beyond_the_budget_is_not_done(model, record, tmp_path, monkeypatch):
-    monkeypatch.setattr(_assess_questions, "walls", lambda: None)
-    real = _assess_questions.judge_reproducibility
+    monkeypatch.setattr(assess_questions, "walls", lambda: None)
+    real = assess_questions.judge_reproducibility
 
     def never(folder, *, rerun=True, limits=None):
         assert not rerun
         return real(folder, rerun=False)
 
-    monkeypatch.setattr(_assess_questions, "judge_reproducibility", never)
+    monkeypatch.setattr(assess_questions, "judge_reproducibility", never)
     out = tmp_path / "out"
     assess_session(AssessConfig(model_file=model, record=record, output=out, rerun_budget_in_seconds=1e-6))
     assert "--rerun-budget" in " ".join(document(out)["reproducibility"]["sentences"])
@@ -227,13 +228,13 @@ def test_a_rerun_beyond_the_budget_is_not_done(model, record, tmp_path, monkeypa
 def test_what_was_answered_is_kept_and_what_changed_is_asked_again(model, record, tmp_path, monkeypatch):
     out = tmp_path / "out"
     asked = []
-    real = _assess_questions.check_consistency
+    real = assess_questions.check_consistency
 
     def counted(*arguments, **options):
         asked.append("logic")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(_assess_questions, "check_consistency", counted)
+    monkeypatch.setattr(assess_questions, "check_consistency", counted)
     base = {"model_file": model, "output": out, "rerun": False}
     assess_session(AssessConfig(**base))
     if document(out)["logic"]["status"] != "available":
@@ -260,8 +261,8 @@ def test_an_interrupted_run_says_so_and_keeps_what_it_had(model, record, tmp_pat
             raise KeyboardInterrupt
         return real(path)
 
-    real = _assess_questions.judge_settled
-    monkeypatch.setattr(_assess_questions, "judge_settled", stop)
+    real = assess_questions.judge_settled
+    monkeypatch.setattr(assess_questions, "judge_settled", stop)
     with pytest.raises(KeyboardInterrupt):
         assess_session(AssessConfig(model_file=model, record=record, rerun=False, output=out))
     assert (out / "RELION_JOB_EXIT_FAILURE").exists()
@@ -382,7 +383,7 @@ def test_help_says_which_command_has_the_verdict_as_exit_code(capsys):
 
 
 def test_a_change_in_the_middle_of_a_large_model_is_a_change(tmp_path):
-    from cryoprism.workflow._files import content_of, fingerprint
+    from cryoprism.workflow.jobs.files import content_of, fingerprint
 
     one, other = tmp_path / "one.cif", tmp_path / "other.cif"
     data = bytearray(3 << 20)

@@ -130,7 +130,7 @@ class Killed(Exception):
 
 def test_a_killed_run_goes_on_where_it_was(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = classify_session(config(output="whole"))
-    module = importlib.import_module("cryoprism.workflow.classify_session")
+    module = importlib.import_module("cryoprism.workflow.particles.classify_session")
     keep = module._keeper
     seen: list[int] = []
 

@@ -4,7 +4,7 @@ import pytest
 
 from cryoprism.core import InputError
 from cryoprism.workflow import PickConfig, RestoreConfig, SimulateConfig
-from cryoprism.workflow._resume import changed_files, changed_options
+from cryoprism.workflow.jobs.resume import changed_files, changed_options
 
 
 @pytest.mark.parametrize(

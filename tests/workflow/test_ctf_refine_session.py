@@ -172,7 +172,7 @@ def test_maps_too_coarse_for_defocus_leave_it_alone(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The package's attribute of that name is the function.
-    monkeypatch.setattr(sys.modules["cryoprism.workflow.ctf_refine_session"], "_COARSE_FOR_DEFOCUS", 0.1)
+    monkeypatch.setattr(sys.modules["cryoprism.workflow.maps.ctf_refine_session"], "_COARSE_FOR_DEFOCUS", 0.1)
     with pytest.warns(CryoPrismWarning, match="Defocus stays as it is in the table"):
         found = ctf_refine_session(config(inputs, tmp_path / "run", astigmatism=True, signal=False))
     assert found.sentences[-1].startswith("Defocus stays as it is")

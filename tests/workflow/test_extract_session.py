@@ -27,9 +27,9 @@ from cryoprism.formats import (
 from cryoprism.formats.star import find_block
 from cryoprism.restoration import LABELS
 from cryoprism.workflow import ExtractConfig, extract_session
-from cryoprism.workflow._coordinates import session_coordinates
+from cryoprism.workflow.particles.coordinates import session_coordinates
 
-module = importlib.import_module("cryoprism.workflow.extract_session")
+module = importlib.import_module("cryoprism.workflow.particles.extract_session")
 STEMS = ("one", "two", "three")
 XY = torch.tensor([[60.0, 70.0], [120.25, 55.0], [61.0, 71.0], [150.0, 140.0], [5.0, 100.0]], dtype=torch.float64)
 SCORES = torch.tensor([0.4, 0.9, 0.7, 0.5, 0.8])

@@ -15,7 +15,7 @@ from cryoprism.formats import read_map, read_particles
 from cryoprism.structure.schedule import FirstMapSettings
 from cryoprism.structure.spherical_start import StartState
 from cryoprism.workflow import InitialModelConfig, initial_model_session
-from cryoprism.workflow._refinement import write_state
+from cryoprism.workflow.maps.refinement import write_state
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "structure"))
 from posed_particles import simulate
@@ -23,7 +23,7 @@ from posed_particles import simulate
 STARTS, TRIAL, PASSES = 2, 3, 6
 TOTAL = STARTS * TRIAL + PASSES - TRIAL
 # The package's attribute of this name is the function.
-module = sys.modules["cryoprism.workflow.initial_model_session"]
+module = sys.modules["cryoprism.workflow.maps.initial_model_session"]
 pytestmark = pytest.mark.filterwarnings("ignore::cryoprism.core.CryoPrismWarning")
 
 

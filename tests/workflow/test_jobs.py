@@ -10,7 +10,7 @@ import pytest
 
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.workflow import FAILURE_MARKER, SUCCESS_MARKER, RestoreConfig, SimulateConfig, open_job
-from cryoprism.workflow._jobs import _logging_to
+from cryoprism.workflow.jobs.job import _logging_to
 
 
 def config_for(path, **values):

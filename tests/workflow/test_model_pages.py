@@ -17,8 +17,9 @@ from cryoprism.cli import main
 from cryoprism.core import InputError
 from cryoprism.evaluation.consistency import check_consistency, read_model
 from cryoprism.formats import Volume, write_mrc
-from cryoprism.workflow import ProveConfig, _certificate_folder, prove_model
-from cryoprism.workflow._model_in_map import misfits, ranges_of, with_frame_remark
+from cryoprism.workflow import ProveConfig, prove_model
+from cryoprism.workflow.judgement import certificate_folder
+from cryoprism.workflow.judgement.model_in_map import misfits, ranges_of, with_frame_remark
 from cryoprism.workflow.report._model_picture import model_section
 from cryoprism.workflow.report._residue_strip import Cell, cells_of, residue_strips
 
@@ -212,7 +213,7 @@ def test_odd_names_in_atoms_csv_are_quoted(tmp_path, model):
 
 def test_an_interrupted_certificate_leaves_nothing_half_written(tmp_path, model, monkeypatch):
     result = check_consistency(model)
-    _certificate_folder.put_certificate(result, tmp_path)
+    certificate_folder.put_certificate(result, tmp_path)
     before = (tmp_path / "certificate/atoms.csv").read_text()
 
     def interrupted(folder):
@@ -222,7 +223,7 @@ def test_an_interrupted_certificate_leaves_nothing_half_written(tmp_path, model,
 
     monkeypatch.setattr(type(result), "write_certificate", lambda self, folder: interrupted(folder))
     with pytest.raises(KeyboardInterrupt):
-        _certificate_folder.put_certificate(result, tmp_path)
+        certificate_folder.put_certificate(result, tmp_path)
     assert sorted(path.name for path in tmp_path.glob("certificate*")) == ["certificate"]
     assert (tmp_path / "certificate/atoms.csv").read_text() == before
 

@@ -10,7 +10,7 @@ import torch
 
 from cryoprism.core import InputError
 from cryoprism.formats import Particles, write_stack
-from cryoprism.workflow._particle_data import load_particles
+from cryoprism.workflow.particles.data import load_particles
 
 BOX, PIXEL, COUNT = 32, 3.0, 6
 

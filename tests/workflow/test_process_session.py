@@ -23,9 +23,9 @@ from cryoprism.workflow import (
     open_job,
     process_session,
 )
-from cryoprism.workflow._boxes import box_for, scaled_box_for, with_room
-from cryoprism.workflow._particle_data import even_fast_size
-from cryoprism.workflow.process_session import _Run
+from cryoprism.workflow.maps.boxes import box_for, scaled_box_for, with_room
+from cryoprism.workflow.maps.process_session import _Run
+from cryoprism.workflow.particles.data import even_fast_size
 
 PIXEL, DIAMETER, SIDE = 3.0, 120.0, 60
 # What to be careful about is said as a warning; here it is no error.
@@ -123,7 +123,7 @@ def test_a_finished_run_is_left_as_it_is(
 ) -> None:
     first = process_session(config(session, finished, only_do_unfinished=True))
     before, notes = contents(finished), json.loads((finished / "job.json").read_text())["notes"]
-    monkeypatch.setattr("cryoprism.workflow._process_results.summarise_resolution", None)
+    monkeypatch.setattr("cryoprism.workflow.maps.process_results.summarise_resolution", None)
     caplog.clear()
     with caplog.at_level("INFO", logger="cryoprism"):
         again = process_session(config(session, finished, only_do_unfinished=True, workers=2))

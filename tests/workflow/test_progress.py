@@ -4,7 +4,7 @@ import logging
 from rich.console import Console
 
 from cryoprism.workflow import progress
-from cryoprism.workflow._progress import _line_logger
+from cryoprism.workflow.jobs.progress import _line_logger
 
 
 def test_a_terminal_gets_a_bar_with_count_and_name():

@@ -94,7 +94,7 @@ def test_a_coq_that_does_not_run_inside_is_a_child(tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho 'no plug-ins here' >&2\nexit 1\n")
     for path in (tmp_path, program.parent, program):
         path.chmod(0o755)
-    monkeypatch.setattr("cryoprism.workflow._prover_walls.shutil.which", lambda name: str(program))
+    monkeypatch.setattr("cryoprism.workflow.judgement.prover_walls.shutil.which", lambda name: str(program))
     prover = walled_prover()
     assert prover.run is PLAIN.run
     assert "coqc does not run inside" in prover.words

@@ -26,7 +26,7 @@ from cryoprism.formats import (
 from cryoprism.microscope import Lens
 from cryoprism.structure import fourier_shell_correlation, helical_agreement, low_pass, soft_cylinder, soft_sphere
 from cryoprism.workflow import RefineConfig, refine_session
-from cryoprism.workflow._filaments import axes_of_filaments, halves_by_filament, nearest_segments
+from cryoprism.workflow.maps.filaments import axes_of_filaments, halves_by_filament, nearest_segments
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "structure"))
 from simulated_filaments import BOX, HELIX, PIXEL, Segments, segments, truth

@@ -26,8 +26,8 @@ from cryoprism.structure import (
 )
 from cryoprism.structure.orientations import angular_distance
 from cryoprism.workflow import refine_session
-from cryoprism.workflow._particle_data import load_particles
-from cryoprism.workflow._pose_file import fitting_network, proposals_of
+from cryoprism.workflow.maps.pose_file import fitting_network, proposals_of
+from cryoprism.workflow.particles.data import load_particles
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "structure"))
 from posed_particles import BOX, PIXEL, density

@@ -24,8 +24,8 @@ from cryoprism.formats import (
     write_stack,
 )
 from cryoprism.workflow import InitialModelConfig, initial_model_session, refine_session
-from cryoprism.workflow._particle_data import load_particles
-from cryoprism.workflow._reference import reference_in_box, require_same_contrast
+from cryoprism.workflow.particles.data import load_particles
+from cryoprism.workflow.particles.reference import reference_in_box, require_same_contrast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "structure"))
 from posed_particles import BOX, PIXEL

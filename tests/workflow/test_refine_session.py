@@ -40,8 +40,8 @@ from cryoprism.structure import (
 from cryoprism.structure.orientations import angular_distance
 from cryoprism.structure.refinement_state import RefinementState
 from cryoprism.workflow import refine_session
-from cryoprism.workflow._particle_data import load_particles
-from cryoprism.workflow._refinement import read_state
+from cryoprism.workflow.maps.refinement import read_state
+from cryoprism.workflow.particles.data import load_particles
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "structure"))
 from posed_particles import BOX, PIXEL, density
@@ -164,7 +164,7 @@ def test_a_killed_run_goes_on_after_its_last_pass(project: Path, finished: Path,
 def test_another_device_makes_the_same_map(
     project: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cryoprism.workflow._refinement.resolve_device", lambda name: DEVICE)
+    monkeypatch.setattr("cryoprism.workflow.maps.refinement.resolve_device", lambda name: DEVICE)
     chosen = config(project, tmp_path / "run", device="cuda")
     with pretended_device():
         summary = refine_session(chosen)

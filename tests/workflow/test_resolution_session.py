@@ -19,8 +19,8 @@ from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.formats import Volume, read_map, write_map
 from cryoprism.structure import radial_filter, shell_frequencies, soft_sphere, viewing_directions
 from cryoprism.workflow import ResolutionConfig, measure_resolution, summarise_resolution
-from cryoprism.workflow._resolution import ResolutionSummary
-from cryoprism.workflow._resolution_words import few_particles
+from cryoprism.workflow.maps.resolution import ResolutionSummary
+from cryoprism.workflow.maps.resolution_words import few_particles
 from cryoprism.workflow.report._map_pictures import central_slices, render_surface, surface_level
 
 SCHEMA = json.loads(

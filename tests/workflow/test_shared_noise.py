@@ -11,7 +11,7 @@ from cryoprism.cli import main
 from cryoprism.formats import Volume, read_map, write_map, write_stack
 from cryoprism.structure import radial_filter, shell_frequencies, soft_sphere
 from cryoprism.workflow import summarise_resolution
-from cryoprism.workflow._resolution import ResolutionSummary
+from cryoprism.workflow.maps.resolution import ResolutionSummary
 
 BOX, VOXEL = 48, 2.5
 SHAPE = (BOX, BOX, BOX)

@@ -69,7 +69,7 @@ def test_other_coordinates_and_other_real_micrographs_are_matched_again(mine, tm
 def test_only_what_was_matched_is_called_matched(mine, tmp_path, monkeypatch):
     """A session that has grown keeps its match; nothing is judged by what it was fitted to."""
     seen = {}
-    module = sys.modules["cryoprism.workflow.synthesize_session"]
+    module = sys.modules["cryoprism.workflow.synthesis.synthesize_session"]
 
     def note(folder, tasks, match, population, matched, apart, seed):
         seen.update(matched=[one.name for one in matched], apart=[one.name for one in apart])

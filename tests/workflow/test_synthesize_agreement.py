@@ -7,8 +7,8 @@ import pytest
 
 from cryoprism.core import CryoPrismWarning, InputError
 from cryoprism.synthesis import read_match
-from cryoprism.workflow._match_agreement import agreement_words, require_agreement
 from cryoprism.workflow.report._synthesis_page import synthesis_report
+from cryoprism.workflow.synthesis.match_agreement import agreement_words, require_agreement
 
 
 @pytest.fixture

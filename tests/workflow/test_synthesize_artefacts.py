@@ -8,7 +8,8 @@ from synthetic_sets import config_for
 from cryoprism.core import InputError
 from cryoprism.formats import read_image
 from cryoprism.restoration import LABELS
-from cryoprism.workflow import _synthesis_picker, synthesize_session
+from cryoprism.workflow import synthesize_session
+from cryoprism.workflow.synthesis import picker
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_artefacts_are_drawn_labelled_and_change_no_particle(made, dirty):
 
 
 def test_the_picker_learns_what_is_not_to_be_found(dirty):
-    field = _synthesis_picker._field(dirty.output, "000001", 120.0)
+    field = picker._field(dirty.output, "000001", 120.0)
     assert field.labels.shape == field.image.shape
     assert {LABELS["contamination"], LABELS["carbon"]} <= set(field.labels.unique().tolist())
     x, y = field.xy_in_pixels.round().long().unbind(1)

@@ -9,12 +9,13 @@ import torch
 from synthetic_sets import config_for
 
 from cryoprism.core import InputError
-from cryoprism.workflow import _realism, synthesize_session
+from cryoprism.workflow import synthesize_session
+from cryoprism.workflow.synthesis import realism as _realism
 
 
 def with_masks(monkeypatch, change):
     """Let ``change`` turn the real micrographs into what realism is to be measured with."""
-    module = sys.modules["cryoprism.workflow.synthesize_session"]
+    module = sys.modules["cryoprism.workflow.synthesis.synthesize_session"]
     measure = module.measure_session_realism
 
     def measured(folder, tasks, match, population, matched, apart, seed):

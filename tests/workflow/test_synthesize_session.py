@@ -24,9 +24,9 @@ from cryoprism.workflow import (
     reconstruct_session,
     synthesize_session,
 )
-from cryoprism.workflow._boxes import box_for
-from cryoprism.workflow._mask_files import artefact_labels_beside
-from cryoprism.workflow._synthesis_poses import posed_particles_of
+from cryoprism.workflow.maps.boxes import box_for
+from cryoprism.workflow.particles.mask_files import artefact_labels_beside
+from cryoprism.workflow.synthesis.poses import posed_particles_of
 
 
 def test_contract(made):
@@ -79,7 +79,7 @@ def test_threads_change_no_pixel(session, made, tmp_path, monkeypatch):
     """Sums of large images round differently in two threads: each micrograph is made in one."""
     seen = []
     # By its name the package has the function.
-    module = sys.modules["cryoprism.workflow._synthesis"]
+    module = sys.modules["cryoprism.workflow.synthesis.making"]
     draw = module.draw_noise
     monkeypatch.setattr(module, "draw_noise", lambda *a, **k: seen.append(torch.get_num_threads()) or draw(*a, **k))
     before = torch.get_num_threads()
@@ -187,7 +187,7 @@ def test_files_are_looked_at_before_a_structure_is_read(session, tmp_path, monke
     def read(config):
         raise AssertionError("the structure was read first")
 
-    monkeypatch.setattr(sys.modules["cryoprism.workflow.synthesize_session"], "population_of", read)
+    monkeypatch.setattr(sys.modules["cryoprism.workflow.synthesis.synthesize_session"], "population_of", read)
     optics, table = read_star(session / "real" / "micrographs.star")
     empty = tmp_path / "empty.star"
     write_star(empty, [optics, replace(table, rows=())])

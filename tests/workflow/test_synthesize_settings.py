@@ -14,11 +14,11 @@ from cryoprism.microscope.potential import AtomicModel
 from cryoprism.synthesis import Clusters, NoRoom, Population, Scene, Species, Specimen, place_population
 from cryoprism.synthesis.placement import tilt_height
 from cryoprism.workflow import SynthesizeConfig
-from cryoprism.workflow._synthesis import SynthesisTask, clean_image, scene_of_task
-from cryoprism.workflow._synthesis_population import population_of, require_tilt
+from cryoprism.workflow.synthesis.making import SynthesisTask, clean_image, scene_of_task
+from cryoprism.workflow.synthesis.population import population_of, require_tilt
 
 # By its name the package has the function.
-MODULE = sys.modules["cryoprism.workflow._synthesis"]
+MODULE = sys.modules["cryoprism.workflow.synthesis.making"]
 
 
 @pytest.fixture(scope="module")

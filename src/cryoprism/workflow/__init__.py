@@ -1,23 +1,51 @@
 """Jobs: validated configuration, folders that record everything, resume, progress, memory, several workers."""
 
-from ._assess_config import AssessConfig
-from ._config import JobConfig, RestoreConfig, SimulateConfig
-from ._explanation import Explanation, explanation_of, plot_ledger
-from ._files import atomic_path, fingerprint, output_stems, write_json, write_text
-from ._impact_configs import ImpactBuildConfig, ImpactTrainConfig
-from ._jobs import FAILURE_MARKER, SUCCESS_MARKER, Job, open_job
-from ._map_configs import InitialModelConfig, ProcessConfig, RefineConfig
-from ._memory import MemoryPlan, available_memory_in_bytes, estimate_memory_in_bytes, plan_memory
-from ._narrative import (
+from .jobs.config import JobConfig, RestoreConfig, SimulateConfig
+from .jobs.files import atomic_path, fingerprint, output_stems, write_json, write_text
+from .jobs.job import FAILURE_MARKER, SUCCESS_MARKER, Job, open_job
+from .jobs.memory import MemoryPlan, available_memory_in_bytes, estimate_memory_in_bytes, plan_memory
+from .jobs.parallel import Failure, close_workers, map_items
+from .jobs.progress import ConsoleHandler, console, progress
+from .jobs.summary import RestoreSummary
+from .judgement.assess_config import AssessConfig
+from .judgement.assess_session import AssessSummary, assess_session
+from .judgement.impact_configs import ImpactBuildConfig, ImpactTrainConfig
+from .judgement.impact_session import ImpactSummary, build_impact_graph, train_impact
+from .judgement.novelty_configs import NoveltyAddConfig, NoveltyBuildConfig, NoveltyQueryConfig
+from .judgement.novelty_session import (
+    NoveltyIndexSummary,
+    NoveltyQuerySummary,
+    add_to_index,
+    build_index,
+    query_novelty,
+)
+from .judgement.prove_config import ProveConfig
+from .judgement.prove_session import ProveResult, prove_model
+from .judgement.prover_walls import walled_prover
+from .judgement.sandbox_session import SandboxConfig, SandboxSummary, run_in_sandbox
+from .judgement.score_configs import WeightsExplainConfig, WeightsLearnConfig
+from .judgement.weights_session import Question, WeightsSummary, explain_weights, learn_weights, next_question
+from .maps.configs import InitialModelConfig, ProcessConfig, RefineConfig
+from .maps.ctf_refine_session import CtfRefineSummary, ctf_refine_session
+from .maps.initial_model_session import InitialModelSummary, initial_model_session
+from .maps.process_results import ProcessSummary
+from .maps.process_session import process_session
+from .maps.reconstruct_session import ReconstructSummary, reconstruct_session
+from .maps.refine_session import RefineSummary, refine_session
+from .maps.resolution import ModelFit, ResolutionSummary, summarise_resolution
+from .maps.resolution_session import ResolutionResult, measure_resolution
+from .micrographs.demo import Demonstration, compare_with_truth, run_demo
+from .micrographs.explanation import Explanation, explanation_of, plot_ledger
+from .micrographs.narrative import (
     advice_for,
     cause_in_words,
     micrograph_sentences,
     read_causes,
     session_sentences,
 )
-from ._novelty_configs import NoveltyAddConfig, NoveltyBuildConfig, NoveltyQueryConfig
-from ._parallel import Failure, close_workers, map_items
-from ._particle_configs import (
+from .micrographs.restore_session import Session, analyse_session, restore_session
+from .particles.classify_session import ClassifySummary, classify_session
+from .particles.configs import (
     ClassifyConfig,
     CtfRefineConfig,
     ExtractConfig,
@@ -25,33 +53,11 @@ from ._particle_configs import (
     ReconstructConfig,
     ResolutionConfig,
 )
-from ._process_results import ProcessSummary
-from ._progress import ConsoleHandler, console, progress
-from ._prove_config import ProveConfig
-from ._prover_walls import walled_prover
-from ._resolution import ModelFit, ResolutionSummary, summarise_resolution
-from ._score_configs import WeightsExplainConfig, WeightsLearnConfig
-from ._summary import RestoreSummary
-from ._synthesis_configs import SynthesizeConfig
-from .assess_session import AssessSummary, assess_session
-from .classify_session import ClassifySummary, classify_session
-from .ctf_refine_session import CtfRefineSummary, ctf_refine_session
-from .demo import Demonstration, compare_with_truth, run_demo
-from .extract_session import ExtractSummary, extract_session
-from .impact_session import ImpactSummary, build_impact_graph, train_impact
-from .initial_model_session import InitialModelSummary, initial_model_session
-from .novelty_session import NoveltyIndexSummary, NoveltyQuerySummary, add_to_index, build_index, query_novelty
-from .pick_session import PickSummary, pick_session
-from .process_session import process_session
-from .prove_session import ProveResult, prove_model
-from .reconstruct_session import ReconstructSummary, reconstruct_session
-from .refine_session import RefineSummary, refine_session
-from .resolution_session import ResolutionResult, measure_resolution
-from .sandbox_session import SandboxConfig, SandboxSummary, run_in_sandbox
-from .session import Session, analyse_session, restore_session
-from .synthesize_session import SynthesizeSummary, synthesize_session
-from .train_picker import TrainPickerConfig, TrainPickerSummary, run_train_picker
-from .weights_session import Question, WeightsSummary, explain_weights, learn_weights, next_question
+from .particles.extract_session import ExtractSummary, extract_session
+from .particles.pick_session import PickSummary, pick_session
+from .particles.train_picker_session import TrainPickerConfig, TrainPickerSummary, run_train_picker
+from .synthesis.configs import SynthesizeConfig
+from .synthesis.synthesize_session import SynthesizeSummary, synthesize_session
 
 __all__ = [
     "FAILURE_MARKER",

@@ -9,7 +9,7 @@ import numpy as np
 
 from cryoprism import __version__
 from cryoprism.structure import AstigmatismRefinement, BeamTilt, DefocusRefinement, MicrographSignal
-from cryoprism.workflow._files import write_text
+from cryoprism.workflow.jobs.files import write_text
 
 from ._aberrations_plots import change_histogram, micrograph_changes, tilt_plane
 from ._map_plots import legend

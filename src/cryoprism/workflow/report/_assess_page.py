@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from cryoprism import __version__
 from cryoprism.evaluation.fusion import SYMBOLS
-from cryoprism.workflow._assess_words import QUESTIONS
-from cryoprism.workflow._files import write_text
+from cryoprism.workflow.jobs.files import write_text
+from cryoprism.workflow.judgement.assess_words import QUESTIONS
 
 from ._assess_tables import EVIDENCE, perturbation_table
 from ._consistency_page import CONSISTENCY_CSS, LOGIC_SCORE, OBLIGATION

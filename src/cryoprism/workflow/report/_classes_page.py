@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from cryoprism import __version__
-from cryoprism.workflow._files import write_text
+from cryoprism.workflow.jobs.files import write_text
 
 from ._map_pictures import grey, png_source
 from ._numbers import escape, plain
@@ -19,7 +19,7 @@ from ._style import CSS
 
 if TYPE_CHECKING:
     from cryoprism.structure import Classification
-    from cryoprism.workflow.classify_session import ClassifySummary
+    from cryoprism.workflow.particles.classify_session import ClassifySummary
 
 __all__ = ["classes_report"]
 

@@ -8,7 +8,7 @@ from typing import Final
 from cryoprism import __version__
 from cryoprism.evaluation.consistency import TRUSTED, Consistency, RuleResult
 from cryoprism.formats import Volume
-from cryoprism.workflow._files import write_text
+from cryoprism.workflow.jobs.files import write_text
 
 from ._model_picture import PICTURE_CSS, model_section
 from ._numbers import UNKNOWN, escape, plain, with_error

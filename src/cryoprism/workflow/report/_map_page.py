@@ -11,7 +11,7 @@ import torch
 
 from cryoprism import __version__
 from cryoprism.core import point_group_matrices
-from cryoprism.workflow._files import write_text
+from cryoprism.workflow.jobs.files import write_text
 
 from ._map_pictures import (
     SIZE,
@@ -31,7 +31,7 @@ from ._numbers import UNKNOWN, escape, plain
 from ._style import CSS
 
 if TYPE_CHECKING:
-    from cryoprism.workflow._resolution import ResolutionSummary
+    from cryoprism.workflow.maps.resolution import ResolutionSummary
 
 __all__ = ["map_report", "map_sections"]
 

@@ -11,7 +11,7 @@ from cryoprism import __version__
 from cryoprism.core import InputError
 from cryoprism.formats import Volume
 from cryoprism.structure import mask_from_map, soft_sphere
-from cryoprism.workflow._files import write_text
+from cryoprism.workflow.jobs.files import write_text
 
 from ._map_pictures import (
     SIZE,

@@ -11,7 +11,7 @@ from scipy.ndimage import binary_erosion, map_coordinates
 
 from cryoprism.evaluation.consistency import Consistency, Envelope, Model
 from cryoprism.formats import Volume
-from cryoprism.workflow._model_in_map import ResidueRange, misfits, ranges_of
+from cryoprism.workflow.judgement.model_in_map import ResidueRange, misfits, ranges_of
 
 from ._map_pictures import VIEWS, png_source
 from ._numbers import escape

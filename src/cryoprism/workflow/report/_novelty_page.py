@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryoprism import __version__
 from cryoprism.evaluation.novelty import AROUND, Entry, Neighbour, Novelty, shipped_calibration
-from cryoprism.workflow._files import write_text
+from cryoprism.workflow.jobs.files import write_text
 
 from ._map_pictures import grey, png_source
 from ._numbers import UNKNOWN, escape, plain

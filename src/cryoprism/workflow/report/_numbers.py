@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cryoprism.causes.graph import CAUSES
-from cryoprism.workflow._narrative import cause_in_words
+from cryoprism.workflow.micrographs.narrative import cause_in_words
 
 __all__ = [
     "UNKNOWN",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cryoprism.workflow._files import write_text
-from cryoprism.workflow._narrative import session_sentences
+from cryoprism.workflow.jobs.files import write_text
+from cryoprism.workflow.micrographs.narrative import session_sentences
 
 from ._cards import NOT_FOR_RECONSTRUCTION, card, flags_of, limit_of, thumbnail
 from ._numbers import UNKNOWN, bit_unit, escape, flag_words, label_of, measured

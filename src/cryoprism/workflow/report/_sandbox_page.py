@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from cryoprism import __version__
-from cryoprism.workflow._files import write_text
+from cryoprism.workflow.jobs.files import write_text
 
 from ._numbers import escape, plain
 from ._style import CSS

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryoprism import __version__
 from cryoprism.evaluation.fusion import SYMBOLS, QualityRegression
-from cryoprism.workflow._files import write_text
+from cryoprism.workflow.jobs.files import write_text
 
 from ._map_plots import legend
 from ._numbers import escape

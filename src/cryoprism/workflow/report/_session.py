@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cryoprism.causes.graph import CAUSES, FAMILIES, STAGES
 from cryoprism.core import InputError
-from cryoprism.workflow._files import write_text
+from cryoprism.workflow.jobs.files import write_text
 
 from ._graph import draw_graph, graph_legend
 from ._numbers import (

@@ -16,8 +16,8 @@ from cryoprism import __version__
 from cryoprism.core import frequency_magnitude, irfft2, rfft2
 from cryoprism.formats import read_image
 from cryoprism.synthesis import Gallery, SessionMatch
-from cryoprism.workflow._files import write_text
-from cryoprism.workflow._match_agreement import LEAST_AGREEMENT, agreement_words
+from cryoprism.workflow.jobs.files import write_text
+from cryoprism.workflow.synthesis.match_agreement import LEAST_AGREEMENT, agreement_words
 
 from ._map_pictures import png_source
 from ._numbers import escape, plain

@@ -1,0 +1,1 @@
+"""Jobs themselves: configuration, folders that record everything, resume, progress, memory, several workers."""

@@ -1,0 +1,1 @@
+"""What came out, judged: prove, assess, sandbox, novelty, impact, weights."""

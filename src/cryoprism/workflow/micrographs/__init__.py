@@ -1,0 +1,1 @@
+"""From micrographs to causes and restored views: restore, explain, simulate's comparison, the demo."""

@@ -1,0 +1,1 @@
+"""From micrographs to particles: pick, train-picker, extract, classify."""
