@@ -67,7 +67,8 @@ def prove(
     """Prove that an atomic model is consistent, or refute it with the atoms that are wrong.
 
     Coq's kernel checks every verdict: clashes, bonds, chains, handedness, cis peptides, symmetry copies, the map's
-    envelope, sequence and numbers, contacts of ligands. What it could not check in its limits is unknown, never proved.
+    envelope, sequence and numbers, contacts of ligands, and what the file declares to hold. What could not be checked
+    or told is unknown, never proved.
 
     Writes consistency.json, certificate/ (check it again with make), report.html, job.json and run.log.
 

@@ -240,16 +240,23 @@ def test_bad_input_is_refused_with_a_remedy(tmp_path):
         read_model(tmp_path / "absent.pdb")
 
 
-def test_limits_in_python_and_in_coq_are_the_same():
-    from cryoprism.evaluation.consistency._chemistry import LEAST_DISTANCES
-    from cryoprism.evaluation.consistency._rules import limits
+@pytest.mark.parametrize(
+    ("name", "table", "function"),
+    [
+        ("limit", "LEAST_DISTANCES", "limits"),
+        ("bonded_limit", "BONDED_DISTANCES", "bonded_limits"),
+        ("angle_limit", "ANGLE_DISTANCES", "angle_limits"),
+    ],
+)
+def test_limits_in_python_and_in_coq_are_the_same(name, table, function):
+    from cryoprism.evaluation.consistency import _chemistry, _rules
 
     source = (files("cryoprism.evaluation.consistency") / "coq" / "Copies.v").read_text()
-    body = source.split("Definition limit")[1].split("%uint63")[0]
+    body = source.split(f"Definition {name} ")[1].split("%uint63")[0]
     kinds = np.arange(5)
-    table = {int(value) for value in limits(kinds[:, None], kinds[None, :]).ravel()}
-    assert table == {round(1000 * value) for value in LEAST_DISTANCES.values()}
-    assert all(str(value) in body for value in table)
+    values = {int(value) for value in getattr(_rules, function)(kinds[:, None], kinds[None, :]).ravel()}
+    assert values == {round(1000 * value) for value in getattr(_chemistry, table).values()}
+    assert all(str(value) in body for value in values)
 
 
 @needs_coq

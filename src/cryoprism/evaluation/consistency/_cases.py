@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from . import _emit, _rules
+from ._completeness import completeness
 from ._envelope import Envelope, voxel_indices
 from ._lean import lean_distances, lean_fours, lean_numbers
 from ._model import Model
-from ._symmetry import Copies, overlaps, place
+from ._symmetry import Copies, Scope, joined_copies, overlaps, place, within_scope
 from ._topology import Topology
 from ._words import atom_words, residue_words
 
@@ -22,7 +23,7 @@ __all__ = ["RULES", "WEIGHTS", "Case", "Offender", "cases_of"]
 
 #: Name of a rule, what it says, what one obligation is.
 RULES = {
-    "clashes": ("Atoms that share no bond keep apart", "residue"),
+    "clashes": ("Atoms keep apart", "residue"),
     "bonds": ("Bonds have possible lengths", "bond"),
     "chains": ("Chains are unbroken: consecutive Cα and P", "step of a chain"),
     "chirality": ("Residues have the right hand", "chiral centre"),
@@ -30,6 +31,7 @@ RULES = {
     "copies": ("Symmetry copies do not overlap", "residue"),
     "envelope": ("The model lies within its map", "residue"),
     "numbering": ("Sequence and numbers agree", "comparison"),
+    "completeness": ("Nothing is missing or doubled: backbones, atoms, what the file declares", "comparison"),
     "ligands": ("Ligands touch something", "ligand"),
 }
 #: Weight of one obligation in the score: a residue has about eight bonds and three comparisons.
@@ -42,6 +44,7 @@ WEIGHTS = {
     "copies": 1.0,
     "envelope": 1.0,
     "numbering": 1 / 3,
+    "completeness": 1 / 3,
     "ligands": 1.0,
 }
 
@@ -70,6 +73,8 @@ class Case:
         What refutes them.
     source
         Coq source of the theorems.
+    why
+        Why the borderline ones cannot be told.
     """
 
     name: str
@@ -80,6 +85,7 @@ class Case:
     source: str
     note: str = ""
     lean: str = ""
+    why: str = "distances that rounding to 0.001 Å leaves open."
 
 
 def _spread(model: Model, i: int, j: int, moved: NDArray[np.int64] | None = None) -> float:
@@ -90,27 +96,57 @@ def _spread(model: Model, i: int, j: int, moved: NDArray[np.int64] | None = None
 def _clashes(model: Model, topology: Topology) -> Case:
     margins = (0,) if model.exact else (2, -2)
     bonds = topology.all_bonds()
-    found = {margin: _rules.clashes(model, bonds, margin) for margin in margins}
+    both = {margin: _rules.clashes(model, bonds, margin) for margin in margins}
+    found = {margin: pairs for margin, (pairs, _) in both.items()}
     counted = list(range(len(model.residues)))
     sure, possible = found[margins[-1]], found[margins[0]]
     refuted = {int(model.residue_of[a]) for pair in sure for a in pair}
     borderline = {int(model.residue_of[a]) for pair in possible for a in pair} - refuted
+    graph: dict[int, set[int]] = defaultdict(set)
+    for a, b in bonds:
+        graph[a].add(b)
+        graph[b].add(a)
     offenders = []
     for i, j in sure:
-        limit = int(_rules.limits(model.kinds[i : i + 1], model.kinds[j : j + 1])[0]) / 1000
+        kinds = model.kinds[i : i + 1], model.kinds[j : j + 1]
+        if j in graph[i]:
+            limit, what = _rules.bonded_limits(*kinds), "atoms that share a bond"
+        elif graph[i] & graph[j]:
+            limit, what = _rules.angle_limits(*kinds), "atoms that are bonded to one atom"
+        else:
+            limit, what = _rules.limits(*kinds), "atoms that share no bond"
         offenders.append(
             Offender(
-                f"{atom_words(model, i)} is {_spread(model, i, j):.2f} Å from {atom_words(model, j)}; atoms that share "
-                f"no bond keep at least {limit:.1f} Å",
+                f"{atom_words(model, i)} is {_spread(model, i, j):.2f} Å from {atom_words(model, j)}; {what} "
+                f"keep at least {int(limit[0]) / 1000:.1f} Å",
                 (int(model.residue_of[i]), int(model.residue_of[j])),
                 (i, j),
                 _spread(model, i, j),
             )
         )
-    return Case("clashes", counted, refuted, borderline, offenders, _emit.clash_source(bonds, found))
+    source = _emit.clash_source(bonds, found)
+    note = _not_judged([(i, j) for i, j in both[margins[0]][1] if _differ(model, i, j)])
+    return Case("clashes", counted, refuted, borderline, offenders, source, note)
 
 
-def _distances(model: Model, name: str, rule: _rules.Distances) -> Case:
+def _differ(model: Model, i: int, j: int) -> bool:
+    """Whether two atoms are more than the alternatives of one atom."""
+    return bool(model.names[i] != model.names[j] or model.residue_of[i] != model.residue_of[j])
+
+
+def _not_judged(pairs: Sequence[tuple[int, int]]) -> str:
+    if not pairs:
+        return ""
+    return f"{len(pairs)} pairs in different alternative locations are nearer than that and not judged"
+
+
+def _ignored(topology: Topology) -> str:
+    if not topology.ignored:
+        return ""
+    return f"{topology.ignored} recorded links are not as long as bonds of their elements and exempt no pair"
+
+
+def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "") -> Case:
     slacks = (0,) if model.exact else (2, -2)
     found = {slack: rule.failing(model.points, slack) for slack in slacks}
     refuted = set(found[slacks[-1]])
@@ -135,7 +171,7 @@ def _distances(model: Model, name: str, rule: _rules.Distances) -> Case:
     units = [int(model.residue_of[int(i)]) for i, _ in rule.pairs]
     source = _emit.distances_source(rule, found)
     lean = lean_distances(name, rule, rule.failing(model.points))
-    return Case(name, units, refuted, set(found[slacks[0]]) - refuted, offenders, source, lean=lean)
+    return Case(name, units, refuted, set(found[slacks[0]]) - refuted, offenders, source, note, lean)
 
 
 def _chirality(model: Model) -> Case:
@@ -176,14 +212,17 @@ def _cis(model: Model) -> Case:
 
 def _copies(model: Model, topology: Topology, copies: Copies) -> Case:
     margins = (2, -2) if model.exact else (5, -5)
-    found = {margin: overlaps(model, copies, topology.across, margin) for margin in margins}
+    joined = joined_copies(model, copies, topology.across)
+    held = {margin: overlaps(model, copies, joined, margin, sure=margin < 0) for margin in margins}
+    found = {margin: one.found for margin, one in held.items()}
     counted = list(range(len(model.residues)))
-    sure = found[margins[-1]]
+    sure, possible = found[margins[-1]], found[margins[0]]
     refuted = {int(model.residue_of[a]) for _, i, j in sure for a in (i, j)}
-    borderline = {int(model.residue_of[a]) for _, i, j in found[margins[0]] for a in (i, j)} - refuted
+    borderline = {int(model.residue_of[a]) for _, i, j in possible for a in (i, j)} - refuted
+    partly = sum(bool((model.occupancies[[i, j]] < 1000).any()) for _, i, j in set(possible) - set(sure))
     offenders = []
     for n, i, j in sure:
-        moved = place(model, copies.operations[n - 1])[i]
+        moved = place(model, copies.operations[n - 1], [i])[0]
         apart = _spread(model, i, j, moved)
         limit = int(_rules.limits(model.kinds[i : i + 1], model.kinds[j : j + 1])[0]) / 1000
         words = (
@@ -191,16 +230,24 @@ def _copies(model: Model, topology: Topology, copies: Copies) -> Case:
             f"least {limit:.1f} Å"
         )
         offenders.append(Offender(words, (int(model.residue_of[i]), int(model.residue_of[j])), (i, j), apart))
-    source = _emit.copies_source(model, copies, topology.across, found)
-    return Case(
-        "copies",
-        counted,
-        refuted,
-        borderline,
-        offenders,
-        source,
-        note=f"{copies.kind}; {len(copies.operations)} copies near",
-    )
+    notes = [f"{copies.kind}; {len(copies.operations)} copies near"]
+    if held[margins[0]].alternatives:
+        notes.append(
+            f"{held[margins[0]].alternatives} pairs in different alternative locations are too near and not judged"
+        )
+    if held[margins[0]].on_elements:
+        notes.append(f"{held[margins[0]].on_elements} times an atom lies on a symmetry element")
+    source = _emit.copies_source(model, copies, joined, found)
+    case = Case("copies", counted, refuted, borderline, offenders, source, "; ".join(notes))
+    if partly:
+        case.why = (
+            f"{partly} pairs with copies are too near, but occupied in part: they may take turns, as in disorder about "
+            "a symmetry axis."
+        )
+    if copies.left_out:
+        case.borderline = set(counted) - refuted
+        case.why = copies.left_out
+    return case
 
 
 def _envelope(model: Model, envelope: Envelope) -> Case:
@@ -239,35 +286,66 @@ def _numbering(model: Model) -> Case:
     return Case("numbering", list(rule.residues), set(found), set(), offenders, source, note, lean)
 
 
+def _completeness(model: Model) -> Case:
+    held = completeness(model)
+    rule = held.rule
+    found = rule.failing()
+    offenders = [
+        Offender(f"{residue_words(model.residues[rule.residues[k]])}: {rule.words[k]}", (rule.residues[k],), (), None)
+        for k in found
+        if k not in held.open
+    ]
+    why = "; ".join(
+        f"{residue_words(model.residues[rule.residues[k]])}: {rule.words[k]}" for k in sorted(held.open)[:3]
+    )
+    more = f"; {len(held.open) - 3} more" if len(held.open) > 3 else ""
+    return Case(
+        "completeness",
+        list(rule.residues),
+        set(found) - held.open,
+        held.open,
+        offenders,
+        _emit.numbers_source(rule, [k for k in found if k not in held.open]),
+        held.note,
+        lean_numbers("completeness", rule, found),
+        f"{why}{more}.",
+    )
+
+
 def _ligands(model: Model, copies: Copies) -> Case | None:
     ligands = [k for k, residue in enumerate(model.residues) if residue.role == "ligand"]
     if not ligands:
         return None
-    slack = 0 if model.exact and not copies.operations else 5
+    around = copies.both_ways()
+    slack = 0 if model.exact and not around.operations else 5
     partners = np.flatnonzero(model.kinds != 4)
     tree = cKDTree(model.points[partners] / 1000)
-    moved = None
     touches, alone, borderline, offenders = [], [], set(), []
     for k, residue in enumerate(ligands):
         atoms = range(model.residues[residue].start, model.residues[residue].stop)
         best = _contact(model, partners, tree, residue, atoms, None)
         if best is None or best[0] > 4500 - slack:
-            if moved is None:
-                moved = [place(model, operation) for operation in copies.operations]
-            for n, places in enumerate(moved, 1):
-                other = _contact(model, partners, tree, residue, atoms, places)
+            for n, (operation, scope) in enumerate(zip(around.operations, around.scopes, strict=True), 1):
+                if not within_scope(scope[0], residue):
+                    continue
+                places = place(model, operation, atoms)
+                other = _contact(model, partners, tree, residue, atoms, places, scope[1])
                 if other is not None and (best is None or other[0] < best[0]):
                     best = (other[0], n, other[2], other[3])
         if best is not None and best[0] <= 4500 - slack - 1e-6:
             touches.append((residue, best[1], best[2], best[3]))
-        elif best is not None and best[0] <= 4500 + slack + 1e-6:
+        elif (best is not None and best[0] <= 4500 + slack + 1e-6) or copies.left_out:
             borderline.add(k)
         else:
             alone.append(residue)
             words = f"{residue_words(model.residues[residue])} touches nothing: no atom but water within 4.5 Å"
             offenders.append(Offender(words, (residue,), tuple(atoms), None))
-    refuted = {k for k, residue in enumerate(ligands) if residue in set(alone)}
-    return Case("ligands", ligands, refuted, borderline, offenders, _emit.ligands_source(copies, touches, alone, slack))
+    lonely = set(alone)
+    refuted = {k for k, residue in enumerate(ligands) if residue in lonely}
+    case = Case("ligands", ligands, refuted, borderline, offenders, _emit.ligands_source(around, touches, alone, slack))
+    if copies.left_out:
+        case.why = copies.left_out
+    return case
 
 
 def _contact(
@@ -277,13 +355,16 @@ def _contact(
     residue: int,
     atoms: Sequence[int],
     moved: NDArray[np.int64] | None,
+    scope: Scope = (),
 ) -> tuple[float, int, int, int] | None:
+    """Nearest partner of a ligand's atoms, as they are or ``moved``: distance [0.001 Å], 0, its atom, the other."""
     best: tuple[float, int, int, int] | None = None
-    for atom in atoms:
-        place_of = model.points[atom] if moved is None else moved[atom]
+    for n, atom in enumerate(atoms):
+        place_of = model.points[atom] if moved is None else moved[n]
         for near in tree.query_ball_point(place_of / 1000, 4.51):
             other = int(partners[near])
-            if moved is None and int(model.residue_of[other]) == residue:
+            of = int(model.residue_of[other])
+            if (moved is None and of == residue) or not within_scope(scope, of):
                 continue
             apart = float(np.sqrt(((place_of - model.points[other]) ** 2).sum()))
             if best is None or apart < best[0]:
@@ -295,13 +376,14 @@ def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelop
     """Return every rule that the model has obligations of."""
     cases = [
         _clashes(model, topology),
-        _distances(model, "bonds", _rules.bond_lengths(topology)),
+        _distances(model, "bonds", _rules.bond_lengths(topology), _ignored(topology)),
         _distances(model, "chains", _rules.chains(model)),
         _chirality(model),
         _cis(model),
         _numbering(model),
+        _completeness(model),
     ]
-    if copies.operations:
+    if copies.operations or copies.left_out:
         cases.append(_copies(model, topology, copies))
     if envelope is not None:
         cases.append(_envelope(model, envelope))

@@ -21,15 +21,22 @@ __all__ = ["TRUSTED", "atoms_table", "certificate_files", "sha256", "write_certi
 TRUSTED = (
     "the kernel of Coq with its virtual machine and machine integers (Assumptions.v lists their axioms), and check.sh",
     "gemmi as the reader of the model file: atoms.csv shows what it read, check_data.py compares it with Data.v",
-    "which bonds there are: templates of standard residues, records of the file, distances within other residues (an "
-    "overlap inside a residue without template is not seen)",
-    "what is exempt from the rule about clashes: atoms within three bonds of one another, pairs that the file records "
-    "as linked (at any distance, and under every symmetry operation), atoms in different alternative locations, and "
-    "pairs whose occupancies add up to no more than 1",
+    "which bonds there are: templates of standard residues, records of the file at lengths that their elements allow "
+    "(LINK, SSBOND, struct_conn; CONECT is not read), disulfides, sugars; within other residues atoms as near as "
+    "bonds are: two that overlap there are seen below 0.9 Å alone",
     "the limits: least distances of Copies.v, ranges of bonds, chains and volumes in the sources of each rule",
-    "the symmetry operations, from gemmi or the options, as written in Copies_of_model.v; copies whose bounding boxes "
-    "stay 4.7 Å away are left out, and of an operation and its inverse one is listed; an atom nearer than 0.5 Å to its "
-    "own copy counts as one atom",
+    "alternative locations: atoms of different letters are not held against each other, nor asked for bonds, where "
+    "their occupancies add to no more than 1.01 (the note of each rule counts the pairs); letters are taken as the "
+    "file has them",
+    "the symmetry operations and the chains they move, from gemmi or the options, as written in Copies_of_model.v; "
+    "copies that stay 4.7 Å away by bounding boxes (of all atoms, or of those in each other's box) are left out, of "
+    "an operation and its inverse one is listed, what moves nothing by 0.05 Å is the identity, a particle on an "
+    "element of its crystal's symmetry is taken as its own copy",
+    "an atom nearer than 0.5 Å to its own copy lies on a symmetry element and is not held against it; recorded bonds "
+    "to copies may be as short as bonds are, for the operator that the record states",
+    "what is not there is not asked about: side chains and Cβ that are not built, residues that the file does not "
+    "declare or declares as missing, chains that are traces of Cα or P, chains where numbers start again without a "
+    "sequence",
     "which voxels of the map belong to its envelope (contour, distance); hydrogens, waters and atoms without occupancy "
     "are not asked",
     "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for "
@@ -48,7 +55,8 @@ import sys
 here = pathlib.Path(__file__).resolve().parent
 text = (here / "model" / "Data.v").read_text(encoding="utf-8")
 corner = [int(n) for n in re.search(r"from \\(([^)]*)\\)", text).group(1).split(",")]
-words = [int(n) for part in re.findall(r"list int := \\(([0-9:]+)::nil\\)", text) for n in part.split("::")]
+parts = re.findall(r"(?:block|list int) := (\\(.*)%uint63", text)
+words = [int(n) for part in parts for n in re.findall(r"\\d+", part)]
 rows = list(csv.DictReader((here / "atoms.csv").open(encoding="utf-8")))
 if len(words) != 2 * len(rows):
     sys.exit(f"Data.v holds {len(words) // 2} atoms, atoms.csv {len(rows)}")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+import gemmi
+
 __all__ = [
     "ACCEPTORS",
+    "ANGLE_DISTANCES",
     "BACKBONES",
+    "BACKBONE_ATOMS",
+    "BONDED_DISTANCES",
     "BOND_RANGES",
     "CENTRES",
     "D_RESIDUES",
@@ -14,7 +19,9 @@ __all__ = [
     "METALS",
     "NUCLEIC",
     "SIDE_CHAINS",
+    "backbone_atoms",
     "bond_range",
+    "link_range",
     "template_bonds",
     "template_centres",
 ]
@@ -88,7 +95,8 @@ METALS: Final = frozenset(
 #: Elements that take part in hydrogen bonds: hydrogens come nearer to them.
 ACCEPTORS: Final = frozenset({"N", "O", "S", "F", "CL", "BR", "I", "SE"})
 #: Nearest that atoms without a bond come [Å]; the library Copies.v holds the same numbers. 2.2 and 1.6 Å are what the
-#: wwPDB calls close contacts (REMARK 500); metals are coordinated from 1.7 Å, strong hydrogen bonds have 1.2 Å.
+#: wwPDB calls close contacts (REMARK 500); metals are coordinated from 1.7 Å, strong hydrogen bonds have 1.2 Å. Three
+#: bonds apart nothing comes nearer either (cis O=C-C=O 2.6 Å, O-P-O-C 2.5 Å).
 LEAST_DISTANCES: Final = {
     "two atoms": 2.2,
     "metal and other atom": 1.6,
@@ -96,6 +104,15 @@ LEAST_DISTANCES: Final = {
     "hydrogen and N, O, S or halogen, or metal": 1.2,
     "hydrogen and other atom": 1.6,
 }
+#: The same for two atoms that are bonded to a third one. From the bonds of Allen et al. (1987) and the angles of rings:
+#: F-C-F 2.16 Å, O=N=O 2.17 Å, C-O-C and C-N-N of rings of five 2.1 Å, C-C-C of rings of four 2.05 to 2.15 Å (in rings
+#: of three the two share a bond); H-O-H 1.51 Å, 1.34 Å where hydrogens are put at 0.85 Å.
+ANGLE_DISTANCES: Final = {"two atoms": 1.9, "metal and other atom": 1.6, "hydrogen and other atom": 1.2}
+#: The same for atoms that share a bond, of what elements so ever: N≡N 1.10 Å, C≡O 1.13 Å; H-H 0.74 Å, O-H 0.82 Å; V=O
+#: 1.58 Å.
+BONDED_DISTANCES: Final = {"two atoms": 0.9, "metal and other atom": 1.4, "hydrogen and other atom": 0.6}
+#: Atoms of the backbone along the chain; O is beside C.
+BACKBONE_ATOMS: Final = {"protein": ("N", "CA", "C", "O"), "nucleic": ("P", "O5'", "C5'", "C4'", "C3'", "O3'")}
 
 _AMINO_CENTRES = {
     "ALL": (("CA", "N", "C", "CB", 1),),
@@ -113,6 +130,27 @@ CENTRES: Final = (
 def bond_range(one: str, other: str) -> tuple[float, float] | None:
     """Range [Å] of a bond between two elements, or None where nothing is known."""
     return BOND_RANGES.get((min(one, other), max(one, other)))
+
+
+def link_range(one: str, other: str) -> tuple[float, float, bool]:
+    """Range [Å] of a recorded bond, and whether it is covalent.
+
+    Where ``bond_range`` knows nothing: 0.65 times the sum of the covalent radii of Cordero et al. (2008), Dalton Trans.
+    2832, to 0.4 Å beyond it; 0.9 Å beyond it for metals, whose bonds are longer and vary more.
+    """
+    metal = one in METALS or other in METALS
+    limits = bond_range(one, other)
+    if limits is not None:
+        return (*limits, True)
+    radii = float(gemmi.Element(one).covalent_r + gemmi.Element(other).covalent_r)
+    return 0.65 * radii, radii + (0.9 if metal else 0.4), not metal
+
+
+def backbone_atoms(name: str) -> tuple[str, ...]:
+    """Return the names of a residue's backbone atoms along the chain; none where the residue is not known."""
+    if name in NUCLEIC:
+        return BACKBONE_ATOMS["nucleic"]
+    return BACKBONE_ATOMS["protein"] if D_RESIDUES.get(name, name) in SIDE_CHAINS else ()
 
 
 def template_bonds(name: str) -> list[tuple[str, str]] | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ._envelope import Envelope
 from ._model import Model
 from ._rules import Distances, Fours, Numbers
-from ._symmetry import Copies
+from ._symmetry import Copies, Scope
 
 __all__ = [
     "HEADER",
@@ -25,7 +25,7 @@ __all__ = [
     "numbers_source",
 ]
 
-_CHUNK = 4000
+_CHUNK, _BLOCK = 4000, 16
 #: What stands before the theorems of a file.
 HEADER = """From Coq Require Import ZArith List Bool Uint63.
 From CryoPrism Require Import Points Copies Mates Local Ligands Packing.
@@ -36,14 +36,20 @@ Open Scope Z_scope.
 
 
 def _ints(name: str, values: Iterable[int]) -> str:
-    """One list of machine integers, in pieces: Coq reads long lists slowly and deeply."""
-    numbers = [str(int(value)) for value in values]
-    pieces = [numbers[k : k + _CHUNK] for k in range(0, len(numbers), _CHUNK)]
+    """One list of machine integers, in blocks of sixteen and pieces: Coq reads long lists slowly and deeply."""
+    numbers = [str(value) for value in np.asarray(list(values), dtype=np.int64).tolist()]
+    whole = len(numbers) // _BLOCK * _BLOCK
     text = ""
-    for k, piece in enumerate(pieces):
-        text += f"Definition {name}_{k} : list int := ({'::'.join(piece)}::nil)%uint63.\n"
-    joined = " ++ ".join(f"{name}_{k}" for k in range(len(pieces))) or "nil"
-    return f"{text}Definition {name} : list int := {joined}.\n"
+    parts: list[str] = []
+    for start in range(0, whole, _CHUNK):
+        stop = min(start + _CHUNK, whole)
+        rows = [" ".join(numbers[k : k + _BLOCK]) for k in range(start, stop, _BLOCK)]
+        blocks = f"(Block {' (Block '.join(rows)} Stop{')' * len(rows)}"
+        text += f"Definition {name}_{len(parts)} : block := {blocks}%uint63.\n"
+        parts.append(f"unpacked {name}_{len(parts)}")
+    rest = "".join(f"{number}::" for number in numbers[whole:])
+    text += f"Definition {name}_rest : list int := ({rest}nil)%uint63.\n"
+    return f"{text}Definition {name} : list int := {' ++ '.join([*parts, f'{name}_rest'])}.\n"
 
 
 def _numbers(values: Iterable[int]) -> str:
@@ -107,39 +113,43 @@ def _suffix(margin: int) -> str:
     return "" if margin == 0 else f"_within_{margin}" if margin > 0 else f"_beyond_{-margin}"
 
 
-def _rows(operation: tuple[tuple[int, int, int, int], ...]) -> str:
-    rows = " ".join("(Row " + " ".join(f"({value})" for value in row) + ")" for row in operation)
-    return f"Op {rows}"
+def _operation(rows: tuple[tuple[int, int, int, int], ...], scope: tuple[Scope, Scope] = ((), ())) -> str:
+    text = " ".join("(Row " + " ".join(f"({value})" for value in row) + ")" for row in rows)
+    return f"Op {text} {_pairs(scope[0])} {_pairs(scope[1])}"
 
 
 def copies_source(
     model: Model,
     copies: Copies,
-    across: Sequence[tuple[int, int]],
+    joined: Sequence[tuple[int, int, int]],
     found: dict[int, list[tuple[int, int, int]]],
 ) -> str:
-    """Return the theorem about overlaps with symmetry copies."""
-    ops = ";\n  ".join(f"({number}%uint63, {_rows(o)})" for number, o in enumerate(copies.operations, 1))
+    """Return the theorem about overlaps with symmetry copies; with a negative margin, of those that are sure."""
+    operations = zip(copies.operations, copies.scopes, strict=True)
+    ops = ";\n  ".join(f"({number}%uint63, {_operation(*one)})" for number, one in enumerate(operations, 1))
     text = f"Definition ops : list (int * op) := [\n  {ops}].\n"
-    text += f"Definition joined : list (int * int) := {_pairs(list(across))}.\n"
+    text += f"Definition joined : list (int * int * int) := {_pairs(list(joined))}.\n"
+    # Where copies are left out, nothing is known of what the others do not refute.
+    text += f"Definition unjudged : list int := {'map id atoms' if copies.left_out else 'nil'}.\n"
     for name, axis in zip("xyz", model.points.T, strict=True):
         text += f"Definition range_{name} := Range {int(axis.min())}%uint63 {int(axis.max())}%uint63.\n"
     for margin, triples in found.items():
         name = _suffix(margin)
+        sure = str(margin < 0).lower()
         text += f"Definition found{name} : list (int * int * int) := {_pairs(triples)}.\n"
         second = (
             f"(forall n i j, In (n, i, j) found{name} -> exists o a b,\n"
             "     In (n, o) ops /\\ In a atoms /\\ In b atoms /\\ id a = i /\\ id b = j /\\\n"
-            f"     overlapping {_int(margin)} joined o a b)"
+            f"     overlapping {sure} {_int(margin)} joined n o a b)"
         )
         first = (
             "(forall n o a b, In (n, o) ops -> In a atoms -> In b atoms ->\n"
-            f"     overlapping {_int(margin)} joined o a b -> In (n, id a, id b) found{name})\n  /\\ "
+            f"     overlapping {sure} {_int(margin)} joined n o a b -> In (n, id a, id b) found{name})\n  /\\ "
         )
         if margin < 0:
-            text += _proof(f"copies{name}", second, "(copies_sure _ range_x range_y range_z)")
+            text += _proof(f"copies{name}", second, "(copies_sure _ _ range_x range_y range_z)")
         else:
-            text += _proof(f"copies{name}", first + second, "(copies_exact _ range_x range_y range_z)")
+            text += _proof(f"copies{name}", first + second, "(copies_exact _ _ range_x range_y range_z)")
     return text
 
 
@@ -187,13 +197,14 @@ def fours_source(rule: Fours, function: str, found: list[int]) -> str:
     )
 
 
-def numbers_source(rule: Numbers) -> str:
-    """Return the theorem about numbers and names in a row."""
+def numbers_source(rule: Numbers, sure: Sequence[int] | None = None) -> str:
+    """Return the theorem about numbers and names in a row; ``sure`` are those of what fails that count as refuted."""
     packed = [(a << 31) | (b << 1) | int(equal) for equal, a, b in rule.comparisons]
     statement = "forall k q, nth_error obligations k = Some q -> (In (Z.of_nat k) found <-> ~ numbers_hold q)"
     return (
         f"{_ints('packed_numbers', packed)}Definition obligations := numbers_from packed_numbers.\n"
         f"Definition found : list Z := {_numbers(rule.failing())}.\n"
+        f"{'' if sure is None else f'Definition sure : list Z := {_numbers(sure)}.{chr(10)}'}"
         f"{_proof('numbers_agree', statement, 'numbers_exact')}"
     )
 
@@ -221,15 +232,16 @@ def ligands_source(
     """Return the theorem about contacts: (residue, copy, its atom, other atom), and residues without any."""
     unit = 1 << 30
     same = ((unit, 0, 0, 0), (0, unit, 0, 0), (0, 0, unit, 0))
-    ops = ";\n  ".join(f"({number}%uint63, {_rows(o)})" for number, o in enumerate((same, *copies.operations)))
+    operations = [(same, ((), ())), *zip(copies.operations, copies.scopes, strict=True)]
+    ops = ";\n  ".join(f"({number}%uint63, {_operation(*one)})" for number, one in enumerate(operations))
     listed = " :: ".join("Touch " + " ".join(map(str, touch)) for touch in touches)
     lonely = " :: ".join(map(str, alone))
     statement = (
         "(forall q, In q touches -> exists o a b, In (copy q, o) ops /\\ In a atoms /\\ In b atoms /\\\n"
-        "     res a = ligand q /\\ partner (copy q) (ligand q) b = true /\\\n"
+        "     res a = ligand q /\\ partner (copy q) (ligand q) b = true /\\ related o a b = true /\\\n"
         f"     E2 o a b <= sq (reach - {slack}))\n"
         "  /\\ (forall r n o a b, In r alone -> In (n, o) ops -> In a atoms -> In b atoms -> res a = r ->\n"
-        f"     partner n r b = true -> sq (reach + {slack}) < E2 o a b)"
+        f"     partner n r b = true -> related o a b = true -> sq (reach + {slack}) < E2 o a b)"
     )
     return (
         f"Definition ops : list (int * op) := [\n  {ops}].\n"

@@ -17,8 +17,9 @@ __all__ = ["check_lean", "lean_distances", "lean_fours", "lean_numbers", "lean_s
 
 #: What the reader of a certificate has to know about the Lean source.
 LEAN_COVERS = (
-    "It holds bonds, chains, handedness, cis peptides and numbers, decided by native_decide; clashes, copies, ligands "
-    "and the envelope are proved in Coq alone. consistency.json says whether a Lean was there to check it (`lean`)."
+    "It holds bonds, chains, handedness, cis peptides, numbers and completeness, decided by native_decide; clashes, "
+    "copies, ligands and the envelope are proved in Coq alone. consistency.json says whether a Lean was there to check "
+    "it (`lean`)."
 )
 #: Long literals are read in pieces: Lean's limits are about one of them.
 _PIECE = 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from cryoprism.core import InputError
 
 from ._chemistry import ACCEPTORS, METALS, template_bonds
+from ._declared import Declared, declared_in_mmcif, declared_in_pdb, text_of
+from ._links import Link, address_of, codes_in_mmcif, codes_in_pdb, links_of
 
 __all__ = ["Model", "Residue", "read_model"]
 
@@ -34,6 +37,7 @@ class Residue:
     role: str  # polymer, ligand or water
     start: int
     stop: int
+    subchain: str = ""  # asym id of mmCIF
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,10 @@ class Model:
         Whether the file's coordinates have no more than three decimals.
     sequences
         Declared residue names of each chain (SEQRES, entity_poly_seq), where there are any.
-    connections
-        Pairs of atoms that the file says are joined, and whether one of them is a symmetry copy.
+    links
+        Bonds that the file records.
+    declared
+        What the file says about itself.
     """
 
     path: Path
@@ -68,7 +74,8 @@ class Model:
     exact: bool
     models_in_file: int
     sequences: dict[str, tuple[str, ...]]
-    connections: tuple[tuple[int, int, bool], ...]
+    links: tuple[Link, ...]
+    declared: Declared
     structure: gemmi.Structure = field(repr=False)
 
     def __len__(self) -> int:
@@ -106,7 +113,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
     if not file.is_file():
         raise InputError(file, "does not exist", "Give a PDB or mmCIF file.")
     try:
-        structure = gemmi.read_structure(os.fspath(file), format=gemmi.CoorFormat.Detect)
+        structure, declared, codes = _read(file)
     except (RuntimeError, ValueError, OSError, EOFError) as error:
         raise InputError(file, f"is not a readable structure ({error})"[:300], "Give a PDB or mmCIF file.") from error
     if not len(structure) or not structure[0].count_atom_sites():
@@ -145,6 +152,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
                     role,
                     start,
                     len(names),
+                    residue.subchain,
                 )
             )
     places = np.array(positions)
@@ -183,7 +191,8 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         bool(np.abs(scaled - whole).max() < 1e-5),
         len(structure),
         _sequences(structure),
-        _connections(structure, residues, names),
+        links_of(structure, _linked(structure, residues, names), elements, alternatives, codes),
+        declared,
         structure,
     )
 
@@ -199,27 +208,28 @@ def _sequences(structure: gemmi.Structure) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _connections(
+def _linked(
     structure: gemmi.Structure, residues: list[Residue], names: list[str]
-) -> tuple[tuple[int, int, bool], ...]:
-    by_key: dict[tuple[str, int, str, str], list[Residue]] = {}
+) -> dict[tuple[str, int, str, str, str], list[int]]:
+    """Atoms of the residues that have recorded bonds, by chain, number, insertion code, residue and name."""
+    ends = {address_of(end)[:4] for link in structure.connections for end in (link.partner1, link.partner2)}
+    found: dict[tuple[str, int, str, str, str], list[int]] = {}
     for residue in residues:
-        by_key.setdefault((residue.chain, residue.number, residue.insertion, residue.name), []).append(residue)
+        key = (residue.chain, residue.number, residue.insertion, residue.name)
+        if key in ends:
+            for index in range(residue.start, residue.stop):
+                found.setdefault((*key, names[index]), []).append(index)
+    return found
 
-    def atoms(address: gemmi.AtomAddress) -> list[int]:
-        seqid = address.res_id.seqid
-        key = (address.chain_name, int(seqid.num or 0), seqid.icode.strip(), address.res_id.name)
-        return [
-            index
-            for residue in by_key.get(key, ())
-            for index in range(residue.start, residue.stop)
-            if names[index] == address.atom_name
-        ]
 
-    found = []
-    for link in structure.connections:
-        if link.type == gemmi.ConnectionType.Hydrog:
-            continue
-        other = link.asu == gemmi.Asu.Different
-        found += [(i, j, other) for i in atoms(link.partner1) for j in atoms(link.partner2)]
-    return tuple(found)
+def _read(file: Path) -> tuple[gemmi.Structure, Declared, dict[tuple[str, ...], tuple[str, str]]]:
+    """Structure, what the file declares, and the symmetry operators of its links."""
+    text = text_of(file)
+    if re.match(r"(\s|#.*\n)*data_", text, re.IGNORECASE):
+        block = gemmi.cif.read_string(text)[0]
+        if block.find_values("_atom_site.id") or block.find_values("_atom_site.Cartn_x"):
+            structure = gemmi.make_structure_from_block(block)
+            structure.merge_chain_parts()
+            return structure, declared_in_mmcif(block, text), codes_in_mmcif(block)
+    structure = gemmi.read_structure(os.fspath(file), format=gemmi.CoorFormat.Detect)
+    return structure, declared_in_pdb(text), codes_in_pdb(text)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from ._chemistry import template_centres
+from ._chemistry import template_bonds, template_centres
 from ._model import Model
 from ._topology import Topology, atoms_named, polymers, step, together
 
@@ -18,7 +20,10 @@ __all__ = [
     "Distances",
     "Fours",
     "Numbers",
+    "alternatives",
+    "angle_limits",
     "bond_lengths",
+    "bonded_limits",
     "chains",
     "chirality",
     "cis_peptides",
@@ -93,31 +98,58 @@ def limits(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64
     return found
 
 
-def clashes(model: Model, bonds: list[tuple[int, int]], margin: int) -> list[tuple[int, int]]:
-    """Pairs of atoms nearer than their limit plus ``margin`` [0.001 Å], there at once, and not within three bonds."""
+def bonded_limits(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Nearest that two kinds come that share a bond [0.001 Å]; ``bonded_limit`` in Copies.v."""
+    hydrogen, metal = (one == 3) | (other == 3), (one == 2) | (other == 2)
+    found: NDArray[np.int64] = np.where(hydrogen, 600, np.where(metal, 1400, 900))
+    return found
+
+
+def angle_limits(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Nearest that two kinds come that are bonded to one atom [0.001 Å]; ``angle_limit`` in Copies.v."""
+    hydrogen, metal = (one == 3) | (other == 3), (one == 2) | (other == 2)
+    found: NDArray[np.int64] = np.where(hydrogen, 1200, np.where(metal, 1600, 1900))
+    return found
+
+
+def alternatives(model: Model, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether pairs of atoms are in different alternatives and need not be there at once; as in Copies.v."""
+    alt, occ = model.alternatives, model.occupancies
+    found: NDArray[np.bool_] = (alt[i] != 0) & (alt[j] != 0) & (alt[i] != alt[j]) & (occ[i] + occ[j] <= 1010)
+    return found
+
+
+def clashes(
+    model: Model, bonds: list[tuple[int, int]], margin: int
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Pairs of atoms nearer than every limit for them plus ``margin`` [0.001 Å]: there at once, and in alternatives.
+
+    Limits are those of all atoms, of those that share a bond, and of those that are bonded to one atom.
+    """
     tree = cKDTree(model.points / 1000)
     near = tree.query_pairs((2200 + abs(margin)) / 1000 + 1e-6, output_type="ndarray").astype(np.int64)
     if not len(near):
-        return []
+        return [], []
     near = np.sort(near, axis=1)
     i, j = near[:, 0], near[:, 1]
     d2 = ((model.points[i] - model.points[j]) ** 2).sum(axis=1)
-    alt, occ = model.alternatives, model.occupancies
-    both = (alt[i] != 0) & (alt[j] != 0)
-    at_once = (both & (alt[i] == alt[j])) | ((~both | (alt[i] == alt[j])) & (occ[i] + occ[j] > 1000))
-    limit = limits(model.kinds[i], model.kinds[j]) + margin
-    keep = (d2 < limit * limit) & at_once
+    kinds = model.kinds[i], model.kinds[j]
+    keys = np.array([(a << 20) | b for a, b in bonds], dtype=np.int64)
+    joined = np.isin((i << 20) | j, keys)
+    keep = d2 < (limits(*kinds) + margin) ** 2
+    keep &= ~joined | (d2 < (bonded_limits(*kinds) + margin) ** 2)
     graph: dict[int, set[int]] = defaultdict(set)
     for a, b in bonds:
         graph[a].add(b)
         graph[b].add(a)
-    found = []
-    for a, b in near[keep].tolist():
-        first = graph[a]
-        if b in first or any(b in graph[k] for k in first) or any(b in graph[m] for k in first for m in graph[k]):
-            continue
-        found.append((a, b))
-    return sorted(found)
+    spanned = d2 >= (angle_limits(*kinds) + margin) ** 2
+    other = alternatives(model, i, j)
+    found: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+    for k in np.flatnonzero(keep):
+        a, b = int(i[k]), int(j[k])
+        if not (spanned[k] and graph[a] & graph[b]):
+            found[int(other[k])].append((a, b))
+    return sorted(found[0]), sorted(found[1])
 
 
 def bond_lengths(topology: Topology) -> Distances:
@@ -129,23 +161,33 @@ def bond_lengths(topology: Topology) -> Distances:
 
 
 def chains(model: Model) -> Distances:
-    """Distances of consecutive Cα and P; over a gap in the numbers, what a stretched chain can span."""
+    """Distances of consecutive Cα and P; over a gap in the numbers, what a stretched chain can span.
+
+    A residue without that atom does not end the chain: the step goes from the last residue that has one, and counts
+    the places between. A residue that no template knows may be several (chromophores): one for every four atoms.
+    """
     pairs, ranges = [], []
     for chain in polymers(model):
-        for before, after in itertools.pairwise(chain):
-            gap = step(model, before, after)
-            if gap < 1:
-                continue
-            for name, element, (low, high, stretched) in (("CA", "C", CALPHA), ("P", "P", PHOSPHORUS)):
-                ends = [
-                    (i, j)
-                    for i in atoms_named(model, model.residues[before], name)
-                    for j in atoms_named(model, model.residues[after], name)
-                    if model.elements[i] == model.elements[j] == element and together(model, i, j)
-                ]
-                for i, j in ends:
-                    pairs.append((i, j))
-                    ranges.append((1000 * low, 1000 * (high if gap == 1 else stretched * min(gap, 500))))
+        for name, element, (low, high, stretched) in (("CA", "C", CALPHA), ("P", "P", PHOSPHORUS)):
+            last: list[int] = []
+            gap = 0
+            for n, index in enumerate(chain):
+                if n:
+                    further = step(model, chain[n - 1], index)
+                    gap += further
+                    if further < 1:  # the numbers start again: nothing is known about the distance
+                        last = []
+                residue = model.residues[index]
+                here = [k for k in atoms_named(model, residue, name) if model.elements[k] == element]
+                both = [(i, j) for i in last for j in here]
+                # Alternatives go with their own; where a residue has only one that the next has not, with any.
+                both = [(i, j) for i, j in both if together(model, i, j)] or both
+                pairs += both
+                ranges += [(1000 * low, 1000 * (high if gap == 1 else stretched * min(gap, 500)))] * len(both)
+                if here:
+                    last, gap = here, 0
+                elif template_bonds(residue.name) is None:
+                    gap += (residue.stop - residue.start) // 4
     return Distances(
         np.array(pairs, dtype=np.int64).reshape(-1, 2), np.rint(np.array(ranges)).astype(np.int64).reshape(-1, 2)
     )
@@ -192,19 +234,44 @@ def _quartets(model: Model, choices: list[list[int]]) -> list[tuple[int, int, in
     return sorted(set(found))
 
 
+def _edges(points: NDArray[np.int64], fours: Fours) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Vectors a to b, b to c, c to d (n, 3, 3), and where they are so short that products fit 64 bits."""
+    edges = np.diff(points[fours.atoms], axis=1)
+    return edges, np.abs(edges).max(axis=(1, 2), initial=0) < 8_000
+
+
 def volumes(points: NDArray[np.int64], fours: Fours) -> list[int]:
     """Signed volume at the first atom [10^-9 Å³]."""
-    a, b, c, d = (points[fours.atoms[:, k]] for k in range(4))
-    return [int(value) for value in (np.cross(b - a, c - a) * (d - a)).sum(axis=1)]
+    edges, short = _edges(points, fours)
+
+    def volume(e: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray((_cross(e[:, 0], e[:, 0] + e[:, 1]) * e.sum(axis=1)).sum(axis=1))
+
+    return _exactly(volume, edges, short)
 
 
 def sides(points: NDArray[np.int64], fours: Fours) -> list[int]:
-    """Positive where the dihedral angle is below 90°; Python's integers, since these have up to 100 bits."""
-    found = []
-    for quartet in points[fours.atoms].astype(object):
-        a, b, c, d = quartet
-        found.append(int(np.dot(np.cross(b - a, c - b), np.cross(c - b, d - c))))
-    return found
+    """Positive where the dihedral angle is below 90°."""
+    edges, short = _edges(points, fours)
+
+    def side(e: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray((_cross(e[:, 0], e[:, 1]) * _cross(e[:, 1], e[:, 2])).sum(axis=1))
+
+    return _exactly(side, edges, short)
+
+
+def _cross(u: NDArray[Any], v: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(u[:, [1, 2, 0]] * v[:, [2, 0, 1]] - u[:, [2, 0, 1]] * v[:, [1, 2, 0]])
+
+
+def _exactly(
+    function: Callable[[NDArray[Any]], NDArray[Any]], edges: NDArray[np.int64], short: NDArray[np.bool_]
+) -> list[int]:
+    """Values of a function of integers: with 64 bits where these suffice, else with Python's (up to 100 bits)."""
+    found = np.zeros(len(edges), dtype=object)
+    found[short] = function(edges[short])
+    found[~short] = function(edges[~short].astype(object))
+    return [int(value) for value in found]
 
 
 def numbering(model: Model) -> Numbers:

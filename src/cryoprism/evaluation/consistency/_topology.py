@@ -11,6 +11,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ._chemistry import bond_range, template_bonds
+from ._links import Link
 from ._model import Model, Residue
 
 __all__ = ["Topology", "build_topology", "polymers"]
@@ -28,11 +29,14 @@ class Topology:
         Bonds that only exempt from the clash rule: hydrogens, residues without a template, recorded links.
     across
         Recorded bonds to a symmetry copy.
+    ignored
+        Recorded bonds that hold no bond: out of the range of their elements, or with a copy that is not there.
     """
 
     measured: list[tuple[int, int, float, float]] = field(default_factory=list)
     joined: list[tuple[int, int]] = field(default_factory=list)
-    across: list[tuple[int, int]] = field(default_factory=list)
+    across: list[Link] = field(default_factory=list)
+    ignored: int = 0
 
     def all_bonds(self) -> list[tuple[int, int]]:
         """Return every bond within the model once."""
@@ -103,16 +107,29 @@ def build_topology(model: Model) -> Topology:
                             found.joined.append((i, j))
     _sulphur(model, found)
     _sugars(model, found)
-    for i, j, other in model.connections:
-        if other:
-            found.across.append((i, j))
+    for link in model.links:
+        if link.images is None:
+            _recorded(model, link, found)
+        elif link.images:
+            found.across.append(link)
         else:
-            found.joined.append((i, j))
+            found.ignored += 1
     return found
 
 
 def _distance(model: Model, i: int, j: int) -> float:
     return float(np.linalg.norm(model.points[i] - model.points[j])) / 1000
+
+
+def _recorded(model: Model, link: Link, found: Topology) -> None:
+    """Take a recorded bond within the model: a covalent one has to have its length, one of a metal counts if it has."""
+    i, j = link.first, link.second
+    if link.covalent:
+        found.measured.append((i, j, link.least, link.most))
+    elif link.least <= _distance(model, i, j) <= link.most:
+        found.joined.append((i, j))
+    else:
+        found.ignored += 1
 
 
 def _within(model: Model, residue: Residue, by_name: dict[str, list[int]], found: Topology) -> None:
@@ -140,7 +157,9 @@ def _within(model: Model, residue: Residue, by_name: dict[str, list[int]], found
         near = other[(apart < reach) & (other != i)]
         if model.kinds[i] == 3:  # a hydrogen has one bond, with the nearest heavy atom
             heavy = [int(j) for j in near if model.kinds[j] != 3 and together(model, i, int(j))]
-            near = np.array(sorted(heavy, key=lambda j: apart[j - residue.start])[:1], dtype=np.int64)
+            closest = model.names[min(heavy, key=lambda j: apart[j - residue.start])] if heavy else ""
+            # That atom in each alternative, where the hydrogen has no letter but it has.
+            near = np.array([j for j in heavy if model.names[j] == closest], dtype=np.int64)
         found.joined += [
             (i, int(j)) for j in near if (model.kinds[j] != 3 or model.kinds[i] == 3) and together(model, i, int(j))
         ]
@@ -160,17 +179,34 @@ def _sulphur(model: Model, found: Topology) -> None:
                 found.measured.append((i, j, *limits))
 
 
+#: Atoms of amino acids that carry sugars.
+_GLYCOSYLATED = frozenset({"ND2", "OG", "OG1", "OH", "NH1", "NH2", "OD1", "OE1", "OE2", "OD2"})
+
+
 def _sugars(model: Model, found: Topology) -> None:
-    """Glycosidic bonds that the file does not record: C1 of a residue without template to O or N, 1.2 to 1.7 Å."""
-    anomeric = [
-        i for i, name in enumerate(model.names) if name == "C1" and model.residues[model.residue_of[i]].role == "ligand"
-    ]
-    polar = [i for i, element in enumerate(model.elements) if element in {"O", "N"} and model.kinds[i] != 4]
-    if not anomeric or not polar:
+    """Glycosidic bonds that the file does not record: C1 of a sugar to its partner's O or N, 1.2 to 1.7 Å.
+
+    A sugar is a residue without template whose C1 and O5 (or C2 and O6, sialic acids) share a bond; its partner an
+    oxygen of another such residue, or an atom of a side chain that carries sugars.
+    """
+    sugars = {}
+    for residue in model.residues:
+        if residue.role == "ligand":
+            for carbon, oxygen in (("C1", "O5"), ("C2", "O6"), ("C1", "O4")):
+                for i in atoms_named(model, residue, carbon):
+                    if any(_distance(model, i, j) < 1.7 for j in atoms_named(model, residue, oxygen)):
+                        sugars[i] = residue
+    polar = [
+        i
+        for i, element in enumerate(model.elements)
+        if (model.names[i] in _GLYCOSYLATED)
+        or (element == "O" and model.residues[model.residue_of[i]].role == "ligand")
+    ] if sugars else []  # fmt: skip
+    if not polar:
         return
     tree = cKDTree(model.points[polar] / 1000)
-    for i in anomeric:
+    for i in sugars:
         for k in tree.query_ball_point(model.points[i] / 1000, 1.7):
             j = polar[k]
-            if model.residue_of[i] != model.residue_of[j] and _distance(model, i, j) > 1.2:
+            if model.residue_of[i] != model.residue_of[j] and _distance(model, i, j) > 1.2 and together(model, i, j):
                 found.joined.append((i, j))

@@ -391,7 +391,7 @@ def _result(case: Case, why: str) -> RuleResult:
     for number, residue in enumerate(case.residues):
         tally = per.setdefault(residue, [0, 0, 0])
         tally[2 if number in unknown else 1 if number in refuted else 0] += 1
-    reason = why or ("distances that rounding to 0.001 Å leaves open." if unknown else "")
+    reason = why or (case.why if unknown else "")
     return RuleResult(
         case.name,
         title,
@@ -413,10 +413,12 @@ def _remarks(model: Model) -> tuple[str, ...]:
     if model.models_in_file > 1:
         found.append(f"The file holds {model.models_in_file} models; the first was checked.")
     if model.alternatives.any():
-        found.append("Atoms in different alternative locations are never there at once and were not compared.")
+        found.append(
+            "Atoms in different alternative locations whose occupancies add to no more than 1 were not compared."
+        )
     absent = int(np.count_nonzero(model.occupancies == 0))
     if absent:
-        found.append(f"{absent} atoms have an occupancy of 0 and cannot clash.")
+        found.append(f"{absent} atoms have an occupancy of 0; they count like all others.")
     if not model.exact:
         found.append("Coordinates have more than three decimals; distances carry a proved margin of 0.002 Å.")
     return tuple(found)

@@ -15,13 +15,13 @@ Definition clashes_claim margin atoms bonds (found : list (int * int)) : Prop :=
   (forall a b, In a atoms -> In b atoms -> to_Z (id a) < to_Z (id b) ->
      clashing margin bonds a b -> In (id a, id b) found)
   /\ clashes_right margin atoms bonds found.
-Definition copies_right margin atoms joined (ops : list (int * op)) (found : list (int * int * int)) : Prop :=
+Definition copies_right sure margin atoms joined (ops : list (int * op)) (found : list (int * int * int)) : Prop :=
   forall n i j, In (n, i, j) found -> exists o a b,
-    In (n, o) ops /\ In a atoms /\ In b atoms /\ id a = i /\ id b = j /\ overlapping margin joined o a b.
-Definition copies_claim margin atoms joined (ops : list (int * op)) (found : list (int * int * int)) : Prop :=
+    In (n, o) ops /\ In a atoms /\ In b atoms /\ id a = i /\ id b = j /\ overlapping sure margin joined n o a b.
+Definition copies_claim sure margin atoms joined (ops : list (int * op)) (found : list (int * int * int)) : Prop :=
   (forall n o a b, In (n, o) ops -> In a atoms -> In b atoms ->
-     overlapping margin joined o a b -> In (n, id a, id b) found)
-  /\ copies_right margin atoms joined ops found.
+     overlapping sure margin joined n o a b -> In (n, id a, id b) found)
+  /\ copies_right sure margin atoms joined ops found.
 Definition distances_claim slack atoms (obligations : list pair) found : Prop :=
   forall k q, nth_error obligations k = Some q -> exists a b,
     In a atoms /\ In b atoms /\ id a = first q /\ id b = second q /\
@@ -37,9 +37,9 @@ Definition envelope_claim atoms lattice voxels found : Prop :=
   forall k a, nth_error atoms k = Some a -> (In (Z.of_nat k) found <-> ~ In (box_of lattice a) voxels).
 Definition ligands_claim slack atoms (ops : list (int * op)) touches alone : Prop :=
   (forall q, In q touches -> exists o a b, In (copy q, o) ops /\ In a atoms /\ In b atoms /\
-     res a = ligand q /\ partner (copy q) (ligand q) b = true /\ E2 o a b <= sq (reach - slack))
+     res a = ligand q /\ partner (copy q) (ligand q) b = true /\ related o a b = true /\ E2 o a b <= sq (reach - slack))
   /\ (forall r n o a b, In r alone -> In (n, o) ops -> In a atoms -> In b atoms -> res a = r ->
-     partner n r b = true -> sq (reach + slack) < E2 o a b).
+     partner n r b = true -> related o a b = true -> sq (reach + slack) < E2 o a b).
 
 (** ** Counts: obligations, proved, refuted, unknown, and the atoms of what is refuted *)
 Record tally := Tally { asked : Z; proved : Z; refuted : Z; open : Z; offending : list int }.
@@ -61,6 +61,8 @@ Definition listed_tally {T} (show : T -> list int) (l : list T) (possible sure :
   let bad := at_places 1 l (places sure) in
   let m := Z.of_nat (length (at_places 1 l (places possible))) in
   Tally n (n - m) (Z.of_nat (length bad)) (m - Z.of_nat (length bad)) (flat_map show bad).
+(** What is refuted among what fails; the rest is open, since nothing tells whether a file was cut. *)
+Definition both (l m : list Z) : list Z := filter (fun k => existsb (Z.eqb k) m) l.
 Definition ends (q : pair) := [first q; second q].
 Definition centre (q : four) := [q1 q].
 Definition outer (q : four) := [q1 q; q4 q].

@@ -12,20 +12,21 @@ Record touch := Touch { ligand : int; copy : int; mine : int; other : int }.
 Definition touch_b t (ops : list (int * op)) slack (q : touch) : bool :=
   match copy_at ops (copy q), atom_at t (mine q), atom_at t (other q) with
   | Some p, Some a, Some b =>
-      (res a =? ligand q)%uint63 && partner (copy q) (ligand q) b && (E2 (snd p) a b <=? sq (reach - slack))
+      (res a =? ligand q)%uint63 && partner (copy q) (ligand q) b && related (snd p) a b && (E2 (snd p) a b <=? sq (reach - slack))
   | _, _, _ => false
   end.
 Definition alone_b (ops : list (int * op)) (atoms : list atom) slack (r : int) : bool :=
   forallb (fun a => if (res a =? r)%uint63 then
     forallb (fun p => forallb (fun b =>
-      if partner (fst p) r b then sq (reach + slack) <? E2 (snd p) a b else true) atoms) ops else true) atoms.
+      if partner (fst p) r b then if related (snd p) a b then sq (reach + slack) <? E2 (snd p) a b else true else true)
+      atoms) ops else true) atoms.
 Definition check_ligands atoms ops slack touches alone : bool :=
   forallb (touch_b (by_number atoms) ops slack) touches && forallb (alone_b ops atoms slack) alone.
 Theorem ligands_exact atoms ops slack touches alone : check_ligands atoms ops slack touches alone = true ->
   (forall q, In q touches -> exists o a b, In (copy q, o) ops /\ In a atoms /\ In b atoms /\ res a = ligand q /\
-     partner (copy q) (ligand q) b = true /\ E2 o a b <= sq (reach - slack))
+     partner (copy q) (ligand q) b = true /\ related o a b = true /\ E2 o a b <= sq (reach - slack))
   /\ (forall r n o a b, In r alone -> In (n, o) ops -> In a atoms -> In b atoms -> res a = r ->
-     partner n r b = true -> sq (reach + slack) < E2 o a b).
+     partner n r b = true -> related o a b = true -> sq (reach + slack) < E2 o a b).
 Proof.
   unfold check_ligands. rewrite andb_true_iff, !forallb_forall. intros [T A]. split.
   - intros q H. specialize (T q H). unfold touch_b in T.
@@ -34,7 +35,7 @@ Proof.
     destruct (atom_at (by_number atoms) (other q)) as [b|] eqn:V; [|discriminate].
     apply atom_at_spec in U, V. apply find_some in O. destruct O as [O E]. cbn [fst snd] in *. apply eqb_spec in E.
     subst n. rewrite !andb_true_iff, Z.leb_le, eqb_spec in T. exists o, a, b. tauto.
-  - intros r n o a b Hr Ho Ha Hb R P. specialize (A r Hr). unfold alone_b in A. rewrite forallb_forall in A.
+  - intros r n o a b Hr Ho Ha Hb R P K. specialize (A r Hr). unfold alone_b in A. rewrite forallb_forall in A.
     specialize (A a Ha). apply eqb_spec in R. rewrite R in A. rewrite forallb_forall in A. specialize (A _ Ho).
-    rewrite forallb_forall in A. specialize (A b Hb). cbn [fst snd] in A. rewrite P in A. now apply Z.ltb_lt.
+    rewrite forallb_forall in A. specialize (A b Hb). cbn [fst snd] in A. rewrite P, K in A. now apply Z.ltb_lt.
 Qed.

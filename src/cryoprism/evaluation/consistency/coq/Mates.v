@@ -5,7 +5,11 @@ Import ListNotations.
 Open Scope Z_scope.
 
 Record row := Row { r1 : Z; r2 : Z; r3 : Z; shift : Z }.
-Record op := Op { along_x : row; along_y : row; along_z : row }.
+(** [sources] are moved and meet [targets]: first and last numbers of residues; an empty list is all of them. *)
+Record op := Op { along_x : row; along_y : row; along_z : row; sources : list (int * int); targets : list (int * int) }.
+Definition member (l : list (int * int)) (r : int) : bool :=
+  match l with [] => true | _ => existsb (fun p => if (fst p <=? r)%uint63 then (r <=? snd p)%uint63 else false) l end.
+Definition related o (a b : atom) : bool := if member (sources o) (res a) then member (targets o) (res b) else false.
 Definition unit := 1073741824.
 (** One coordinate of the copy: exact in units of 2^-30 * 0.001 Å, and rounded down to 0.001 Å. *)
 Definition exact (r : row) a : Z := r1 r * X a + r2 r * Y a + r3 r * W a + shift r.
@@ -13,11 +17,18 @@ Definition copied r a : Z := exact r a / unit.
 (** Squared distance between the copy of [a] and [b]. *)
 Definition E2 o a b : Z :=
   sq (copied (along_x o) a - X b) + sq (copied (along_y o) a - Y b) + sq (copied (along_z o) a - W b).
-(** Not meant: bonds across copies ([joined]), one atom on a symmetry element (nearer than 0.5 Å to its own copy), and
-    atoms that need not be there at once. *)
-Definition overlapping margin joined o (a b : atom) : Prop :=
-  E2 o a b < sq (to_Z (limit margin (kind a) (kind b))) /\ (1000 <? occ a + occ b)%uint63 = true
-  /\ ~ bonded joined (id a) (id b) /\ ~ (id a = id b /\ E2 o a b < 250000).
+(** Atoms in part of the copies may be absent where the copy is present, as in disorder about an axis: then the two
+    need not be there at once, and it is not sure that they overlap. No occupancy is no absence: it counts as 1. *)
+Definition share (a : atom) : int := (if occ a =? 0 then 1000 else occ a)%uint63.
+Definition there_together (sure : bool) (a b : atom) : bool :=
+  if there_at_once a b then if sure then (1010 <? share a + share b)%uint63 else true else false.
+(** Bonds across copies ([joined]: operation, atom of the copy, atom of the model) may be as short as bonds are. Not
+    meant: one atom on a symmetry element (nearer than 0.5 Å to its own copy). *)
+Definition overlapping sure margin (joined : list (int * int * int)) n o (a b : atom) : Prop :=
+  related o a b = true /\ there_together sure a b = true
+  /\ E2 o a b < sq (to_Z (limit margin (kind a) (kind b)))
+  /\ (In (n, id a, id b) joined -> E2 o a b < sq (to_Z (bonded_limit margin (kind a) (kind b))))
+  /\ ~ (id a = id b /\ E2 o a b < 250000).
 
 (** ** The same with machine integers *)
 Record irow := Irow { i1 : int; i2 : int; i3 : int; ishift : int }.
@@ -92,80 +103,103 @@ Proof.
     + unfold sq. nia.
 Qed.
 
-Definition joined_b g i j : bool := among j (neighbours g i).
-Definition overlapping_b margin g (a b : atom) (x y z : int) : bool :=
-  let d := dist2 x y z (px b) (py b) (pz b) in
-  if squared_below d (limit margin (kind a) (kind b))
-  then if (1000 <? occ a + occ b)%uint63
-       then if joined_b g (id a) (id b) then false else negb ((id a =? id b) && (d <? 250000))%uint63
-       else false else false.
 Definition bounds (gx gy gz : range) (a : atom) : bool := within gx (px a) && within gy (py a) && within gz (pz a).
 Definition listed_copy (m : PM.t (list (int * int * int))) (n i j : int) : bool :=
   existsb (fun p => match p with (n', i', j') => (n' =? n) && (i' =? i) && (j' =? j) end)%uint63 (look (digits 20 i) m).
 Definition copies_of (l : list (int * int * int)) := sort_by (fun p : int * int * int => digits 20 (snd (fst p))) l.
-Lemma listed_copy_spec l n i j : listed_copy (copies_of l) n i j = true -> In (n, i, j) l.
+Lemma listed_copy_spec l n i j : listed_copy (copies_of l) n i j = true <-> In (n, i, j) l.
 Proof.
-  unfold listed_copy. rewrite existsb_exists. intros [[[n' i'] j'] [H E]]. rewrite !andb_true_iff in E.
-  destruct E as [[E F] G]. apply eqb_spec in E, F, G. subst. eapply sorted_sound; eauto.
+  unfold listed_copy. rewrite existsb_exists. split.
+  - intros [[[n' i'] j'] [H E]]. rewrite !andb_true_iff in E.
+    destruct E as [[E F] G]. apply eqb_spec in E, F, G. subst. eapply sorted_sound; eauto.
+  - intro H. exists (n, i, j). split; [|rewrite !andb_true_iff, !eqb_spec; auto].
+    exact (sorted_complete (fun p : int * int * int => digits 20 (snd (fst p))) _ _ H).
 Qed.
-Definition check_copy margin cells g m (gx gy gz : range) (n : int) (o : op) (atoms : list atom) : bool :=
+Definition overlapping_b (sure : bool) margin g n o (a b : atom) (x y z : int) : bool :=
+  let d := dist2 x y z (px b) (py b) (pz b) in
+  if squared_below d (limit margin (kind a) (kind b)) then
+    if there_together sure a b then
+      if member (targets o) (res b) then
+        if (if listed_copy g n (id a) (id b) then squared_below d (bonded_limit margin (kind a) (kind b)) else true)
+        then negb ((id a =? id b) && (d <? 250000))%uint63 else false
+      else false
+    else false
+  else false.
+Definition check_copy sure margin cells g m (gx gy gz : range) (n : int) (o : op) (atoms : list atom) : bool :=
   let rx := machine (along_x o) in let ry := machine (along_y o) in let rz := machine (along_z o) in
-  sane (along_x o) && sane (along_y o) && sane (along_z o) && forallb (fun a =>
+  sane (along_x o) && sane (along_y o) && sane (along_z o) && forallb (fun a => if member (sources o) (res a) then
     let x := floor30 (place rx a) in
     if inside gx x then
       let y := floor30 (place ry a) in
       if inside gy y then
         let z := floor30 (place rz a) in
         if inside gz z then near cell_key cells (fun b =>
-          if overlapping_b margin g a b x y z then listed_copy m n (id a) (id b) else true) x y z
-        else true else true else true) atoms.
+          if overlapping_b sure margin g n o a b x y z then listed_copy m n (id a) (id b) else true) x y z
+        else true else true else true else true) atoms.
 Definition copy_at (ops : list (int * op)) n := find (fun p => (fst p =? n)%uint63) ops.
-Definition check_copies margin gx gy gz atoms joined (ops : list (int * op)) (found : list (int * int * int)) : bool :=
+Definition check_copies sure margin gx gy gz atoms joined (ops : list (int * op)) (found : list (int * int * int)) : bool :=
   let cells := sort_by (key_of cell_key) atoms in
-  let g := graph joined in let m := copies_of found in let t := by_number atoms in
+  let g := copies_of joined in let m := copies_of found in let t := by_number atoms in
   sound margin && proper gx && proper gy && proper gz && forallb small atoms && forallb (bounds gx gy gz) atoms
-  && forallb (fun p => check_copy margin cells g m gx gy gz (fst p) (snd p) atoms) ops
+  && forallb (fun p => check_copy sure margin cells g m gx gy gz (fst p) (snd p) atoms) ops
   && forallb (fun f => match f with (n, i, j) =>
        match copy_at ops n, atom_at t i, atom_at t j with
        | Some p, Some a, Some b =>
            let x := floor30 (place (machine (along_x (snd p))) a) in
            let y := floor30 (place (machine (along_y (snd p))) a) in
            let z := floor30 (place (machine (along_z (snd p))) a) in
-           inside gx x && inside gy y && inside gz z && overlapping_b margin g a b x y z
+           inside gx x && inside gy y && inside gz z && member (sources (snd p)) (res a)
+           && overlapping_b sure margin g n (snd p) a b x y z
        | _, _, _ => false end end) found.
 
-Lemma overlapping_spec margin joined o a b x y z :
+Lemma nested_copy (p q r s t u : bool) (P S T U : Prop) :
+  (p = true <-> P) -> (s = true <-> S) -> (t = true <-> T) -> (u = true <-> U) ->
+  ((if p then if q then if r then if (if s then t else true) then negb u else false else false else false else false)
+    = true <-> r = true /\ q = true /\ P /\ (S -> T) /\ ~ U).
+Proof.
+  intros [P1 P2] [S1 S2] [T1 T2] [U1 U2]. split.
+  - intro H. destruct p, q, r; try discriminate. destruct s, t, u; try discriminate; repeat split; auto;
+      intro K; try (specialize (U2 K); discriminate); specialize (S2 K); discriminate.
+  - intros [-> [-> [K [S' N]]]]. rewrite (P2 K). assert (u = false) as -> by (destruct u; [elim N; auto|reflexivity]).
+    destruct s; [rewrite (T2 (S' (S1 eq_refl)))|]; reflexivity.
+Qed.
+Lemma overlapping_spec sure margin joined n o a b x y z :
   sound margin = true -> to_Z x = copied (along_x o) a -> to_Z y = copied (along_y o) a ->
   to_Z z = copied (along_z o) a -> to_Z x < size -> to_Z y < size -> to_Z z < size -> small b = true ->
-  (overlapping_b margin (graph joined) a b x y z = true <-> overlapping margin joined o a b).
+  member (sources o) (res a) = true ->
+  (overlapping_b sure margin (copies_of joined) n o a b x y z = true <-> overlapping sure margin joined n o a b).
 Proof.
-  intros M Ex Ey Ez Sx Sy Sz Sb. apply small_spec in Sb. destruct Sb as [? [? ?]].
-  unfold overlapping_b, overlapping, joined_b.
+  intros M Ex Ey Ez Sx Sy Sz Sb R. apply small_spec in Sb. destruct Sb as [? [? ?]].
+  unfold overlapping_b, overlapping, related. cbv zeta. rewrite R.
   pose proof (squared_below_spec (dist2 x y z (px b) (py b) (pz b)) _ (limit_small margin (kind a) (kind b) M)) as D.
+  pose proof (squared_below_spec (dist2 x y z (px b) (py b) (pz b)) _
+    (bonded_limit_small margin (kind a) (kind b) M)) as D'.
   assert (V : to_Z (dist2 x y z (px b) (py b) (pz b)) = E2 o a b).
   { rewrite dist2_spec by assumption. unfold E2, X, Y, W. now rewrite Ex, Ey, Ez. }
-  rewrite V in D. pose proof (among_spec (id b) (neighbours (graph joined) (id a))) as K.
-  rewrite neighbours_spec in K.
+  rewrite V in D, D'.
   assert (Own : ((id a =? id b) && (dist2 x y z (px b) (py b) (pz b) <? 250000))%uint63 = true
                 <-> id a = id b /\ E2 o a b < 250000).
   { rewrite andb_true_iff, eqb_spec, ltb_spec, V. reflexivity. }
-  destruct squared_below, (1000 <? _)%uint63, among, (_ && _)%uint63; simpl; intuition congruence.
+  exact (nested_copy _ _ _ _ _ _ _ _ _ _ D (listed_copy_spec joined n (id a) (id b)) D' Own).
 Qed.
 
-Theorem copies_exact margin gx gy gz atoms joined ops found :
-  check_copies margin gx gy gz atoms joined ops found = true ->
-  (forall n o a b, In (n, o) ops -> In a atoms -> In b atoms -> overlapping margin joined o a b ->
+Theorem copies_exact sure margin gx gy gz atoms joined ops found :
+  check_copies sure margin gx gy gz atoms joined ops found = true ->
+  (forall n o a b, In (n, o) ops -> In a atoms -> In b atoms -> overlapping sure margin joined n o a b ->
      In (n, id a, id b) found)
   /\ (forall n i j, In (n, i, j) found -> exists o a b,
-     In (n, o) ops /\ In a atoms /\ In b atoms /\ id a = i /\ id b = j /\ overlapping margin joined o a b).
+     In (n, o) ops /\ In a atoms /\ In b atoms /\ id a = i /\ id b = j /\ overlapping sure margin joined n o a b).
 Proof.
   unfold check_copies. rewrite !andb_true_iff, !forallb_forall.
   intros [[[[[[[M Px] Py] Pz] S] G] N] F]. split.
   - intros n o a b Ho Ha Hb V. specialize (N _ Ho). cbn [fst snd] in N. unfold check_copy in N.
     rewrite !andb_true_iff, forallb_forall in N. destruct N as [[[Sx Sy] Sz] N]. specialize (N a Ha). cbv zeta in N.
+    assert (R : member (sources o) (res a) = true).
+    { destruct V as [R _]. unfold related in R. destruct (member (sources o) (res a)); [reflexivity|discriminate]. }
+    rewrite R in N.
     pose proof (G b Hb) as W. unfold bounds in W. rewrite !andb_true_iff in W. destruct W as [[Wx Wy] Wz].
     assert (Near : E2 o a b < 16777216).
-    { destruct V as [D _]. apply (below_cell _ _ D). now apply limit_small. }
+    { destruct V as [_ [_ [D _]]]. apply (below_cell _ _ D). now apply limit_small. }
     assert (T := Near). unfold E2 in T. apply parts in T; try apply sq_pos. destruct T as [Tx [Ty Tz]].
     destruct (outside_is_far gx _ a _ Px Wx Sx (S a Ha)) as [Ix Ox].
     destruct (outside_is_far gy _ a _ Py Wy Sy (S a Ha)) as [Iy Oy].
@@ -180,7 +214,7 @@ Proof.
               + sq (to_Z (floor30 (place (machine (along_z o)) a)) - Points.W b) < 16777216).
     { rewrite Vx, Vy, Vz. exact Near. }
     pose proof (near_sees_all cell_key atoms _ _ _ _ b N Hb Q) as P. cbv beta in P.
-    apply (overlapping_spec margin joined o a b _ _ _ M Vx Vy Vz Zx Zy Zz (S b Hb)) in V. rewrite V in P.
+    apply (overlapping_spec sure margin joined n o a b _ _ _ M Vx Vy Vz Zx Zy Zz (S b Hb) R) in V. rewrite V in P.
     now apply listed_copy_spec.
   - intros n i j H. specialize (F _ H). cbv beta iota in F.
     destruct (copy_at ops n) as [[n' o]|] eqn:O; [|discriminate].
@@ -188,20 +222,20 @@ Proof.
     destruct (atom_at (by_number atoms) j) as [b|] eqn:B; [|discriminate].
     apply find_some in O. destruct O as [O En]. cbn [fst] in En. apply eqb_spec in En. subst n'.
     apply atom_at_spec in A, B. destruct A as [Ia Ea], B as [Ib Eb]. cbn [snd] in F. cbv zeta in F.
-    rewrite !andb_true_iff in F. destruct F as [[[Hx Hy] Hz] F].
+    rewrite !andb_true_iff in F. destruct F as [[[[Hx Hy] Hz] R] F].
     pose proof (N _ O) as C. cbn [fst snd] in C. unfold check_copy in C. rewrite !andb_true_iff in C.
     destruct C as [[[Sx Sy] Sz] _].
     pose proof (G b Ib) as W. unfold bounds in W. rewrite !andb_true_iff in W. destruct W as [[Wx Wy] Wz].
     destruct (outside_is_far gx _ a _ Px Wx Sx (S a Ia)) as [Ix _]. destruct (Ix Hx) as [Vx Zx].
     destruct (outside_is_far gy _ a _ Py Wy Sy (S a Ia)) as [Iy _]. destruct (Iy Hy) as [Vy Zy].
     destruct (outside_is_far gz _ a _ Pz Wz Sz (S a Ia)) as [Iz _]. destruct (Iz Hz) as [Vz Zz].
-    apply (overlapping_spec margin joined o a b _ _ _ M Vx Vy Vz Zx Zy Zz (S b Ib)) in F.
-    exists o, a, b. auto 10.
+    apply (overlapping_spec sure margin joined n o a b _ _ _ M Vx Vy Vz Zx Zy Zz (S b Ib) R) in F.
+    exists o, a, b. do 5 (split; [assumption|]). exact F.
 Qed.
 
 (** The second half alone, for a stricter margin: entries that overlap whatever the rounding. *)
-Definition check_found_copies margin gx gy gz atoms joined (ops : list (int * op)) found : bool :=
-  let g := graph joined in let t := by_number atoms in
+Definition check_found_copies sure margin gx gy gz atoms joined (ops : list (int * op)) found : bool :=
+  let g := copies_of joined in let t := by_number atoms in
   sound margin && proper gx && proper gy && proper gz
   && forallb (fun f => match f with (n, i, j) =>
        match copy_at ops n, atom_at t i, atom_at t j with
@@ -211,12 +245,13 @@ Definition check_found_copies margin gx gy gz atoms joined (ops : list (int * op
            let z := floor30 (place (machine (along_z (snd p))) a) in
            (sane (along_x (snd p)) && sane (along_y (snd p)) && sane (along_z (snd p)))
            && (small a && small b && bounds gx gy gz b)
-           && (inside gx x && inside gy y && inside gz z && overlapping_b margin g a b x y z)
+           && (inside gx x && inside gy y && inside gz z && member (sources (snd p)) (res a)
+               && overlapping_b sure margin g n (snd p) a b x y z)
        | _, _, _ => false end end) found.
-Theorem copies_sure margin gx gy gz atoms joined ops found :
-  check_found_copies margin gx gy gz atoms joined ops found = true ->
+Theorem copies_sure sure margin gx gy gz atoms joined ops found :
+  check_found_copies sure margin gx gy gz atoms joined ops found = true ->
   forall n i j, In (n, i, j) found -> exists o a b,
-    In (n, o) ops /\ In a atoms /\ In b atoms /\ id a = i /\ id b = j /\ overlapping margin joined o a b.
+    In (n, o) ops /\ In a atoms /\ In b atoms /\ id a = i /\ id b = j /\ overlapping sure margin joined n o a b.
 Proof.
   unfold check_found_copies. rewrite !andb_true_iff, !forallb_forall. intros [[[[M Px] Py] Pz] F] n i j H.
   specialize (F _ H). cbv beta iota in F.
@@ -226,10 +261,10 @@ Proof.
   apply find_some in O. destruct O as [O En]. cbn [fst] in En. apply eqb_spec in En. subst n'.
   apply atom_at_spec in A, B. destruct A as [Ia Ea], B as [Ib Eb]. cbn [snd] in F. cbv zeta in F.
   rewrite !andb_true_iff in F. unfold bounds in F. rewrite !andb_true_iff in F.
-  destruct F as [[[[Sx Sy] Sz] [[Sa Sb] [[Wx Wy] Wz]]] [[[Hx Hy] Hz] F]].
+  destruct F as [[[[Sx Sy] Sz] [[Sa Sb] [[Wx Wy] Wz]]] [[[[Hx Hy] Hz] R] F]].
   destruct (outside_is_far gx _ a _ Px Wx Sx Sa) as [Ix _]. destruct (Ix Hx) as [Vx Zx].
   destruct (outside_is_far gy _ a _ Py Wy Sy Sa) as [Iy _]. destruct (Iy Hy) as [Vy Zy].
   destruct (outside_is_far gz _ a _ Pz Wz Sz Sa) as [Iz _]. destruct (Iz Hz) as [Vz Zz].
-  apply (overlapping_spec margin joined o a b _ _ _ M Vx Vy Vz Zx Zy Zz Sb) in F.
-  exists o, a, b. auto 10.
+  apply (overlapping_spec sure margin joined n o a b _ _ _ M Vx Vy Vz Zx Zy Zz Sb R) in F.
+  exists o, a, b. do 5 (split; [assumption|]). exact F.
 Qed.

@@ -21,9 +21,9 @@ PrimInt63.lsr PrimInt63.ltb PrimInt63.mul PrimInt63.sub Uint63.add_spec Uint63.e
 Uint63.land_spec Uint63.leb_spec Uint63.lor_spec Uint63.lsl_spec Uint63.lsr_spec Uint63.ltb_spec Uint63.mul_spec
 Uint63.of_to_Z Uint63.sub_spec"
 # All capitalised words that a model's file may hold: Coq's commands are capitalised too.
-words="Bool Bonds Chains Check Chirality Cis_peptides Clashes Copies Coq CryoPrism D2 Data Definition E2 End Envelope
+words="Block Bool Bonds Chains Check Chirality Cis_peptides Clashes Completeness Copies Coq CryoPrism D2 Data Definition E2 End Envelope
 From Grid Import In Ligands List ListNotations Local Mates Model Module Numbering Op Open Packing Points Proof Qed
-Range Require Row Scope Some Theorem Touch Uint63 Z ZArith Z_scope"
+Range Require Row Scope Some Stop Theorem Touch Uint63 Z ZArith Z_scope"
 
 refuse() {
   echo "Refused: $1" >&2
@@ -180,6 +180,7 @@ while read -r kind rule all proved refuted unknown atoms; do
     chirality) file=Local_rules module=Chirality ;;
     cis_peptides) file=Local_rules module=Cis_peptides ;;
     numbering) file=Local_rules module=Numbering ;;
+    completeness) file=Local_rules module=Completeness ;;
     envelope) file=Local_rules module=Envelope ;;
     ligands) file=Local_rules module=Ligands ;;
     *) refuse "there is no rule '$rule'." ;;
@@ -198,7 +199,7 @@ while read -r kind rule all proved refuted unknown atoms; do
   margin=$(margin_of "$file" "$module")
   case $rule:$margin in
     clashes: | clashes:2 | bonds: | bonds:2 | chains: | chains:2 | copies:2 | copies:5) ;;
-    chirality: | cis_peptides: | numbering: | envelope: | ligands:) ;;
+    chirality: | cis_peptides: | numbering: | completeness: | envelope: | ligands:) ;;
     *) refuse "$rule has a margin that no rule has: $margin." ;;
   esac
   wide=${margin:+_within_$margin}
@@ -213,9 +214,9 @@ while read -r kind rule all proved refuted unknown atoms; do
       tally="residues_tally $d $d (of_pairs $m.found$wide) (of_pairs $m.found$narrow)"
       ;;
     copies)
-      state s_copies "copies_claim $plus $d $m.joined $m.ops $m.found$wide" "$m.copies$wide"
-      state s_copies_sure "copies_right $minus $d $m.joined $m.ops $m.found$narrow" "$m.copies$narrow"
-      tally="residues_tally $d $d (of_copies $m.found$wide) (of_copies $m.found$narrow)"
+      state s_copies "copies_claim false $plus $d $m.joined $m.ops $m.found$wide" "$m.copies$wide"
+      state s_copies_sure "copies_right true $minus $d $m.joined $m.ops $m.found$narrow" "$m.copies$narrow"
+      tally="residues_tally $d $d (of_copies $m.found$wide ++ $m.unjudged) (of_copies $m.found$narrow)"
       ;;
     bonds | chains)
       state "s_$rule" "distances_claim $plus $d $m.obligations $m.found$wide" "$m.distances$wide"
@@ -234,6 +235,10 @@ while read -r kind rule all proved refuted unknown atoms; do
     numbering)
       state s_numbering "numbers_claim $m.obligations $m.found" "$m.numbers_agree"
       tally="listed_tally no_atoms $m.obligations $m.found $m.found"
+      ;;
+    completeness)
+      state s_completeness "numbers_claim $m.obligations $m.found" "$m.numbers_agree"
+      tally="listed_tally no_atoms $m.obligations $m.found (both $m.sure $m.found)"
       ;;
     envelope)
       state s_envelope "envelope_claim $d $m.lattice $m.voxels $m.found" "$m.inside"
