@@ -11,6 +11,7 @@ from cryoprism.evaluation.consistency import HOW_TO_INSTALL, check_consistency, 
 from cryoprism.evaluation.consistency._completeness import completeness
 from cryoprism.evaluation.consistency._symmetry import joined_copies, overlaps
 from cryoprism.evaluation.consistency._topology import build_topology
+from cryoprism.evaluation.consistency._words import length_words
 
 needs_coq = pytest.mark.skipif(shutil.which("coqc") is None, reason=f"Coq is absent. {HOW_TO_INSTALL}")
 
@@ -481,3 +482,8 @@ def test_two_particles_in_another_frame_leave_the_crystal_unknown(witnesses):
     head = "\n".join([crystal(90, 90, 90), frames, biomt(("A", [0.0, 9.0]))])
     result = witnesses(pdb({"A": helix(4)}, head=head))
     assert find_copies(result.model).left_out.startswith("the file says that its coordinates are not in the crystal's")
+
+
+@pytest.mark.parametrize(("value", "edges", "text"), [(2.197, (2.2,), "2.197"), (1.5, (2.2,), "1.50")])
+def test_a_length_that_misses_its_limit_narrowly_is_not_rounded_onto_it(value, edges, text):
+    assert length_words(value, *edges) == text

@@ -17,7 +17,7 @@ from ._lean import lean_distances, lean_fours, lean_numbers
 from ._model import Model
 from ._symmetry import Copies, Scope, joined_copies, overlaps, place, within_scope
 from ._topology import Topology
-from ._words import atom_words, residue_words
+from ._words import atom_words, length_words, residue_words
 
 __all__ = ["RULES", "WEIGHTS", "Case", "Offender", "cases_of"]
 
@@ -115,15 +115,12 @@ def _clashes(model: Model, topology: Topology) -> Case:
             limit, what = _rules.angle_limits(*kinds), "atoms that are bonded to one atom"
         else:
             limit, what = _rules.limits(*kinds), "atoms that share no bond"
-        offenders.append(
-            Offender(
-                f"{atom_words(model, i)} is {_spread(model, i, j):.2f} Å from {atom_words(model, j)}; {what} "
-                f"keep at least {int(limit[0]) / 1000:.1f} Å",
-                (int(model.residue_of[i]), int(model.residue_of[j])),
-                (i, j),
-                _spread(model, i, j),
-            )
+        apart, least = _spread(model, i, j), int(limit[0]) / 1000
+        words = (
+            f"{atom_words(model, i)} is {length_words(apart, least)} Å from {atom_words(model, j)}; {what} keep "
+            f"at least {least:.1f} Å"
         )
+        offenders.append(Offender(words, (int(model.residue_of[i]), int(model.residue_of[j])), (i, j), apart))
     source = _emit.clash_source(bonds, found)
     note = _not_judged([(i, j) for i, j in both[margins[0]][1] if _differ(model, i, j)])
     return Case("clashes", counted, refuted, borderline, offenders, source, note)
@@ -157,14 +154,15 @@ def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "") 
         low, high = (float(edge) / 1000 for edge in rule.ranges[k])
         if name == "bonds":
             words = (
-                f"The bond from {atom_words(model, i)} to {atom_words(model, j)} is {apart:.2f} Å long; possible are "
-                f"{low:.2f} to {high:.2f} Å"
+                f"The bond from {atom_words(model, i)} to {atom_words(model, j)} is {length_words(apart, low, high)} Å "
+                f"long; possible are {low:.2f} to {high:.2f} Å"
             )
         else:
             how = "breaks" if apart > high else "folds onto itself"
             words = (
-                f"The chain {how} between {atom_words(model, i)} and {atom_words(model, j)}: they are {apart:.2f} Å "
-                f"apart; by their places in the sequence possible are {low:.1f} to {high:.1f} Å"
+                f"The chain {how} between {atom_words(model, i)} and {atom_words(model, j)}: they are "
+                f"{length_words(apart, low, high)} Å apart; by their places in the sequence possible are "
+                f"{low:.1f} to {high:.1f} Å"
             )
         residues = tuple(dict.fromkeys((int(model.residue_of[i]), int(model.residue_of[j]))))
         offenders.append(Offender(words, residues, (i, j), apart))
@@ -226,8 +224,8 @@ def _copies(model: Model, topology: Topology, copies: Copies) -> Case:
         apart = _spread(model, i, j, moved)
         limit = int(_rules.limits(model.kinds[i : i + 1], model.kinds[j : j + 1])[0]) / 1000
         words = (
-            f"{atom_words(model, i)} of symmetry copy {n} is {apart:.2f} Å from {atom_words(model, j)}; copies keep at "
-            f"least {limit:.1f} Å"
+            f"{atom_words(model, i)} of symmetry copy {n} is {length_words(apart, limit)} Å from "
+            f"{atom_words(model, j)}; copies keep at least {limit:.1f} Å"
         )
         offenders.append(Offender(words, (int(model.residue_of[i]), int(model.residue_of[j])), (i, j), apart))
     notes = [f"{copies.kind}; {len(copies.operations)} copies near"]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoprism.core import InputError
+from cryoprism.formats import parse_structure
 
 from ._chemistry import ACCEPTORS, METALS, template_bonds
 from ._declared import Declared, declared_in_mmcif, declared_in_pdb, text_of
@@ -231,5 +232,4 @@ def _read(file: Path) -> tuple[gemmi.Structure, Declared, dict[tuple[str, ...], 
             structure = gemmi.make_structure_from_block(block)
             structure.merge_chain_parts()
             return structure, declared_in_mmcif(block, text), codes_in_mmcif(block)
-    structure = gemmi.read_structure(os.fspath(file), format=gemmi.CoorFormat.Detect)
-    return structure, declared_in_pdb(text), codes_in_pdb(text)
+    return parse_structure(file), declared_in_pdb(text), codes_in_pdb(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ._chemistry import template_bonds
 from ._model import Model, Residue
 
-__all__ = ["atom_words", "residue_words"]
+__all__ = ["atom_words", "length_words", "residue_words"]
 
 _GREEK = {"A": "α", "B": "β", "G": "γ", "D": "δ", "E": "ε", "Z": "ζ", "H": "η"}
 
@@ -28,3 +28,9 @@ def atom_words(model: Model, index: int) -> str:
     label = int(model.alternatives[index])
     other = f" (alternative {chr(label)})" if label else ""
     return f"{name} of {residue_words(residue)}{other}"
+
+
+def length_words(angstroms: float, *edges: float) -> str:
+    """Return a length with two decimals, or three where two would make it one of the ``edges`` that it misses [Å]."""
+    places = 3 if any(abs(angstroms - edge) < 0.01 for edge in edges) else 2
+    return f"{angstroms:.{places}f}"
