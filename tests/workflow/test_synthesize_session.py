@@ -19,13 +19,13 @@ from cryoprism.synthesis import scene_from_dict, star_block
 from cryoprism.workflow import (
     ExtractConfig,
     ReconstructConfig,
-    _realism,
     extract_session,
     reconstruct_session,
     synthesize_session,
 )
 from cryoprism.workflow.maps.boxes import box_for
 from cryoprism.workflow.particles.mask_files import artefact_labels_beside
+from cryoprism.workflow.synthesis import realism
 from cryoprism.workflow.synthesis.poses import posed_particles_of
 
 
@@ -310,8 +310,8 @@ def test_sets_that_cannot_be_trained_on_are_named(session, tmp_path, changes, wo
 
 def test_realism_is_measured_and_shown(session, tmp_path, monkeypatch):
     """With two real micrographs none can be kept apart, and the page says so; classifiers are hardly trained here."""
-    quick = functools.partial(_realism.compare_realism, trainings=1, steps=6)
-    monkeypatch.setattr(_realism, "compare_realism", quick)
+    quick = functools.partial(realism.compare_realism, trainings=1, steps=6)
+    monkeypatch.setattr(realism, "compare_realism", quick)
     done = synthesize_session(config_for(session, tmp_path / "set", realism=True))
     document = json.loads((done.output / "realism.json").read_text())
     assert document["kept_apart"] is False

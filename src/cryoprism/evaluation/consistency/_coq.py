@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -153,6 +155,9 @@ def run_coq(file: Path, options: list[str], *, cpu_seconds: float, memory_in_byt
 
         timer = threading.Timer(10 * cpu_seconds + 10, stop)
         timer.start()
+        peak, ended = [0], threading.Event()
+        watch = threading.Thread(target=_watch_memory, args=(process.pid, peak, ended), daemon=True)
+        watch.start()
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
@@ -161,10 +166,27 @@ def run_coq(file: Path, options: list[str], *, cpu_seconds: float, memory_in_byt
             raise
         finally:
             timer.cancel()
+            ended.set()
+            watch.join()
         process.returncode = os.waitstatus_to_exitcode(status)
         captured.seek(0)
         output = captured.read().decode("utf-8", "replace")
-    return coq_run(process.returncode, output, late.is_set(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    # A child begins with the peak of the process that started it, so its own is known only where it is larger.
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = usage.ru_maxrss * 1024 if usage.ru_maxrss > own else peak[0]
+    return coq_run(process.returncode, output, late.is_set(), usage.ru_utime + usage.ru_stime, memory)
+
+
+def _watch_memory(process: int, peak: list[int], ended: threading.Event) -> None:
+    """Keep the largest memory of a process in ``peak`` [bytes] until it has ended."""
+    status = Path(f"/proc/{process}/status")
+    while not ended.wait(0.02):
+        try:
+            found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="ascii", errors="replace"))
+        except OSError:
+            return
+        if found:
+            peak[0] = max(peak[0], 1024 * int(found[1]))
 
 
 def coq_run(code: int, output: str, late: bool, cpu_seconds: float, memory_in_bytes: int) -> CoqRun:
