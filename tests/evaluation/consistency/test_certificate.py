@@ -16,6 +16,7 @@ from small_models import helix, moved, pdb
 from cryoprism.evaluation.consistency import PLAIN, RULES, CoqRun, Prover, check_consistency
 from cryoprism.evaluation.consistency._certificate import sha256
 from cryoprism.evaluation.consistency._coq import LIBRARY, coq_version, library_folder, library_sources, run_coq
+from cryoprism.evaluation.consistency._emit import fitting
 from cryoprism.formats import Volume
 from programs import needs_coq
 
@@ -173,7 +174,7 @@ def test_a_file_that_is_altered_alone_is_refused(certificate, name):
 def test_a_file_that_is_added_or_missing_is_refused(certificate):
     folder = certificate()
     (folder / "library" / "Points.vo").write_text("")
-    assert "library/Points.vo is unknown" in check(folder)[1]
+    assert "library/Points.vo is no file of a certificate" in check(folder)[1]
     (folder / "library" / "Points.vo").unlink()
     (folder / "library" / "Local.v").unlink()
     assert "library/Local.v is not CryoPrism's" in check(folder)[1]
@@ -227,7 +228,7 @@ def test_what_is_taken_for_granted_is_refused_at_every_door(certificate, quick):
     sign_again(folder)
     code, said = quick(folder)
     assert (code, "Clashes.v takes something for granted or commands Coq: Axiom" in said) == (1, True)
-    door = "refuse \"$file takes something for granted or commands Coq: $(tr '\\n' ' ' <\"$work/others\")\""
+    door = "refuse \"$file takes something for granted or commands Coq: $(tr '\\n' ' ' <others)\""
     code, said = quick(folder, leave_out=door)
     assert code == 1
     assert "Refused: theorems take for granted: Clashes.Clashes.granted" in said
@@ -289,6 +290,10 @@ def test_a_rule_that_is_kept_silent_is_refused(certificate, quick):
     settle(content)
     path.write_text(json.dumps(content, indent=1))
     code, said = quick(folder)
+    assert (code, "wrong rules: nothing is said about chirality" in said) == (1, True)
+    content["not_asked"]["chirality"] = "No residue has a centre whose hand its name tells."
+    path.write_text(json.dumps(content, indent=1))
+    code, said = quick(folder)
     assert code == 1
     assert "Local_rules.v proves something about Chirality, of which consistency.json says nothing" in said
 
@@ -302,7 +307,11 @@ def test_a_rule_that_is_kept_silent_is_refused(certificate, quick):
         (lambda c: c["counts"].update(proved=46, refuted=1), "wrong counts: their sums differ"),
         (lambda c: c["rules"][0].update(proved=3), "wrong counts of clashes"),
         (lambda c: c["rules"].append(c["rules"][0]), "wrong rule clashes"),
-        (lambda c: c.update(rules=[]), "wrong counts: their sums differ"),
+        (lambda c: c["rules"][0].update(weight=0.001), "wrong weight of clashes"),
+        (lambda c: c["not_asked"].update(clashes="None."), "wrong rule clashes"),
+        (lambda c: c["not_asked"].update(shape="None."), "wrong rule shape: there is none of that name"),
+        (lambda c: c["not_asked"].pop("envelope"), "wrong rules: nothing is said about envelope"),
+        (lambda c: c.update(rules=[]), "wrong form: line "),
     ],
 )
 def test_a_consistency_json_at_odds_with_itself_is_refused(certificate, change, words):
@@ -449,3 +458,271 @@ def test_readme_says_how_coq_ran(tmp_path, monkeypatch):
     assert "No Coq ran." in (result.write_certificate(tmp_path / "one") / "README.md").read_text()
     other = replace(result, sandbox="Coq ran in a glass house.")
     assert "Coq ran in a glass house." in (other.write_certificate(tmp_path / "two") / "README.md").read_text()
+
+
+def grounds(folder):
+    """consistency.json as a dictionary."""
+    return json.loads((folder / "consistency.json").read_text())
+
+
+def write_grounds(folder, content):
+    (folder / "consistency.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+@needs_coq
+@pytest.mark.parametrize("name", ["model/foo.vo", "model/foo.v", "model/.foo.v", "library/foo.vo", "model/Data.vo"])
+def test_a_compiled_file_that_is_planted_is_refused_though_signed(certificate, name):
+    """Coq trusts a .vo: one with a byte altered proves what is false, and Print Assumptions shows nothing."""
+    folder = certificate()
+    (folder / name).write_text("")
+    content = grounds(folder)
+    content["files"][name] = sha256("")
+    write_grounds(folder, content)
+    code, said = check(folder)
+    assert (code, f"Refused: {name} is no file of a certificate." in said) == (1, True)
+
+
+@needs_coq
+@pytest.mark.parametrize("name", ["model/Clashes.v", "model", "library", "atoms.csv", "library/Points.v"])
+def test_links_are_refused(certificate, name):
+    folder = certificate()
+    moved_to = folder.parent / "elsewhere"
+    (folder / name).rename(moved_to)
+    (folder / name).symlink_to(moved_to)
+    code, said = check(folder)
+    assert (code, f"Refused: {name} is missing, or no plain" in said) == (1, True)
+
+
+@needs_coq
+@pytest.mark.parametrize("line", ["From Model Require Import foo.", "Require foo.", "Import foo.", 'Require "foo".'])
+def test_other_modules_are_not_required(certificate, line):
+    folder = certificate()
+    alter(folder / "model" / "Clashes.v", "\nModule Clashes.\n", f"\n{line}\nModule Clashes.\n")
+    sign_again(folder)
+    code, said = check(folder)
+    assert (code, "takes something for granted or commands Coq:" in said) == (1, True)
+    alter(folder / "model" / "Clashes.v", f"\n{line}\n", "\n")
+    alter(folder / "model" / "Clashes.v", "Require Import Data.", "Require Import Data foo.")
+    sign_again(folder)
+    code, said = check(folder)
+    assert (code, "model/Clashes.v does not begin as files of a rule do" in said) == (1, True)
+
+
+@needs_coq
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (' "verdict": "proved",\n', ' "verdict": "proved",\n "verdict": "refuted",\n'),
+        ('   "why_unknown": "",\n', '   "why_unknown": "", "proved": 9,\n'),
+        ('   "why_unknown": "",\n', '   "why_unknown": "",\n   "proved": 9,\n'),
+        ("\n }\n]\n}\n", "\n }\n]}\n"),
+        ("\n}\n", '\n}\n{"verdict": "refuted"}\n'),
+        (' "atoms": 20,\n "residues": 4,\n', ' "residues": 4,\n "atoms": 20,\n'),
+        (' "verdict": "proved",\n', ' "verdict" : "proved",\n'),
+        ('"atoms": 20,', '"atoms": 20 ,'),
+        (' "files": {\n', ' "files": {\n  "atoms.csv": "00",\n'),
+        ('   "weight": 1.0,\n', '   "weight": 1.00,\n'),
+        (' "not_asked": {\n', ' "not_asked": {\n  "copies": "None.",\n'),
+    ],
+)
+def test_a_consistency_json_in_another_form_is_refused(certificate, old, new):
+    """Programs take the last of two equal keys, and a reader of lines the first."""
+    folder = certificate()
+    path = folder / "consistency.json"
+    if old.endswith("]\n}\n"):
+        old, new = "\n ]\n}\n", "\n ]}\n"
+    text = path.read_text()
+    assert old in text
+    start = text.rindex(old)
+    path.write_text(text[:start] + new + text[start + len(old) :])
+    code, said = check(folder)
+    assert (code, "Refused: consistency.json: wrong " in said) == (1, True)
+
+
+@needs_coq
+@pytest.mark.parametrize("rule", ["clashes", "completeness"])
+def test_no_model_goes_without_the_rules_that_are_about_every_model(certificate, rule):
+    folder = certificate()
+    content = grounds(folder)
+    dropped = next(one for one in content["rules"] if one["name"] == rule)
+    content["rules"].remove(dropped)
+    for key in content["counts"]:
+        content["counts"][key] -= dropped[key]
+    settle(content)
+    content["not_asked"][rule] = "There is nothing to ask."
+    write_grounds(folder, content)
+    code, said = check(folder)
+    assert (code, "clashes and completeness are asked of every model" in said) == (1, True)
+
+
+def test_every_rule_is_asked_or_said_not_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
+    content = checked(tmp_path / "model.pdb", pdb({"A": helix(4)})).to_json()
+    asked = {rule["name"] for rule in content["rules"]}
+    assert set(RULES) == asked | set(content["not_asked"])
+    assert content["not_asked"]["envelope"] == "No map was given."
+    assert not asked & set(content["not_asked"])
+
+
+@needs_coq
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("decode_all 0%uint63 packed.", "firstn 19 (decode_all 0%uint63 packed) ++ nil."),
+        ("decode_all 0%uint63 packed.", "map (fun a => decode 0 0 0) (decode_all 0%uint63 packed)."),
+        ("decode_all 0%uint63 packed.", "decode_all 7%uint63 packed."),
+        ("packed_0 ++ packed_rest.", "packed_0 ++ tl packed_rest."),
+        ("Definition packed :", "Definition packed_rest : list int := nil.\nDefinition packed :"),
+        ("Import ListNotations.\n", "Import ListNotations.\nDefinition decode_all (i : int) := decode_all 7%uint63.\n"),
+        ("::nil)%uint63.", "::(tl nil))%uint63."),
+    ],
+)
+def test_atoms_that_are_not_what_is_packed_are_refused(certificate, quick, old, new):
+    folder = certificate()
+    alter(folder / "model" / "Data.v", old, new)
+    sign_again(folder)
+    code, said = quick(folder)
+    assert (code, "Refused: model/Data.v holds something else than packed atoms." in said) == (1, True)
+
+
+@needs_coq
+def test_coq_says_itself_that_atoms_are_what_is_packed(certificate, quick):
+    """A second wall: without the grammar of Data.v the statement about atoms refuses it."""
+    folder = certificate()
+    alter(folder / "model" / "Data.v", "decode_all 0%uint63 packed.", "decode_all 7%uint63 packed.")
+    path = folder / "model" / "Local_rules.v"
+    path.unlink()
+    (folder / "model" / "Clashes.v").unlink()
+    content = grounds(folder)
+    content["files"] = {name: content["files"][name] for name in content["files"] if (folder / name).exists()}
+    for one in [*content["rules"], content["counts"]]:
+        one.update(unknown=one["obligations"], proved=0, refuted=0)
+    settle(content)
+    write_grounds(folder, content)
+    alter(folder / "transcript.txt", "== Clashes.v: accepted ==", "")
+    alter(folder / "transcript.txt", "== Local_rules.v: accepted ==", "")
+    sign_again(folder)
+    grammar = 'refuse "model/Data.v holds something else than packed atoms."'
+    code, said = quick(folder, leave_out=grammar)
+    assert (code, "Refused: a theorem does not state what its rule says." in said) == (1, True)
+
+
+@needs_coq
+def test_of_the_folder_python_runs_no_more_than_what_is_known(certificate):
+    folder = certificate()
+    mark = folder.parent / "mark"
+    for name in ("csv", "json", "re", "hashlib"):
+        (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    (folder.parents[1] / "model.pdb").write_text(pdb({"A": helix(4)}))
+    python = [sys.executable, "check_data.py", str(folder.parents[1] / "model.pdb")]
+    subprocess.run(python, cwd=folder, check=True, capture_output=True)
+    alter(folder / "check_data.py", "import csv\n", f"import csv\nopen({str(mark)!r}, 'w').close()\n")
+    sign_again(folder)
+    code, said = check(folder)
+    assert (code, "Refused: check_data.py is not CryoPrism's." in said) == (1, True)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("alternative", "65"), ("occupancy", "500"), ("kind", "3"), ("residue", "GLY"), ("residue_number", "9"),
+     ("chain", "B"), ("element", "N"), ("atom", "CD"), ("x", "9"), ("residue_index", "3")],
+)  # fmt: skip
+def test_what_data_say_of_an_atom_is_compared_with_the_model(tmp_path, monkeypatch, column, value):
+    """Data.v and atoms.csv altered alike: an atom whose letter or occupancy is another clashes with nothing."""
+    monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
+    folder = checked(tmp_path / "model.pdb", pdb({"A": helix(4)})).write_certificate(tmp_path / "certificate")
+    head, *rows = (row.split(",") for row in (folder / "atoms.csv").read_text().splitlines())
+    row = rows[1]
+    changed = dict(zip(head, row, strict=True)) | {column: value}
+    rows[1] = list(changed.values())
+    (folder / "atoms.csv").write_text("\n".join(",".join(one) for one in [head, *rows]) + "\n")
+    # The same in Data.v: the second pair of numbers.
+    text = (folder / "model" / "Data.v").read_text()
+    corner = [int(n) for n in re.search(r"from \(([^)]*)\)", text).group(1).split(",")]
+    number = {name: int(changed[name]) for name in ("x", "y", "z", "residue_index", "kind", "alternative", "occupancy")}
+    x, y, z = (number[name] - c for name, c in zip("xyz", corner, strict=True))
+    more = number["residue_index"] << 32 | number["kind"] << 24 | number["alternative"] << 16 | number["occupancy"]
+    pair = list(re.finditer(r"\d+", text[text.index("(Block") :]))[2:4]
+    start = text.index("(Block")
+    new = f"{(x << 42) | (y << 21) | z} {more}"
+    altered = text[: start + pair[0].start()] + new + text[start + pair[1].end() :]
+    (folder / "model" / "Data.v").write_text(altered)
+    python = [sys.executable, "check_data.py"]
+    alone = subprocess.run(python, cwd=folder, capture_output=True, text=True, check=False)
+    assert alone.returncode == 0, alone.stderr
+    done = subprocess.run([*python, str(tmp_path / "model.pdb")], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "atom 1 (CA): " in done.stderr
+
+
+def test_data_are_compared_with_the_file_of_the_certificate_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
+    path = tmp_path / "model.pdb"
+    folder = checked(path, pdb({"A": helix(4)})).write_certificate(tmp_path / "certificate")
+    path.write_text(path.read_text() + "\n")
+    python = [sys.executable, "check_data.py", str(path)]
+    done = subprocess.run(python, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is not the file of this certificate" in done.stderr
+
+
+@pytest.mark.parametrize("shift", [0, -200_000, 200_000_000])
+def test_numbers_that_do_not_fit_are_compared_by_their_ranks(shift):
+    numbers = [(False, 5 + shift, 2**31), (True, 7, 7 + shift), (False, 7 + shift, 5 + shift), (True, 2**30, 0)]
+    found = fitting(numbers)
+    assert all(0 <= a < 2**30 and 0 <= b < 2**30 for _, a, b in found)
+    truth = [(a == b if equal else a < b) for equal, a, b in numbers]
+    assert [(a == b if equal else a < b) for equal, a, b in found] == truth
+    assert fitting([(False, 3, 900)]) == [(False, 3, 900)]
+
+
+@needs_coq
+@pytest.mark.parametrize("number", [-200_000, 200_000_000])
+def test_residue_numbers_that_are_large_or_negative_get_a_verdict(tmp_path, number):
+    path = tmp_path / "model.pdb"
+    path.write_text(pdb({"A": helix(4)}))
+    structure = gemmi.read_structure(str(path))
+    structure.setup_entities()
+    for k, residue in enumerate(structure[0][0]):
+        residue.seqid.num = number + k
+    structure.assign_label_seq_id()
+    path = tmp_path / "model.cif"
+    structure.make_mmcif_document().write_file(str(path))
+    result = check_consistency(path)
+    rule = next(rule for rule in result.rules if rule.name == "numbering")
+    assert rule.proved == rule.obligations > 0
+    assert result.count("unknown") == 0
+
+
+@needs_coq
+@pytest.mark.parametrize("how", ["altered", "writable", "no sums", "a link"])
+def test_a_compiled_library_is_not_taken_from_anyone(tmp_path, monkeypatch, compiled_library, how):
+    calls = []
+
+    def compiled(file, options, **limits):
+        calls.append(file.name)
+        shutil.copy(compiled_library / f"{file.stem}.vo", file.parent)
+        return CoqRun("", "", 0.0, 0)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("cryoprism.evaluation.consistency._coq.run_coq", compiled)
+    place = library_folder("8", tmp_path)
+    assert len(calls) == len(LIBRARY)
+    assert library_folder("8", tmp_path) == place
+    assert len(calls) == len(LIBRARY)
+    if how == "altered":
+        content = (place / "Local.vo").read_bytes()
+        (place / "Local.vo").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif how == "writable":
+        place.chmod(0o777)
+    elif how == "no sums":
+        (place / "checksums.txt").unlink()
+    else:
+        place.rename(tmp_path / "other")
+        place.symlink_to(tmp_path / "other")
+    assert library_folder("8", tmp_path) == place
+    assert len(calls) == 2 * len(LIBRARY)
+    assert (place / "Local.vo").read_bytes() == (compiled_library / "Local.vo").read_bytes()
+    assert not place.is_symlink()
+    assert place.stat().st_mode & 0o022 == 0

@@ -11,7 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ._cases import RULES, WEIGHTS
+from ._chemistry import ACCEPTORS, METALS
 from ._coq import LIBRARY, library_sources
+from ._emit import HEADER
 from ._lean import LEAN_COVERS
 from ._model import Model
 
@@ -45,57 +48,19 @@ TRUSTED = (
     "aligns it",
 )
 
-_CHECK_DATA = '''"""Compare the machine integers of Data.v with atoms.csv and, with gemmi, with a model file."""
-
-import csv
-import pathlib
-import re
-import sys
-
-here = pathlib.Path(__file__).resolve().parent
-text = (here / "model" / "Data.v").read_text(encoding="utf-8")
-corner = [int(n) for n in re.search(r"from \\(([^)]*)\\)", text).group(1).split(",")]
-parts = re.findall(r"(?:block|list int) := (\\(.*)%uint63", text)
-words = [int(n) for part in parts for n in re.findall(r"\\d+", part)]
-rows = list(csv.DictReader((here / "atoms.csv").open(encoding="utf-8")))
-if len(words) != 2 * len(rows):
-    sys.exit(f"Data.v holds {len(words) // 2} atoms, atoms.csv {len(rows)}")
-for number, row in enumerate(rows):
-    word, more = words[2 * number], words[2 * number + 1]
-    place = [(word >> 42) + corner[0], (word >> 21) % 2**21 + corner[1], word % 2**21 + corner[2]]
-    held = [more >> 32, (more >> 24) & 255, (more >> 16) & 255, more & 65535]
-    wanted = [int(row[name]) for name in ("x", "y", "z")]
-    known = [int(row[name]) for name in ("residue_index", "kind", "alternative", "occupancy")]
-    if place != wanted or held != known:
-        sys.exit(f"atom {number}: Data.v has {place} {held}, atoms.csv {wanted} {known}")
-print(f"Data.v and atoms.csv agree on {len(rows)} atoms.")
-if len(sys.argv) > 1:
-    import gemmi
-
-    structure = gemmi.read_structure(sys.argv[1])
-    atoms = [site.atom for site in structure[0].all()]
-    if len(atoms) != len(rows):
-        sys.exit(f"{sys.argv[1]} has {len(atoms)} atoms, atoms.csv {len(rows)}")
-    for number, (row, atom) in enumerate(zip(rows, atoms)):
-        wanted = [round(1000 * value) for value in (atom.pos.x, atom.pos.y, atom.pos.z)]
-        if atom.name != row["atom"] or any(abs(int(row[n]) - w) > 1 for n, w in zip("xyz", wanted)):
-            sys.exit(f"atom {number} ({atom.name}): {sys.argv[1]} has {wanted}, atoms.csv {row}")
-    print(f"atoms.csv and {sys.argv[1]} agree.")
-'''
-
-
 def atoms_table(model: Model) -> str:
     """Return atoms.csv: every atom with its name and its coordinates in 0.001 Å."""
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(
-        ("number", "chain", "residue", "residue_number", "atom", "x", "y", "z", "residue_index", "kind", "alternative",
-         "occupancy")
+        ("number", "chain", "residue", "residue_number", "atom", "element", "x", "y", "z", "residue_index", "kind",
+         "alternative", "occupancy")
     )  # fmt: skip
     places = model.points + model.corner
     for number, name in enumerate(model.names):
         residue = model.residues[int(model.residue_of[number])]
-        named = (number, residue.chain, residue.name, f"{residue.number}{residue.insertion}", name)
+        place = f"{residue.number}{residue.insertion}"
+        named = (number, residue.chain, residue.name, place, name, model.elements[number])
         held = (model.residue_of, model.kinds, model.alternatives, model.occupancies)
         rows.writerow((*named, *places[number].tolist(), *(one[number] for one in held)))
     return table.getvalue()
@@ -117,13 +82,25 @@ def certificate_files(
     """
     library = library_sources()
     sums = "\n".join(f"{name.removesuffix('.v')}={sha256(text)}" for name, text in library.items())
-    check = resources.files(__package__).joinpath("coq", "check.sh").read_text(encoding="utf-8")
+    folder = resources.files(__package__).joinpath("coq")
+    check, check_data = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("check.sh", "check_data.py"))
+    for name, kinds in (("METALS", METALS), ("ACCEPTORS", ACCEPTORS)):
+        check_data = check_data.replace(f"@{name}@", " ".join(sorted(kinds)))
+    filled = {
+        "LIBRARY": " ".join(LIBRARY),
+        "SUMS": sums,
+        "CHECK_DATA": sha256(check_data),
+        "RULES": " ".join(f"{name}={json.dumps(WEIGHTS[name])}" for name in RULES),
+        "HEADER": HEADER.removesuffix("\n"),
+    }
+    for name, text in filled.items():
+        check = check.replace(f"@{name}@", text)
     trusted = "\n".join(f"- {text}" for text in TRUSTED)
     files = {f"library/{name}": text for name, text in library.items()}
     files |= {f"model/{name}.v": text for name, text in sources.items()}
     files["atoms.csv"] = atoms_table(model)
-    files["check_data.py"] = _CHECK_DATA
-    files["check.sh"] = check.replace("@LIBRARY@", " ".join(LIBRARY)).replace("@SUMS@", sums)
+    files["check_data.py"] = check_data
+    files["check.sh"] = check
     files["Makefile"] = "check:\n\tsh check.sh\n.PHONY: check\n"
     files["transcript.txt"] = transcript
     files["Obligations.lean"] = lean

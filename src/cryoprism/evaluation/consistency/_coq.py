@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -93,7 +94,9 @@ def library_folder(version: str, scratch: Path) -> Path:
     """Folder with the compiled library; compiled where it is not there yet.
 
     It lies in the user's cache, named after the sources and the version of Coq, or in ``scratch`` where that cannot be
-    written.
+    written. What lies there is taken where it is the user's own, nobody else can write it, and the compiled files are
+    those whose checksums were kept beside them; else it is compiled again. Whoever can write as the user is trusted, as
+    with the program itself; check.sh takes nothing from here.
 
     Raises
     ------
@@ -104,7 +107,7 @@ def library_folder(version: str, scratch: Path) -> Path:
     digest = hashlib.sha256("\0".join([version, *sources, *sources.values()]).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cryoprism"
     target = cache / f"coq-{digest}"
-    if (target / f"{LIBRARY[-1]}.vo").is_file():
+    if _unaltered(target):
         return target
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -118,13 +121,43 @@ def library_folder(version: str, scratch: Path) -> Path:
             run = run_coq(folder / f"{name}.v", ["-Q", ".", "CryoPrism"], cpu_seconds=300, memory_in_bytes=4 << 30)
             if run.reason:
                 raise CryoPrismError(f"{name}.v", f"Coq {version} does not accept it ({run.reason})", HOW_TO_INSTALL)
-        if folder != target:
-            with contextlib.suppress(OSError):  # another run was faster
+        (folder / _SUMS).write_text(_sums_of(folder), encoding="utf-8")
+        if folder != target and not _unaltered(target):  # else another run was faster
+            with contextlib.suppress(OSError):
+                if target.is_symlink():
+                    target.unlink()
+                shutil.rmtree(target, ignore_errors=True)
                 folder.rename(target)
+            if not _unaltered(target):  # what lies there cannot be taken away
+                target = Path(tempfile.mkdtemp(prefix="library-", dir=scratch))
+                shutil.copytree(folder, target, dirs_exist_ok=True)
     finally:
         if folder != target:
             shutil.rmtree(folder, ignore_errors=True)
     return target
+
+
+#: Checksums of the compiled library, in its folder.
+_SUMS = "checksums.txt"
+
+
+def _sums_of(folder: Path) -> str:
+    names = [f"{name}.vo" for name in LIBRARY]
+    return "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+
+
+def _unaltered(folder: Path) -> bool:
+    """Whether a compiled library is the user's own, closed to others, and as it was compiled."""
+    try:
+        held = folder.lstat()
+        if not stat.S_ISDIR(held.st_mode) or held.st_uid != os.getuid() or held.st_mode & 0o022:
+            return False
+        files = [(folder / name).lstat() for name in (_SUMS, *(f"{name}.vo" for name in LIBRARY))]
+        if not all(stat.S_ISREG(file.st_mode) and file.st_uid == os.getuid() for file in files):
+            return False
+        return (folder / _SUMS).read_text(encoding="utf-8") == _sums_of(folder)
+    except (OSError, ValueError):
+        return False
 
 
 def run_coq(file: Path, options: list[str], *, cpu_seconds: float, memory_in_bytes: int) -> CoqRun:

@@ -20,12 +20,15 @@ __all__ = [
     "data_source",
     "distances_source",
     "envelope_source",
+    "fitting",
     "fours_source",
     "ligands_source",
     "numbers_source",
 ]
 
 _CHUNK, _BLOCK = 4000, 16
+#: Of one number of a comparison, as Packing.v reads it.
+_NUMBER_BITS = 30
 #: What stands before the theorems of a file.
 HEADER = """From Coq Require Import ZArith List Bool Uint63.
 From CryoPrism Require Import Points Copies Mates Local Ligands Packing.
@@ -197,9 +200,22 @@ def fours_source(rule: Fours, function: str, found: list[int]) -> str:
     )
 
 
+def fitting(comparisons: Sequence[tuple[bool, int, int]]) -> list[tuple[bool, int, int]]:
+    """Comparisons as they are where 30 bits hold every number, else of the ranks of the numbers.
+
+    Ranks of all numbers of a rule compare as the numbers do. Negative and large ones would else be cut to other numbers,
+    and Coq would prove something about those.
+    """
+    values = sorted({value for _, *pair in comparisons for value in pair})
+    if not values or (values[0] >= 0 and values[-1] < 1 << _NUMBER_BITS):
+        return list(comparisons)
+    ranks = {value: rank for rank, value in enumerate(values)}
+    return [(equal, ranks[a], ranks[b]) for equal, a, b in comparisons]
+
+
 def numbers_source(rule: Numbers, sure: Sequence[int] | None = None) -> str:
     """Return the theorem about numbers and names in a row; ``sure`` are those of what fails that count as refuted."""
-    packed = [(a << 31) | (b << 1) | int(equal) for equal, a, b in rule.comparisons]
+    packed = [(a << 31) | (b << 1) | int(equal) for equal, a, b in fitting(rule.comparisons)]
     statement = "forall k q, nth_error obligations k = Some q -> (In (Z.of_nat k) found <-> ~ numbers_hold q)"
     return (
         f"{_ints('packed_numbers', packed)}Definition obligations := numbers_from packed_numbers.\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ._emit import fitting
 from ._model import Model
 from ._rules import Distances, Fours, Numbers
 
@@ -102,7 +103,7 @@ def lean_fours(name: str, function: str, rule: Fours, found: list[int]) -> str:
 
 def lean_numbers(name: str, rule: Numbers, found: list[int]) -> str:
     """Return the rule about numbers in a row."""
-    rows = [f"({str(equal).lower()},{a},{b})" for equal, a, b in rule.comparisons]
+    rows = [f"({str(equal).lower()},{a},{b})" for equal, a, b in fitting(rule.comparisons)]
     holds = "if q.1 then decide (q.2.1 = q.2.2) else decide (q.2.1 < q.2.2)"
     return _theorem(name, "Bool × Nat × Nat", rows, "(true, 0, 1)", holds, found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import shutil
@@ -33,6 +34,17 @@ __all__ = ["Consistency", "Limits", "RuleResult", "check_consistency"]
 #: The file of each rule; what takes little time shares one, since to load the library takes longer.
 _FILES = {"clashes": "Clashes", "copies": "Copies_of_model"}
 _SHARED = "Local_rules"
+#: Why a rule may have no obligations. All others are asked of every model.
+NOT_ASKED = {
+    "bonds": "The model has no bond.",
+    "chains": "No chain has two Cα or P that follow one another.",
+    "chirality": "No residue has a centre whose hand its name tells.",
+    "cis_peptides": "There is no peptide bond before anything but proline.",
+    "copies": "No symmetry was given or recorded, or no copy comes near.",
+    "envelope": "No map was given.",
+    "numbering": "No chain has two residues that could be compared, nor a declared sequence.",
+    "ligands": "The model has no ligand.",
+}
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,8 @@ class Consistency:
         What to know about the model: alternative locations, several models, digits.
     envelope
         Of the map, where one was given.
+    model_sha256
+        Checksum of the model's file.
     """
 
     model: Model = field(repr=False)
@@ -109,6 +123,7 @@ class Consistency:
     sources: Mapping[str, str] = field(repr=False)
     transcript: str = field(repr=False)
     lean_text: str = field(repr=False)
+    model_sha256: str
     envelope: Envelope | None = field(default=None, repr=False)
 
     @property
@@ -191,6 +206,7 @@ class Consistency:
         return {
             "schema": "cryoprism-consistency-1",
             "model": self.model.path.name,
+            "model_sha256": self.model_sha256,
             "atoms": len(self.model),
             "residues": len(self.model.residues),
             "verdict": self.verdict,
@@ -205,6 +221,9 @@ class Consistency:
             "trusted": list(TRUSTED),
             "files": {name: sha256(text) for name, text in self._certificate.items()},
             "rules": [self._rule(rule) for rule in self.rules],
+            "not_asked": {
+                name: why for name, why in NOT_ASKED.items() if name not in {rule.name for rule in self.rules}
+            },
             "by_residue": self._residues(),
         }
 
@@ -294,6 +313,7 @@ def check_consistency(
     started = _seconds()
     chosen = limits or Limits()
     held = model if isinstance(model, Model) else read_model(model)
+    checksum = hashlib.sha256(held.path.read_bytes()).hexdigest()
     centre = (0.0, 0.0, 0.0)
     if volume is not None:
         z, y, x = (n // 2 for n in volume.data.shape)
@@ -334,6 +354,7 @@ def check_consistency(
         sources,
         transcript,
         lean_text,
+        checksum,
         envelope,
     )
 

@@ -1,5 +1,6 @@
 (** What the theorems rest on beside Coq's kernel: its machine integers and their specification. *)
 From CryoPrism Require Import Points Copies Mates Local Ligands Packing Margins Claims.
+Print Assumptions atoms_numbered.
 Print Assumptions clashes_exact.
 Print Assumptions clashes_sure.
 Print Assumptions copies_exact.

@@ -207,6 +207,30 @@ Proof.
   intro H. apply find_some in H. destruct H as [H E]. split; [eapply sorted_sound; eauto|]. now apply eqb_spec.
 Qed.
 
+(** The number of a decoded atom is its place, and so no two have one number. *)
+Lemma decoded_number : forall l i k a, nth_error (decode_all i l) k = Some a ->
+  to_Z (id a) = (to_Z i + Z.of_nat k) mod wB.
+Proof.
+  fix IH 1. intros [|w [|m r]] i k a H; try (destruct k; discriminate). destruct k as [|k]; cbn [decode_all nth_error] in H.
+  - injection H as <-. cbn [id decode Z.of_nat]. rewrite Z.add_0_r. symmetry. apply Z.mod_small. apply to_Z_bounded.
+  - apply IH in H. rewrite H, add_spec, Zplus_mod_idemp_l. f_equal. change (to_Z 1) with 1. lia.
+Qed.
+Definition atoms_claim (packed : list int) (atoms : list atom) : Prop :=
+  atoms = decode_all 0 packed /\ (Z.of_nat (length atoms) <= wB ->
+    (forall k a, nth_error atoms k = Some a -> to_Z (id a) = Z.of_nat k)
+    /\ (forall a b, In a atoms -> In b atoms -> id a = id b -> a = b)).
+Theorem atoms_numbered packed : atoms_claim packed (decode_all 0 packed).
+Proof.
+  split; [reflexivity|]. intro S.
+  assert (N : forall k a, nth_error (decode_all 0 packed) k = Some a -> to_Z (id a) = Z.of_nat k).
+  { intros k a H. pose proof (decoded_number _ _ _ _ H) as E. rewrite E. change (to_Z 0) with 0.
+    assert (L : (k < length (decode_all 0 packed))%nat) by (apply nth_error_Some; congruence).
+    apply Z.mod_small. lia. }
+  split; [exact N|]. intros a b A B E. apply In_nth_error in A, B. destruct A as [i A], B as [j B].
+  pose proof (N i a A) as P. pose proof (N j b B) as Q. rewrite E in P.
+  assert (i = j) by lia. subst j. congruence.
+Qed.
+
 (** ** Bonds *)
 Definition bonded (B : list (int * int)) i j := In (i, j) B \/ In (j, i) B.
 (** Joined to one and the same atom: such a pair spans an angle. *)

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Check a certificate again: sh check.sh. Needs coqc (8.16 or later) and the tools that every Unix has.
 #
-# 1. Files are those that consistency.json was written with, the library is that of this version of CryoPrism.
+# 1. Files are those that consistency.json was written with, the library is that of this version of CryoPrism. They are
+#    copied by name before anything looks at them; there is nothing in library/ and model/ beside them.
 # 2. The model's files hold definitions and theorems, and no command that could take anything for granted.
-# 3. Coq accepts them.
+# 3. Coq accepts them: it compiles all of them from their sources, and reads nothing else.
 # 4. Each theorem states what its rule says (library/Claims.v), and rests on machine integers alone.
 # 5. The theorems give the counts and the atoms of consistency.json; verdict and score follow from these.
 # This file is the same in every certificate of a version.
@@ -16,14 +17,19 @@ library="@LIBRARY@"
 library_sums="
 @SUMS@
 "
+check_data_sum=@CHECK_DATA@
+# Every rule with the weight of one of its obligations; each is asked or named as not asked.
+rules="@RULES@"
+model_files="Data Clashes Copies_of_model Local_rules"
+# How every file of a rule begins.
+beginning="@HEADER@"
 axioms="PrimInt63.add PrimInt63.eqb PrimInt63.int PrimInt63.land PrimInt63.leb PrimInt63.lor PrimInt63.lsl
 PrimInt63.lsr PrimInt63.ltb PrimInt63.mul PrimInt63.sub Uint63.add_spec Uint63.eqb_correct Uint63.eqb_refl
 Uint63.land_spec Uint63.leb_spec Uint63.lor_spec Uint63.lsl_spec Uint63.lsr_spec Uint63.ltb_spec Uint63.mul_spec
 Uint63.of_to_Z Uint63.sub_spec"
 # All capitalised words that a model's file may hold: Coq's commands are capitalised too.
-words="Block Bool Bonds Chains Check Chirality Cis_peptides Clashes Completeness Copies Coq CryoPrism D2 Data Definition E2 End Envelope
-From Grid Import In Ligands List ListNotations Local Mates Model Module Numbering Op Open Packing Points Proof Qed
-Range Require Row Scope Some Stop Theorem Touch Uint63 Z ZArith Z_scope"
+words="Block Bonds Chains Check Chirality Cis_peptides Clashes Completeness Copies D2 Definition E2 End Envelope Grid In
+Ligands Local Module Numbering Op Proof Qed Range Row Some Stop Theorem Touch Z"
 
 refuse() {
   echo "Refused: $1" >&2
@@ -32,62 +38,148 @@ refuse() {
 sum_of() {
   if command -v sha256sum >/dev/null; then sha256sum <"$1"; else shasum -a 256 <"$1"; fi | cut -d ' ' -f 1
 }
-# consistency.json as lines: top ATOMS RESIDUES VERDICT, file NAME SUM, rule NAME ALL PROVED REFUTED UNKNOWN ATOMS.
+# consistency.json as lines: top ATOMS RESIDUES VERDICT, file NAME SUM, rule NAME ALL PROVED REFUTED UNKNOWN ATOMS, counts.
+# Read line by line in the one form that CryoPrism writes: what is repeated or elsewhere would be read by some as this, by
+# others as that.
 claims_of() {
-  tr -d ' \t\r\n' <"$1" | tr '{}' '\n\n' | awk '
-    function wrong(what) { print "wrong " what; failed = 1; exit }
-    function value(key) {
-      if (!match($0, "\"" key "\":[^,]+")) wrong(key)
-      return substr($0, RSTART + length(key) + 3, RLENGTH - length(key) - 3)
+  awk -v file="$1" -v rules="$rules" '
+    function wrong(what) { print "wrong " what; exit }
+    function forward() { if ((getline line <file) <= 0) wrong("form: it ends early"); number++ }
+    function odd() { wrong("form: line " number) }
+    function same(text) { forward(); if (line != text) odd() }
+    # Whether another follows: all but the last of its kind end in a comma.
+    function goes_on(text) { forward(); if (line != text && line != text ",") odd(); return line == text "," }
+    function told() { sub(/^ *"[^"]*": /, "", line); sub(/,$/, "", line); return line }
+    function field(indent, key, pattern, comma) {
+      forward()
+      if (line !~ ("^" indent "\"" key "\": " pattern comma "$")) odd()
+      return told()
     }
-    function show() { if (name != "") print "rule", name, n, p, r, u, atoms == "" ? "-" : atoms }
-    match($0, /,"atoms":[0-9]+,"residues":[0-9]+,"verdict":"[a-z]+","logic_score":$/) {
-      if (head++) wrong("head")
-      split(substr($0, RSTART + 1, RLENGTH), part, /[:,"]+/)
-      print "top", part[3], part[5], part[7]
-      verdict = part[7]
+    function list(indent, key, item, comma, held, more) {
+      forward()
+      if (line == indent "\"" key "\": []" comma) return ""
+      if (line != indent "\"" key "\": [") odd()
+      held = ""
+      do {
+        forward()
+        if (line !~ ("^" indent " " item ",?$")) odd()
+        more = line ~ /,$/
+        sub(/^ */, "", line); sub(/,$/, "", line)
+        held = held (held == "" ? "" : ",") line
+      } while (more)
+      same(indent "]" comma)
+      return held
     }
-    /^"value":[^,]*,"standard_deviation":[^,]*$/ && !scored++ { score = value("value") + 0 }
-    /^"obligations":[0-9]+,"proved":[0-9]+,"refuted":[0-9]+,"unknown":[0-9]+$/ {
-      if (counted++) wrong("counts")
-      all = value("obligations") + 0; good = value("proved") + 0; bad = value("refuted") + 0; left = value("unknown") + 0
+    function words_under(indent, key, shape, kind, more, name) { # an object of words
+      forward()
+      if (line == indent "\"" key "\": {},") return
+      if (line != indent "\"" key "\": {") odd()
+      do {
+        forward()
+        if (line !~ ("^" indent " \"[A-Za-z0-9_./]+\": " shape ",?$")) odd()
+        more = line ~ /,$/
+        split(line, part, "\"")
+        name = part[2]
+        if (kind SUBSEP name in seen) wrong(kind " " name)
+        seen[kind, name] = 1
+        if (kind == "file") print "file", name, part[4]
+      } while (more)
+      same(indent "},")
     }
-    listing && /"/ {
-      listing = 0
-      files = split($0, part, ",")
-      for (k = 1; k <= files; k++) {
-        if (part[k] !~ /^"[A-Za-z0-9_.\/]+":"[0-9a-f]+"$/) wrong("files")
-        split(part[k], pair, "\"")
-        print "file", pair[2], pair[4]
+    function numbers_of(indent) {
+      n = field(indent, "obligations", whole, ",") + 0; p = field(indent, "proved", whole, ",") + 0
+      r = field(indent, "refuted", whole, ",") + 0
+    }
+    BEGIN {
+      text = "\"([^\"\\\\]|\\\\.)*\""; whole = "(0|[1-9][0-9]*)"
+      measure = "(null|-?[0-9]+(\\.[0-9]+)?(e[-+]?[0-9]+)?)"; sum = "\"[0-9a-f]+\""
+      count = split(rules, part, " ")
+      for (k = 1; k <= count; k++) { split(part[k], pair, "="); weight_of[pair[1]] = pair[2] }
+      same("{")
+      field(" ", "schema", "\"cryoprism-consistency-1\"", ",")
+      field(" ", "model", text, ","); field(" ", "model_sha256", sum, ",")
+      atoms = field(" ", "atoms", whole, ","); residues = field(" ", "residues", whole, ",")
+      verdict = field(" ", "verdict", "\"(proved|refuted|unknown)\"", ","); gsub(/"/, "", verdict)
+      print "top", atoms, residues, verdict
+      same(" \"logic_score\": {")
+      score = field("  ", "value", measure, ",") + 0; field("  ", "standard_deviation", measure, "")
+      same(" },")
+      same(" \"counts\": {")
+      numbers_of("  "); left = field("  ", "unknown", whole, "") + 0; all = n; good = p; bad = r
+      same(" },")
+      field(" ", "prover", text, ","); field(" ", "sandbox", text, ","); field(" ", "lean", text, ",")
+      field(" ", "cpu_seconds", measure, ","); field(" ", "memory_in_bytes", whole, ",")
+      list(" ", "sentences", text, ","); list(" ", "trusted", text, ",")
+      words_under(" ", "files", sum, "file")
+      same(" \"rules\": [")
+      do {
+        same("  {")
+        name = field("   ", "name", "\"[a-z_]+\"", ","); gsub(/"/, "", name)
+        if (!(name in weight_of)) wrong("rule " name ": there is none of that name")
+        if (("rule", name) in seen) wrong("rule " name)
+        seen["rule", name] = asked[name] = 1
+        field("   ", "title", text, ","); field("   ", "unit", text, ",")
+        weight = field("   ", "weight", measure, ",")
+        if (weight != weight_of[name]) wrong("weight of " name)
+        numbers_of("   "); u = field("   ", "unknown", whole, ",") + 0
+        if (p + r + u != n) wrong("counts of " name)
+        sum_n += n; sum_p += p; sum_r += r; sum_u += u; above += weight * p; below += weight * n
+        field("   ", "why_unknown", text, ","); field("   ", "note", text, ",")
+        offending = ""
+        forward()
+        if (line != "   \"offenders\": []") {
+          if (line != "   \"offenders\": [") odd()
+          do {
+            same("    {")
+            field("     ", "words", text, ","); list("     ", "residues", text, ",")
+            held = list("     ", "atoms", whole, ",")
+            field("     ", "value", measure, "")
+            if (r > 0 && held != "") offending = offending (offending == "" ? "" : ",") held
+          } while (goes_on("    }"))
+          same("   ]")
+        }
+        printf "rule %s %.0f %.0f %.0f %.0f %s\n", name, n, p, r, u, offending == "" ? "-" : offending
+      } while (goes_on("  }"))
+      same(" ],")
+      words_under(" ", "not_asked", text, "rule")
+      if (!("clashes" in asked && "completeness" in asked)) wrong("rules: clashes and completeness are asked of every model")
+      for (name in weight_of) if (!(("rule", name) in seen)) wrong("rules: nothing is said about " name)
+      for (name in seen) {
+        split(name, pair, SUBSEP)
+        if (pair[1] == "rule" && !(pair[2] in weight_of)) wrong("rule " pair[2] ": there is none of that name")
       }
-    }
-    /"files":$/ { if (listed++) wrong("files"); listing = 1 }
-    /"rules":\[\],"by_residue":/ { begun++; ended++ }
-    /^\],"by_residue":/ { show(); name = ""; rules = 0; ended++ }
-    rules && /^"name":/ {
-      show()
-      if ($0 !~ /^"name":"[a-z_]+","title":"[^"]*","unit":"[^"]*","weight":[0-9.e-]+,"obligations":[0-9]+,"proved":[0-9]+,"refuted":[0-9]+,"unknown":[0-9]+,"why_unknown":"/) wrong("rule")
-      name = value("name"); gsub(/"/, "", name)
-      if (name in seen) wrong("rule " name)
-      seen[name] = 1
-      n = value("obligations") + 0; p = value("proved") + 0; r = value("refuted") + 0; u = value("unknown") + 0; atoms = ""
-      if (p + r + u != n) wrong("counts of " name)
-      sum_n += n; sum_p += p; sum_r += r; sum_u += u
-      weight = value("weight") + 0; top += weight * p; whole += weight * n
-    }
-    rules && match($0, /\],"atoms":\[[0-9,]*\],"value":(null|[-+0-9.e]+)$/) && r > 0 {
-      held = substr($0, RSTART + 11, RLENGTH); sub(/\].*/, "", held)
-      if (held != "") atoms = atoms (atoms == "" ? "" : ",") held
-    }
-    /"rules":\[$/ { if (begun++) wrong("rules"); rules = 1 }
-    END {
-      if (failed) exit
-      if (head != 1 || listed != 1 || ended != 1) wrong("form")
+      forward()
+      if (line != " \"by_residue\": []") {
+        if (line != " \"by_residue\": [") odd()
+        do {
+          same("  {")
+          field("   ", "chain", text, ","); field("   ", "name", text, ","); field("   ", "number", text, ",")
+          same("   \"counts\": {")
+          turn++
+          do {
+            forward()
+            if (line !~ /^    "[a-z_]+": \[$/) odd()
+            split(line, part, "\"")
+            if (("turn", part[2]) in seen && seen["turn", part[2]] == turn) odd()
+            seen["turn", part[2]] = turn
+            for (k = 1; k <= 3; k++) { forward(); if (line !~ ("^     " whole (k < 3 ? "," : "") "$")) odd() }
+          } while (goes_on("    ]"))
+          same("   }")
+        } while (goes_on("  }"))
+        same(" ]")
+      }
+      same("}")
+      if ((getline line <file) > 0) wrong("form: it goes on after its end")
       if (sum_n != all || sum_p != good || sum_r != bad || sum_u != left) wrong("counts: their sums differ")
       if (verdict != (bad ? "refuted" : left || !all ? "unknown" : "proved")) wrong("verdict")
-      if (whole && (top / whole - score > 1e-9 || score - top / whole > 1e-9)) wrong("logic_score")
-      print "counts", all, good, bad, left
+      if (below && (above / below - score > 1e-9 || score - above / below > 1e-9)) wrong("logic_score")
+      printf "counts %.0f %.0f %.0f %.0f\n", all, good, bad, left
     }'
+}
+# A plain file of this folder, as it is now: what is checked is what is then used.
+take() {
+  { [ -f "$1" ] && [ ! -h "$1" ]; } || refuse "$1 is missing, or no plain file."
+  cat "./$1" >"$work/$1"
 }
 
 command -v coqc >/dev/null || refuse "there is no coqc; install Coq 8.16 or later (Debian, Ubuntu: apt install coq)."
@@ -96,11 +188,27 @@ trap 'rm -rf "$work"' EXIT
 ulimit -s 1000000 2>/dev/null || true
 
 # 1
-[ -f consistency.json ] || refuse "consistency.json is missing."
-claims_of consistency.json >"$work/claims"
-if grep '^wrong' "$work/claims" >"$work/wrong"; then refuse "consistency.json: $(cat "$work/wrong")."; fi
-if [ -f ../consistency.json ]; then
-  claims_of ../consistency.json | cmp -s - "$work/claims" ||
+mkdir "$work/library" "$work/model"
+known=""
+for name in $library; do known="$known library/$name.v"; done
+for name in $model_files; do known="$known model/$name.v"; done
+for folder in library model; do
+  { [ -d "$folder" ] && [ ! -h "$folder" ]; } || refuse "$folder is missing, or no plain folder."
+  for file in "$folder"/* "$folder"/.[!.]* "$folder"/..?*; do
+    if [ ! -e "$file" ] && [ ! -h "$file" ]; then continue; fi
+    case "$known " in
+      *" $file "*) take "$file" ;;
+      *) refuse "$file is no file of a certificate." ;;
+    esac
+  done
+done
+for file in consistency.json atoms.csv check.sh check_data.py transcript.txt; do take "$file"; done
+cd "$work"
+claims_of consistency.json >claims
+if grep '^wrong' claims >wrong; then refuse "consistency.json: $(cat wrong)."; fi
+grep -q '^counts' claims || refuse "consistency.json cannot be read."
+if [ -e "$here/../consistency.json" ]; then
+  cmp -s "$here/../consistency.json" consistency.json ||
     refuse "consistency.json here and beside this folder do not say the same."
 fi
 for line in $library_sums; do
@@ -108,23 +216,51 @@ for line in $library_sums; do
   { [ -f "$file" ] && [ "$(sum_of "$file")" = "${line#*=}" ]; } || refuse "$file is not CryoPrism's."
 done
 for file in library/* model/* atoms.csv check.sh check_data.py transcript.txt; do
-  sum=$(sed -n "s|^file $file ||p" "$work/claims")
+  sum=$(sed -n "s|^file $file ||p" claims)
   [ -n "$sum" ] || refuse "$file is unknown to consistency.json."
   [ "$sum" = "$(sum_of "$file")" ] || refuse "$file is not the one that consistency.json was written with."
 done
-if command -v python3 >/dev/null; then python3 check_data.py; fi
+[ "$(sum_of check_data.py)" = "$check_data_sum" ] || refuse "check_data.py is not CryoPrism's."
+# Python alone, without what else lies about: of this folder it is to run no more than that file.
+if command -v python3 >/dev/null; then
+  python3 -I check_data.py || refuse "model/Data.v is not what atoms.csv says."
+fi
 
 # 2
-echo "$words" | tr ' ' '\n' | sort -u >"$work/words"
+echo "$words" | tr ' ' '\n' | sort -u >words
 for file in model/*.v; do
-  tr -c 'A-Za-z0-9_' '\n' <"$file" | grep '^[A-Z]' | sort -u | comm -23 - "$work/words" >"$work/others"
-  if [ -s "$work/others" ] || grep -q '#' "$file"; then
-    refuse "$file takes something for granted or commands Coq: $(tr '\n' ' ' <"$work/others")"
+  [ "$file" != model/Data.v ] || continue
+  printf '%s\n' "$beginning" >beginning
+  lines=$(wc -l <beginning)
+  head -n "$lines" "$file" | cmp -s - beginning || refuse "$file does not begin as files of a rule do."
+  tail -n "+$((lines + 1))" "$file" | tr -c 'A-Za-z0-9_' '\n' | grep '^[A-Z]' | sort -u | comm -23 - words >others
+  if [ -s others ] || grep -q '#' "$file"; then
+    refuse "$file takes something for granted or commands Coq: $(tr '\n' ' ' <others)"
   fi
 done
+# The atoms are the numbers that stand there, and nothing is done to them: each line has the one form that it can have.
+if [ -f model/Data.v ]; then
+  awk '
+    function no() { bad = 1; exit }
+    NR == 1 { if ($0 !~ /^\(\* [0-9]+ atoms, 0\.001 [^ ()*]+ from \(-?[0-9]+, -?[0-9]+, -?[0-9]+\) \*\)$/) no(); next }
+    NR == 2 { if ($0 != "From Coq Require Import List Uint63.") no(); next }
+    NR == 3 { if ($0 != "From CryoPrism Require Import Points.") no(); next }
+    NR == 4 { if ($0 != "Import ListNotations.") no(); next }
+    !rest && index($0, "Definition packed_" (parts + 0) " : block := (") == 1 {
+      if ($0 !~ /^Definition packed_[0-9]+ : block := (\(Block( [0-9]+)+ )+Stop\)+%uint63\.$/) no()
+      joined = joined "unpacked packed_" (parts + 0) " ++ "
+      parts++
+      next
+    }
+    !rest++ { if ($0 !~ /^Definition packed_rest : list int := \(([0-9]+::)*nil\)%uint63\.$/) no(); next }
+    !all++ { if ($0 != "Definition packed : list int := " joined "packed_rest.") no(); next }
+    !last++ { if ($0 != "Definition atoms : list atom := decode_all 0%uint63 packed.") no(); next }
+    { no() }
+    END { exit bad || !last }' model/Data.v || refuse "model/Data.v holds something else than packed atoms."
+fi
 
 # 3
-cp -r library model "$work"
+unset COQPATH
 cd "$work/library"
 for file in $library; do
   echo "$file"
@@ -132,9 +268,10 @@ for file in $library; do
 done
 cd "$work/model"
 modules=""
-for file in Data $(ls | sed -n 's/\.v$//p' | grep -vx Data); do
+for file in $model_files; do
+  [ -f "$file.v" ] || continue
   # What the limits of time and memory kept from a verdict has none here either.
-  if grep -qx "== $file.v: accepted ==" "$here/transcript.txt"; then
+  if grep -qx "== $file.v: accepted ==" "$work/transcript.txt"; then
     echo "$file"
     coqc -q -Q ../library CryoPrism -Q . Model "$file.v" >/dev/null || refuse "Coq does not accept model/$file.v."
     modules="$modules $file"
@@ -167,7 +304,17 @@ margin_of() { # of a module's lists: none, or a number of 0.001 Å
 }
 header >Statements.v
 header >Counts.v
-stated=""
+# The atoms are what is packed, each with its place as its number: all rules name atoms so.
+cat >>Statements.v <<END
+Definition s_atoms : atoms_claim Model.Data.packed Model.Data.atoms.
+Proof.
+  let held := eval cbv delta [Model.Data.atoms] in Model.Data.atoms in
+  constr_eq held (decode_all 0%uint63 Model.Data.packed).
+  unfold Model.Data.atoms.
+  exact (atoms_numbered Model.Data.packed).
+Defined.
+END
+stated="Model.Statements.s_atoms"
 open_rules=""
 claimed=""
 while read -r kind rule all proved refuted unknown atoms; do

@@ -1,0 +1,89 @@
+"""Compare the machine integers of Data.v with atoms.csv and, with gemmi, with a model file.
+
+python3 -I check_data.py [MODEL]
+"""
+
+import os
+import sys
+
+here = os.path.dirname(os.path.realpath(__file__))
+# Modules are Python's own: a file of that name in this folder is none of them.
+sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != here]
+
+import csv
+import hashlib
+import json
+import re
+
+METALS = frozenset("@METALS@".split())
+ACCEPTORS = frozenset("@ACCEPTORS@".split())
+
+
+def opened(*names):
+    """Return the text of a file of this folder."""
+    with open(os.path.join(here, *names), encoding="utf-8", newline="") as file:
+        return file.read()
+
+
+text = opened("model", "Data.v")
+corner = [int(n) for n in re.search(r"from \(([^)]*)\)", text).group(1).split(",")]
+parts = re.findall(r"(?:block|list int) := (\(.*)%uint63", text)
+words = [int(n) for part in parts for n in re.findall(r"\d+", part)]
+rows = list(csv.DictReader(opened("atoms.csv").splitlines(keepends=True)))
+if len(words) != 2 * len(rows):
+    sys.exit(f"Data.v holds {len(words) // 2} atoms, atoms.csv {len(rows)}")
+for number, row in enumerate(rows):
+    word, more = words[2 * number], words[2 * number + 1]
+    place = [(word >> 42) + corner[0], (word >> 21) % 2**21 + corner[1], word % 2**21 + corner[2]]
+    held = [more >> 32, (more >> 24) & 255, (more >> 16) & 255, more & 65535]
+    wanted = [int(row[name]) for name in ("x", "y", "z")]
+    known = [int(row[name]) for name in ("residue_index", "kind", "alternative", "occupancy")]
+    if place != wanted or held != known or int(row["number"]) != number:
+        sys.exit(f"atom {number}: Data.v has {place} {held}, atoms.csv {wanted} {known}")
+print(f"Data.v and atoms.csv agree on {len(rows)} atoms.")
+if len(sys.argv) > 1:
+    import gemmi
+
+    model = sys.argv[1]
+    with open(model, "rb") as file:
+        found = hashlib.sha256(file.read()).hexdigest()
+    if found != json.loads(opened("consistency.json"))["model_sha256"]:
+        sys.exit(f"{model} is not the file of this certificate: its SHA-256 is {found}")
+    structure = gemmi.read_structure(model, merge_chain_parts=True, format=gemmi.CoorFormat.Detect)
+    structure.setup_entities()
+    atoms = [
+        (number, chain, residue, atom)
+        for number, (chain, residue) in enumerate((chain, residue) for chain in structure[0] for residue in chain)
+        for atom in residue
+    ]
+    if len(atoms) != len(rows):
+        sys.exit(f"{model} has {len(atoms)} atoms, atoms.csv {len(rows)}")
+    for number, (row, (index, chain, residue, atom)) in enumerate(zip(rows, atoms)):
+        element = atom.element.name.upper()
+        water = residue.entity_type == gemmi.EntityType.Water or residue.is_water()
+        kind = 1 if element in ACCEPTORS else 0
+        if element in ("H", "D"):
+            kind = 3
+        elif element in METALS:
+            kind = 2
+        elif water:
+            kind = 4
+        wanted = {
+            "chain": chain.name,
+            "residue": residue.name,
+            "residue_number": f"{residue.seqid.num or 0}{residue.seqid.icode.strip()}",
+            "atom": atom.name,
+            "element": element,
+            "residue_index": str(index),
+            "kind": str(kind),
+            "alternative": str(0 if atom.altloc == "\0" else ord(atom.altloc) & 255),
+            "occupancy": str(min(max(round(1000 * atom.occ), 0), 1000)),
+        }
+        places = [round(1000 * value) for value in (atom.pos.x, atom.pos.y, atom.pos.z)]
+        if any(abs(int(row[n]) - w) > 1 for n, w in zip("xyz", places)):
+            sys.exit(f"atom {number} ({atom.name}): {model} has {places}, atoms.csv {[row[n] for n in 'xyz']}")
+        for name, value in wanted.items():
+            # Occupancies in thousandths may be rounded either way.
+            if row[name] != value and not (name == "occupancy" and abs(int(row[name]) - int(value)) <= 1):
+                sys.exit(f"atom {number} ({atom.name}): {model} has {name} {value}, atoms.csv {row[name]}")
+    print(f"atoms.csv and {model} agree.")
