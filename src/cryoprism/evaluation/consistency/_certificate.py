@@ -23,7 +23,10 @@ __all__ = ["TRUSTED", "atoms_table", "certificate_files", "sha256", "write_certi
 #: What a reader has to believe beside the proofs.
 TRUSTED = (
     "the kernel of Coq with its virtual machine and machine integers (Assumptions.v lists their axioms), and check.sh",
-    "gemmi as the reader of the model file: atoms.csv shows what it read, check_data.py compares it with Data.v",
+    "gemmi as the reader of the model file: atoms.csv shows what it read, check_data.py compares it with Data.v and, "
+    "given the model, with the file whose SHA-256 is model_sha256",
+    "that the lists of obligations are all that the rules ask of this model, and the operations all its copies: "
+    "check.sh checks what is proved about the lists, not whether they are whole, nor why a rule is not_asked",
     "which bonds there are: templates of standard residues, records of the file at lengths that their elements allow "
     "(LINK, SSBOND, struct_conn; CONECT is not read), disulfides, sugars; within other residues atoms as near as "
     "bonds are: two that overlap there are seen below 0.9 Å alone",
@@ -47,6 +50,7 @@ TRUSTED = (
     "which chains and residues belong together, which residues are ligands, and the declared sequence, as gemmi "
     "aligns it",
 )
+
 
 def atoms_table(model: Model) -> str:
     """Return atoms.csv: every atom with its name and its coordinates in 0.001 Å."""
@@ -106,10 +110,12 @@ def certificate_files(
     files["Obligations.lean"] = lean
     files["README.md"] = (
         f"# Certificate of {model.path.name}\n\n`sh check.sh` (or `make`) checks everything again; it needs coqc (Coq "
-        "8.16 or later) and no more. It refuses files that are not those consistency.json was written with, theorems "
-        "that rest on anything but Coq's machine integers, theorems that state something else than their rule "
-        "(library/Claims.v), and a consistency.json whose counts or atoms the theorems do not give (by_residue and the "
-        "words are not compared). `python3 check_data.py MODEL` compares the data with the model file (with gemmi).\n\n"
+        "8.16 or later) and no more. It refuses files that are not those consistency.json was written with, or that "
+        "stand in library/ or model/ beside them, theorems that rest on anything but Coq's machine integers, theorems "
+        "that state something else than their rule (library/Claims.v), atoms that are not the packed ones, rules of "
+        "which nothing is said, and a consistency.json in another form, or whose counts or atoms the theorems do not "
+        "give (by_residue and the words are not compared). Then `python3 -I check_data.py MODEL` compares the data "
+        "with the model file (with gemmi).\n\n"
         "In model/, each rule has its data, its theorem, and the list `found` of obligations that fail: the theorem "
         "says that the list is complete and right. library/ holds what is proved once; its Margins.v proves how far "
         f"rounding may move a distance. transcript.txt is what Coq said. {sandbox}\n\n"

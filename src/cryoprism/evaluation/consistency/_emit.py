@@ -203,8 +203,8 @@ def fours_source(rule: Fours, function: str, found: list[int]) -> str:
 def fitting(comparisons: Sequence[tuple[bool, int, int]]) -> list[tuple[bool, int, int]]:
     """Comparisons as they are where 30 bits hold every number, else of the ranks of the numbers.
 
-    Ranks of all numbers of a rule compare as the numbers do. Negative and large ones would else be cut to other numbers,
-    and Coq would prove something about those.
+    Ranks of all numbers of a rule compare as the numbers do. Negative and large ones would else be cut to other
+    numbers, and Coq would prove something about those.
     """
     values = sorted({value for _, *pair in comparisons for value in pair})
     if not values or (values[0] >= 0 and values[-1] < 1 << _NUMBER_BITS):

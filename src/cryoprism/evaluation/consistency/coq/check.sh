@@ -80,7 +80,7 @@ claims_of() {
         more = line ~ /,$/
         split(line, part, "\"")
         name = part[2]
-        if (kind SUBSEP name in seen) wrong(kind " " name)
+        if ((kind, name) in seen) wrong(kind " " name)
         seen[kind, name] = 1
         if (kind == "file") print "file", name, part[4]
       } while (more)

@@ -10,23 +10,22 @@ here = os.path.dirname(os.path.realpath(__file__))
 # Modules are Python's own: a file of that name in this folder is none of them.
 sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != here]
 
-import csv
-import hashlib
-import json
-import re
+import csv  # noqa: E402
+import hashlib  # noqa: E402
+import json  # noqa: E402
+import re  # noqa: E402
 
-METALS = frozenset("@METALS@".split())
-ACCEPTORS = frozenset("@ACCEPTORS@".split())
+METALS, ACCEPTORS = "@METALS@", "@ACCEPTORS@"
 
 
-def opened(*names):
+def opened(*names: str) -> str:
     """Return the text of a file of this folder."""
     with open(os.path.join(here, *names), encoding="utf-8", newline="") as file:
         return file.read()
 
 
 text = opened("model", "Data.v")
-corner = [int(n) for n in re.search(r"from \(([^)]*)\)", text).group(1).split(",")]
+corner = [int(n) for n in re.findall(r"from \(([^)]*)\)", text)[0].split(",")]
 parts = re.findall(r"(?:block|list int) := (\(.*)%uint63", text)
 words = [int(n) for part in parts for n in re.findall(r"\d+", part)]
 rows = list(csv.DictReader(opened("atoms.csv").splitlines(keepends=True)))
@@ -58,17 +57,18 @@ if len(sys.argv) > 1:
     ]
     if len(atoms) != len(rows):
         sys.exit(f"{model} has {len(atoms)} atoms, atoms.csv {len(rows)}")
-    for number, (row, (index, chain, residue, atom)) in enumerate(zip(rows, atoms)):
+    for number, row in enumerate(rows):
+        index, chain, residue, atom = atoms[number]
         element = atom.element.name.upper()
         water = residue.entity_type == gemmi.EntityType.Water or residue.is_water()
-        kind = 1 if element in ACCEPTORS else 0
+        kind = 1 if element in ACCEPTORS.split() else 0
         if element in ("H", "D"):
             kind = 3
-        elif element in METALS:
+        elif element in METALS.split():
             kind = 2
         elif water:
             kind = 4
-        wanted = {
+        named = {
             "chain": chain.name,
             "residue": residue.name,
             "residue_number": f"{residue.seqid.num or 0}{residue.seqid.icode.strip()}",
@@ -79,11 +79,12 @@ if len(sys.argv) > 1:
             "alternative": str(0 if atom.altloc == "\0" else ord(atom.altloc) & 255),
             "occupancy": str(min(max(round(1000 * atom.occ), 0), 1000)),
         }
-        places = [round(1000 * value) for value in (atom.pos.x, atom.pos.y, atom.pos.z)]
-        if any(abs(int(row[n]) - w) > 1 for n, w in zip("xyz", places)):
-            sys.exit(f"atom {number} ({atom.name}): {model} has {places}, atoms.csv {[row[n] for n in 'xyz']}")
-        for name, value in wanted.items():
-            # Occupancies in thousandths may be rounded either way.
-            if row[name] != value and not (name == "occupancy" and abs(int(row[name]) - int(value)) <= 1):
+        for name in "xyz":
+            value = round(1000 * getattr(atom.pos, name))
+            if abs(int(row[name]) - value) > 1:
                 sys.exit(f"atom {number} ({atom.name}): {model} has {name} {value}, atoms.csv {row[name]}")
+        for name, text in named.items():
+            # Occupancies in thousandths may be rounded either way.
+            if row[name] != text and not (name == "occupancy" and abs(int(row[name]) - int(text)) <= 1):
+                sys.exit(f"atom {number} ({atom.name}): {model} has {name} {text}, atoms.csv {row[name]}")
     print(f"atoms.csv and {model} agree.")
