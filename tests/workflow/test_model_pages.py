@@ -208,7 +208,7 @@ def test_odd_names_in_atoms_csv_are_quoted(tmp_path, model):
     result.write_certificate(tmp_path / "certificate")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "certificate/atoms.csv").read_text())))
     assert [row["atom"] for row in rows] == list(result.model.names)
-    assert len(rows[0]) == 12
+    assert len(rows[0]) == 13
 
 
 def test_an_interrupted_certificate_leaves_nothing_half_written(tmp_path, model, monkeypatch):

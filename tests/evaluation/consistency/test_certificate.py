@@ -609,7 +609,7 @@ def test_coq_says_itself_that_atoms_are_what_is_packed(certificate, quick):
 def test_of_the_folder_python_runs_no_more_than_what_is_known(certificate):
     folder = certificate()
     mark = folder.parent / "mark"
-    for name in ("csv", "json", "re", "hashlib"):
+    for name in ("csv", "io", "json", "re", "hashlib"):
         (folder / f"{name}.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
     (folder.parents[1] / "model.pdb").write_text(pdb({"A": helix(4)}))
     python = [sys.executable, "check_data.py", str(folder.parents[1] / "model.pdb")]

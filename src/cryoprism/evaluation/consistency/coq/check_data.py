@@ -12,6 +12,7 @@ sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != her
 
 import csv  # noqa: E402
 import hashlib  # noqa: E402
+import io  # noqa: E402
 import json  # noqa: E402
 import re  # noqa: E402
 
@@ -28,7 +29,7 @@ text = opened("model", "Data.v")
 corner = [int(n) for n in re.findall(r"from \(([^)]*)\)", text)[0].split(",")]
 parts = re.findall(r"(?:block|list int) := (\(.*)%uint63", text)
 words = [int(n) for part in parts for n in re.findall(r"\d+", part)]
-rows = list(csv.DictReader(opened("atoms.csv").splitlines(keepends=True)))
+rows = list(csv.DictReader(io.StringIO(opened("atoms.csv"), newline="")))
 if len(words) != 2 * len(rows):
     sys.exit(f"Data.v holds {len(words) // 2} atoms, atoms.csv {len(rows)}")
 for number, row in enumerate(rows):
