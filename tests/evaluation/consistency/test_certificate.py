@@ -348,6 +348,7 @@ def test_what_has_no_verdict_is_said_and_cannot_be_claimed(tmp_path, quick):
     code, said = quick(folder)
     assert code == 0, said
     assert "Without a verdict then, and so not checked: clashes." in said
+    assert "Not asked, by the word of consistency.json: copies envelope ligands." in said
     alter_rule(folder, "clashes", unknown=-4, proved=4)
     code, said = quick(folder)
     assert code == 1

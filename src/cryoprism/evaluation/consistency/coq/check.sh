@@ -11,6 +11,7 @@
 set -eu
 LC_ALL=C
 export LC_ALL
+unset CDPATH COQPATH
 cd "$(dirname "$0")"
 here=$(pwd)
 library="@LIBRARY@"
@@ -39,8 +40,8 @@ sum_of() {
   if command -v sha256sum >/dev/null; then sha256sum <"$1"; else shasum -a 256 <"$1"; fi | cut -d ' ' -f 1
 }
 # consistency.json as lines: top ATOMS RESIDUES VERDICT, file NAME SUM, rule NAME ALL PROVED REFUTED UNKNOWN ATOMS, counts.
-# Read line by line in the one form that CryoPrism writes: what is repeated or elsewhere would be read by some as this, by
-# others as that.
+# silent NAME for what was not asked. Read line by line in the one form that CryoPrism writes: what is repeated or
+# elsewhere would be read by some as this, by others as that.
 claims_of() {
   awk -v file="$1" -v rules="$rules" '
     function wrong(what) { print "wrong " what; exit }
@@ -83,6 +84,7 @@ claims_of() {
         if ((kind, name) in seen) wrong(kind " " name)
         seen[kind, name] = 1
         if (kind == "file") print "file", name, part[4]
+        else print "silent", name
       } while (more)
       same(indent "},")
     }
@@ -260,7 +262,6 @@ if [ -f model/Data.v ]; then
 fi
 
 # 3
-unset COQPATH
 cd "$work/library"
 for file in $library; do
   echo "$file"
@@ -435,6 +436,8 @@ others=$(comm -23 assumed known | tr '\n' ' ')
 echo Counts
 coqc -q -Q ../library CryoPrism -Q . Model Counts.v >/dev/null ||
   refuse "the theorems do not have the counts or the atoms of consistency.json."
+silent=$(sed -n 's/^silent //p' "$work/claims" | tr '\n' ' ')
+[ -z "$silent" ] || echo "Not asked, by the word of consistency.json: ${silent% }."
 [ -z "$open_rules" ] || echo "Without a verdict then, and so not checked:$open_rules."
 echo "All theorems were accepted; consistency.json says what they say: $(sed -n \
   's/^counts \([0-9]*\) \([0-9]*\) \([0-9]*\) \([0-9]*\)$/\1 obligations, \2 proved, \3 refuted, \4 unknown/p' \
