@@ -18,8 +18,19 @@ from ._emit import HEADER
 from ._lean import LEAN_COVERS
 from ._model import Model
 
-__all__ = ["TRUSTED", "atoms_table", "certificate_files", "sha256", "write_certificate"]
+__all__ = ["NOT_ASKED", "TRUSTED", "atoms_table", "certificate_files", "sha256", "write_certificate"]
 
+#: Why a rule may have no obligations. All others are asked of every model.
+NOT_ASKED = {
+    "bonds": "The model has no bond.",
+    "chains": "No chain has two Cα or P that follow one another.",
+    "chirality": "No residue has a centre whose hand its name tells.",
+    "cis_peptides": "There is no peptide bond before anything but proline.",
+    "copies": "No symmetry was given or recorded, or no copy comes near.",
+    "envelope": "No map was given.",
+    "numbering": "No chain has two residues that could be compared, nor a declared sequence.",
+    "ligands": "The model has no ligand.",
+}
 #: What a reader has to believe beside the proofs.
 TRUSTED = (
     "the kernel of Coq with its virtual machine and machine integers (Assumptions.v lists their axioms), and check.sh",

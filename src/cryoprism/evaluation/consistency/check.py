@@ -19,7 +19,7 @@ from cryoprism.evaluation.evidence import Answer, Verdict, available, not_availa
 from cryoprism.formats import Volume
 
 from ._cases import RULES, WEIGHTS, Case, Offender, cases_of
-from ._certificate import TRUSTED, certificate_files, sha256, write_certificate
+from ._certificate import NOT_ASKED, TRUSTED, certificate_files, sha256, write_certificate
 from ._coq import HOW_TO_INSTALL, PLAIN, Prover, coq_version, library_folder
 from ._emit import HEADER, asked_source, data_source
 from ._envelope import Envelope, envelope_of
@@ -34,17 +34,6 @@ __all__ = ["Consistency", "Limits", "RuleResult", "check_consistency"]
 #: The file of each rule; what takes little time shares one, since to load the library takes longer.
 _FILES = {"clashes": "Clashes", "copies": "Copies_of_model"}
 _SHARED = "Local_rules"
-#: Why a rule may have no obligations. All others are asked of every model.
-NOT_ASKED = {
-    "bonds": "The model has no bond.",
-    "chains": "No chain has two Cα or P that follow one another.",
-    "chirality": "No residue has a centre whose hand its name tells.",
-    "cis_peptides": "There is no peptide bond before anything but proline.",
-    "copies": "No symmetry was given or recorded, or no copy comes near.",
-    "envelope": "No map was given.",
-    "numbering": "No chain has two residues that could be compared, nor a declared sequence.",
-    "ligands": "The model has no ligand.",
-}
 
 
 @dataclass(frozen=True)
