@@ -124,11 +124,12 @@ def test_without_a_prover_nothing_counts_as_proved(model, tmp_path, monkeypatch)
     out = tmp_path / "out"
     assess_session(AssessConfig(model_file=model, output=out))
     content = document(out)
-    assert content["logic"]["status"] == "not available"
+    assert content["logic"]["status"] == "available"
+    assert content["logic"]["value"] == 0
     assert "Coq" in " ".join(content["logic"]["sentences"])
-    assert content["v"] is None
-    assert content["hyperscore"] is None
-    assert content["verdict"].startswith("Nothing could be judged")
+    assert content["v"]["value"] == 0
+    assert content["hyperscore"]["value"] == 100
+    assert content["verdict"].startswith("Nothing about the model is proved")
 
 
 def test_a_forecast_and_an_index_answer_two_more(model, tmp_path):

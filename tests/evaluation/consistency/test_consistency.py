@@ -177,8 +177,22 @@ def test_without_coq_all_is_unknown_and_says_how_to_get_it(tmp_path, monkeypatch
     assert result.verdict == "unknown"
     assert result.count("proved") == 0
     answer = result.answer()
-    assert answer.status == "not available"
+    # Nothing is proved, so the score is 0 and its spread all that is open: no prover never serves a model.
+    assert (answer.status, answer.value) == ("available", 0.0)
+    assert answer.deviation >= 12**-0.5
     assert HOW_TO_INSTALL in " ".join(answer.sentences)
+    assert "Unknown is not proved" in " ".join(answer.sentences)
+
+
+@needs_coq
+@pytest.mark.parametrize("limits", [Limits(memory_in_bytes=10**7), Limits(cpu_seconds=0.2)])
+def test_to_starve_the_prover_never_raises_the_score(tmp_path, limits):
+    text = pdb({"A": moved(helix(6), 2, "CB", [50, 50, 50])})
+    fed, starved = checked(tmp_path, text).answer(), checked(tmp_path, text, limits=limits).answer()
+    assert 0 < fed.value < 1
+    assert starved.value == 0
+    assert starved.status == "available"
+    assert "raise --" in " ".join(starved.sentences)
 
 
 def test_the_first_of_several_models_is_checked(tmp_path, monkeypatch):

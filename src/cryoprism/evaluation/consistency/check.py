@@ -178,16 +178,23 @@ class Consistency:
                 lines.append(f"{rule.title}: {rule.offenders[0].words}.{more}")
         for why in dict.fromkeys(rule.why_unknown for rule in self.rules if rule.why_unknown):
             lines.append(f"Unknown: {why}")
+        if counts["unknown"]:
+            lines.append(
+                f"Unknown is not proved: the {counts['unknown']:,} unknown obligations add nothing to LogicScore, and "
+                "its deviation spans what they leave open."
+            )
         return (*lines, *self.remarks)
 
     def answer(self) -> Answer:
-        """Return the answer for ``cryoprism assess``."""
+        """Return the answer for ``cryoprism assess``.
+
+        It is there wherever there is an obligation: with no verdict on any of them (no prover, a limit) it is 0, so
+        that to starve the prover never serves a model.
+        """
         evidence = self.to_json()
         score, deviation = self.score, self.deviation
         if score is None or deviation is None:
             return not_available(self.sentences()[0], "Give a model with polymer residues.", evidence)
-        if all(rule.unknown == rule.obligations for rule in self.rules):
-            return not_available("The prover gave no verdict.", self.rules[0].why_unknown, evidence)
         return available(score, deviation, self.sentences(), evidence)
 
     def to_json(self) -> dict[str, Any]:

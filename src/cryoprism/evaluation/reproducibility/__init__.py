@@ -1,6 +1,6 @@
 """Could someone repeat it: the chain of job records, what is missing, what it costs, and a re-run that is compared."""
 
-from .comparison import FileComparison, compare_outputs
+from .comparison import SAME, FileComparison, compare_outputs, equal_outputs
 from .completeness import DETAILS, Item, check_completeness, completeness
 from .cost import Cost, CostModel, Observation, Range, Size, fit_cost_model, shipped_cost_model, size_of
 from .judgement import Repeat, Reproducibility, delta_repro, judge_reproducibility, repeat_job
@@ -8,6 +8,7 @@ from .record import Input, Record, chain_of, read_record
 
 __all__ = [
     "DETAILS",
+    "SAME",
     "Cost",
     "CostModel",
     "FileComparison",
@@ -24,6 +25,7 @@ __all__ = [
     "compare_outputs",
     "completeness",
     "delta_repro",
+    "equal_outputs",
     "fit_cost_model",
     "judge_reproducibility",
     "read_record",

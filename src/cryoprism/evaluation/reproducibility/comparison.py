@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,12 @@ from cryoprism.core import InputError
 from cryoprism.evaluation.documents import number_in, read_json
 from cryoprism.formats import read_mrc
 
-__all__ = ["FileComparison", "compare_outputs"]
+__all__ = ["SAME", "FileComparison", "compare_outputs", "equal_outputs"]
+
+#: From this agreement on two results are equal: no number in them differs by more than a thousandth.
+SAME: Final = 1.0 - 1e-3
+#: Numbers that differ by no more than this are equal however small they are: rounding about zero.
+_NOTHING: Final = 1e-9
 
 #: What a run writes about itself and for going on; pictures and pages show what is in the other files.
 _NOT_RESULTS: Final = {
@@ -58,9 +63,10 @@ class FileComparison:
 def compare_outputs(before: Path, after: Path) -> tuple[FileComparison, ...]:
     """Compare every result in a job folder with that of another run of the same job.
 
-    Maps and stacks: 1 − ‖a − b‖/‖a‖, at least 0. JSON: mean over its values, of numbers 1 − |a − b|/max(|a|, |b|), of
-    texts and all else the same (1) or not (0), names of files without their folder, what tells of the run left out;
-    tables (STAR) the same over their cells. Anything else: the same bytes or not.
+    Maps and stacks: 1 − ‖a − b‖/‖a‖, at least 0. JSON: the least alike of its values, of numbers
+    1 − |a − b|/max(|a|, |b|), of texts and all else the same (1) or not (0), names of files without their folder, what
+    tells of the run left out; tables (STAR) the same over their cells, archives over their arrays. So one wrong value
+    is not lost among many right ones. Anything else: the same bytes or not.
 
     Parameters
     ----------
@@ -75,6 +81,19 @@ def compare_outputs(before: Path, after: Path) -> tuple[FileComparison, ...]:
             continue
         found.append(_compare(name, path, after / name))
     return tuple(found)
+
+
+def equal_outputs(files: Sequence[FileComparison]) -> list[bool]:
+    """Return for each output of a job whether it is equal: a file in its folder, or a folder in that with all it holds.
+
+    A folder of like files (a picture or a stack of each micrograph) is one output, so that many files of one kind do
+    not outvote the one table that everything else rests on.
+    """
+    found: dict[str, bool] = {}
+    for one in files:
+        output = Path(one.name).parts[0]
+        found[output] = found.get(output, True) and one.agreement >= SAME
+    return list(found.values())
 
 
 def _compare(name: str, first: Path, second: Path) -> FileComparison:
@@ -130,7 +149,7 @@ def _archive(name: str, first: Path, second: Path) -> FileComparison:
     if not shares:
         return FileComparison(name, 1.0, "no arrays")
     return FileComparison(
-        name, sum(shares) / len(shares), f"{len(shares)} arrays, least alike {worst} ({min(shares):.4f})"
+        name, min(shares), f"{len(shares)} arrays, least alike {worst} ({min(shares):.4f})"
     )
 
 
@@ -143,8 +162,8 @@ def _values(name: str, first: dict[Any, Any], second: dict[Any, Any], what: str)
             others.append(str(key))
         else:
             largest = max(largest, deviation)
-    agreement = sum(shares) / len(shares) if shares else 1.0
-    how = f"{len(shares)} {what}, largest relative deviation of a number {largest:.2g}"
+    agreement = min(shares, default=1.0)
+    how = f"{len(shares)} {what}, {sum(share >= SAME for share in shares)} of them equal, largest relative deviation of a number {largest:.2g}"
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         how += f"; other or missing: {', '.join(others[:3])}{more}"
@@ -161,6 +180,8 @@ def _deviation(a: Any, b: Any) -> float:
     if a == b or (a != a and b != b):
         return 0.0
     one, other = number_in(a), number_in(b)
+    if abs(one - other) <= _NOTHING:
+        return 0.0
     largest = max(abs(one), abs(other))
     return min(1.0, abs(one - other) / largest) if math.isfinite(one) and math.isfinite(other) else 1.0
 

@@ -203,6 +203,13 @@ class _Sources:
                 return f"{value:.2f} Å (FSC {key})"
         return None
 
+    def voxel_size(self) -> Any:
+        """Of the map: without one there is none, whatever size the pixels of images have."""
+        told = self.result("voxel_size_in_angstroms") or self.result("pixel_size_in_angstroms")
+        if told is None and (self.file("map.mrc") or self.file("half1.mrc", "half2.mrc")):
+            told = self.optics.get("rlnImagePixelSize") or self.config("pixel_size_in_angstroms")
+        return told
+
     def particles(self) -> Any:
         halves = self.result("particles_in_halves")
         both = sum(map(number_in, halves)) if isinstance(halves, list) else math.nan
@@ -271,8 +278,7 @@ _FIELDS: Final = (
     _Field("em_3d_reconstruction.resolution_method", "criterion of the resolution",
            lambda s: "FSC 0.143 CUT-OFF" if s.resolution() else None, "cryoprism resolution"),
     _Field("em_map.pixel_spacing_x", "voxel size",
-           lambda s: s.result("voxel_size_in_angstroms") or s.result("pixel_size_in_angstroms")
-           or s.optics.get("rlnImagePixelSize") or s.config("pixel_size_in_angstroms"), "--pixel-size"),
+           _Sources.voxel_size, "cryoprism reconstruct or refine"),
     _Field("primary map", "the map", lambda s: s.file("map.mrc"), "cryoprism reconstruct or refine"),
     _Field("half maps", "both unfiltered half maps",
            lambda s: s.file("half1.mrc", "half2.mrc"), "cryoprism reconstruct or refine"),

@@ -19,7 +19,7 @@ from cryoprism.evaluation.evidence import Answer, available
 from cryoprism.evaluation.sandbox import Execution, Isolation, Limits, execute
 from cryoprism.formats import read_star
 
-from .comparison import FileComparison, compare_outputs
+from .comparison import SAME, FileComparison, compare_outputs, equal_outputs
 from .completeness import Item, check_completeness, completeness
 from .cost import Cost, CostModel, Range, shipped_cost_model, size_of
 from .record import Record, chain_of, read_record
@@ -29,6 +29,9 @@ __all__ = ["Repeat", "Reproducibility", "delta_repro", "judge_reproducibility", 
 #: Standard deviation of a uniform distribution over [0, 1]: nothing is known.
 _IGNORANCE: Final = 12**-0.5
 _COST_WEIGHT: Final = 0.1
+#: Most that the answer is where something is missing without which the work cannot be repeated: below even odds, since
+#: then it is likelier that it cannot be.
+_NOT_REPEATABLE: Final = 0.5
 #: Exit code of an error of the user's: something is not as the record says, and nothing was computed.
 _REFUSED: Final = 2
 _IMAGES: Final = ("rlnImageName", "rlnMicrographName", "rlnMicrographMovieName")
@@ -57,13 +60,13 @@ class Repeat:
 
     @property
     def agreement(self) -> float:
-        """Mean agreement of the outputs; 0 where there are none, see :attr:`status`."""
-        return statistics.fmean(one.agreement for one in self.files) if self.files else 0.0
+        """Share of the outputs that are equal, see :func:`equal_outputs`; 0 where there are none."""
+        return statistics.fmean(equal_outputs(self.files)) if self.files else 0.0
 
     @property
     def deviation(self) -> float:
         """Standard error of the agreement over the outputs."""
-        values = [one.agreement for one in self.files]
+        values = equal_outputs(self.files)
         return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -127,26 +130,57 @@ class Reproducibility:
         )
 
     def _counts(self) -> str:
-        needed, there = len(self.items), sum(item.there for item in self.items)
         asked = [item for item in self.items if item.group == "deposition"]
+        needed = [item for item in self.items if item.group != "deposition"]
         return (
-            f"Of {needed} things that are needed to repeat and deposit it, {there} are there; of the {len(asked)} that "
-            f"EMDB and EMPIAR ask for, {sum(item.there for item in asked)}."
+            f"Of {len(needed)} things that are needed to repeat it, {sum(item.there for item in needed)} are there; of "
+            f"the {len(asked)} more that EMDB and EMPIAR ask for, {sum(item.there for item in asked)}."
         )
+
+    @property
+    def cap(self) -> float:
+        """Most that the answer can be: 1, or where the work cannot be repeated the share of what is there, at most ½."""
+        if self.repeatable_elsewhere:
+            return 1.0
+        return min(_NOT_REPEATABLE, sum(item.there for item in self.items) / len(self.items))
+
+    def _formula(self, share: float, delta: float | None, value: float) -> str:
+        """Say how the value comes about, with its numbers."""
+        groups = ", ".join(
+            f"{group} {sum(item.there for item in items)} of {len(items)}"
+            for group in dict.fromkeys(item.group for item in self.items)
+            if (items := [item for item in self.items if item.group == group])
+        )
+        said = f"Completeness {share:.3f} is the mean of four shares: {groups}."
+        if delta is not None and self.repeat is not None:
+            outputs = equal_outputs(self.repeat.files)
+            said += (
+                f" Times 1 − Δ_Repro {delta:.3f}, where Δ_Repro = 1 − A·(0.9 + 0.1·K), A = {self.repeat.agreement:.3f} "
+                f"({sum(outputs)} of {len(outputs)} outputs are equal to a thousandth; a folder is one), K = "
+                f"{_foreseen(self.repeat):.3f} (1 where the cost was foreseen): {share * (1 - delta):.3f}."
+            )
+        if not self.repeatable_elsewhere:
+            said += (
+                f" As something is missing without which it cannot be repeated, the answer is at most {self.cap:.3f}, "
+                f"the share of what is there and no more than a half: {value:.3f}."
+            )
+        return said
 
     def answer(self) -> Answer:
         """Return the answer.
 
         With a re-run: completeness · (1 − Δ_Repro), see :func:`delta_repro`. Without one: completeness alone, with the
         standard deviation of a value of which nothing is known, since nobody has tried. A re-run that finished where
-        there is nothing to compare it with decides as little as none.
+        there is nothing to compare it with decides as little as none. Never more than :attr:`cap`.
         """
+        delta: float | None = None
         share, spread = completeness(self.items)
         sentences = [self.verdict(), self._counts()]
         evidence: dict[str, Any] = {
             "chain": [{"kind": record.kind, "folder": str(record.folder)} for record in self.chain],
             "repeatable_elsewhere": self.repeatable_elsewhere,
             "completeness": share,
+            "at_most": self.cap,
             "items": [item.to_json() for item in self.items],
             "predicted": None if self.predicted is None else self.predicted.to_json(),
         }
@@ -163,6 +197,8 @@ class Reproducibility:
             deviation = math.hypot(spread * (1.0 - delta), share * self.repeat.deviation)
             evidence |= {"delta_repro": delta, "repeat": self.repeat.to_json()}
             sentences += _repeat_in_words(self.repeat, delta)
+        value = min(value, self.cap)
+        sentences.insert(2, self._formula(share, delta, value))
         sentences += [f"Missing: {item.name}: {item.found}. {item.remedy}" for item in self.missing()]
         return available(value, deviation, sentences, evidence)
 
@@ -170,17 +206,22 @@ class Reproducibility:
 def delta_repro(repeat: Repeat) -> float:
     """Return Δ_Repro, 0 for a perfect repeat, 1 for none: 1 − A·(0.9 + 0.1·K).
 
-    A is the mean agreement of the outputs. K = exp(−z), z = how far the measured CPU time lies outside the 90 %
+    A is the share of the outputs that are equal. K = exp(−z), z = how far the measured CPU time lies outside the 90 %
     interval of its prediction, in powers of ten: K is 1 inside it, and where there was no prediction. So the result
     decides, and a cost that nobody foresaw takes at most a tenth.
     """
+    return 1.0 - repeat.agreement * (1.0 - _COST_WEIGHT + _COST_WEIGHT * _foreseen(repeat))
+
+
+def _foreseen(repeat: Repeat) -> float:
+    """Return K of :func:`delta_repro`."""
     kept = 1.0
     if repeat.predicted is not None:
         span, actual = repeat.predicted.cpu_seconds, repeat.execution.accounting.cpu_seconds
         if actual > 0:
             outside = max(0.0, math.log10(actual / span.high), math.log10(span.low / actual))
             kept = math.exp(-outside)
-    return 1.0 - repeat.agreement * (1.0 - _COST_WEIGHT + _COST_WEIGHT * kept)
+    return kept
 
 
 def judge_reproducibility(
@@ -351,14 +392,14 @@ def _repeat_in_words(repeat: Repeat, delta: float) -> list[str]:
         said = repeat.execution.errors.decode(errors="replace").strip().splitlines()
         why = f" It said: {said[-1]}" if said else ""
         return [f"The re-run failed. {repeat.execution.sentence()}{why}"]
-    same = sum(one.agreement == 1.0 for one in repeat.files)
+    same = sum(one.agreement >= SAME for one in repeat.files)
     worst = min(repeat.files, key=lambda one: one.agreement)
-    sentences = [
-        f"Run again, {same} of {len(repeat.files)} outputs are the same; mean agreement {repeat.agreement:.4f}, "
-        f"Δ_Repro {delta:.4f}."
-    ]
-    if worst.agreement < 1:
-        sentences.append(f"Least alike: {worst.name} ({worst.how}).")
+    said = f"Run again, {same} of {len(repeat.files)} files of results are equal; Δ_Repro {delta:.4f}."
+    if worst.agreement < SAME:
+        said += f" Least alike is {worst.name} ({worst.how})."
+    elif worst.agreement < 1:
+        said += f" Least alike, but equal to a thousandth, is {worst.name} ({worst.how})."
+    sentences = [said]
     cost = (
         f"It took {used.cpu_seconds:.1f} CPU s, {used.wall_seconds:.1f} s and {used.peak_memory_in_bytes / 1e9:.2f} GB"
     )

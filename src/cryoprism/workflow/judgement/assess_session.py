@@ -71,7 +71,7 @@ def assess_session(config: AssessConfig) -> AssessSummary:
                 step(question.name)
         answers = {name: parts[name].answer() for name in QUESTIONS}
         fusion = fuse(answers, case.weights, case.shape, seed=config.seed)
-        said = verdict(answers)
+        said = verdict(answers, of_this_model=not notes_on(case))
         document = _document(case, parts, fusion, said)
         write_json(job.path / "assessment.json", document)
         assess_report(
@@ -95,7 +95,13 @@ def _kept(job: Job, config: AssessConfig, question: Question) -> Part | None:
         return None
     result = job.done_result(question.name, stage=_STAGE)
     part = Part(result["content"], tuple(result["files"]), result["shown"])
-    return part if part.content["status"] == "available" else None
+    return part if part.content["status"] == "available" and not _without_verdict(part) else None
+
+
+def _without_verdict(part: Part) -> bool:
+    """Whether a prover was asked and gave no verdict at all: another try may find one."""
+    counts = part.content["evidence"].get("counts")
+    return counts is not None and counts["unknown"] == counts["obligations"]
 
 
 def _asked(job: Job, question: Question) -> Part:

@@ -1,10 +1,11 @@
-"""The verdict of an assessment: one sentence that a biologist understands."""
+"""The verdict of an assessment: two or three short sentences that a biologist understands."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from cryoprism.evaluation.evidence import Answer
+from cryoprism.evaluation.reproducibility import SAME
 
 __all__ = ["QUESTIONS", "verdict"]
 
@@ -23,18 +24,46 @@ _SUBJECTS = {
     "reproducibility": "reproducibility",
     "meta": "whether the estimate has settled",
 }
+#: Rule to what it is about: a verdict names only those that had something to check.
+_ABOUT = {
+    "clashes": "clashes",
+    "bonds": "bonds",
+    "chains": "chain breaks",
+    "chirality": "hand",
+    "cis_peptides": "peptide bonds",
+    "copies": "symmetry copies",
+    "envelope": "the map",
+    "numbering": "numbering",
+    "completeness": "completeness",
+    "ligands": "ligands",
+}
 _SURE = 0.9
 
 
-def verdict(answers: Mapping[str, Answer]) -> str:
-    """Return in one sentence what is known, by component, and what could not be judged."""
-    known = [_WORDS[name](answers[name]) for name in QUESTIONS if answers[name].status == "available"]
-    missing = [_SUBJECTS[name] for name in QUESTIONS if answers[name].status != "available"]
-    if not known:
+def verdict(answers: Mapping[str, Answer], *, of_this_model: bool = True) -> str:
+    """Return in at most three short sentences what is known, and what could not be judged.
+
+    Parameters
+    ----------
+    answers
+        By component.
+    of_this_model
+        Whether the record is seen to be that of this model.
+    """
+    words = {name: _WORDS[name](answers[name]) for name in QUESTIONS if answers[name].status == "available"}
+    missing = [_SUBJECTS[name] for name in QUESTIONS if name not in words]
+    if not words:
         return "Nothing could be judged: every answer is missing, and each says how to get it."
-    text = "; ".join(known)
-    text = text[0].upper() + text[1:]
-    return f"{text}; {_listed(missing)} could not be judged." if missing else f"{text}."
+    if "reproducibility" in words and not of_this_model:
+        words["reproducibility"] += ", and nothing shows that it is this model's"
+    lacking = [f"{_listed(missing)} could not be judged"] if missing else []
+    parts = (
+        [words[name] for name in ("logic",) if name in words],
+        [words[name] for name in ("novelty", "impact") if name in words] + lacking,
+        [words[name] for name in ("reproducibility", "meta") if name in words],
+    )
+    joined = ["; ".join(part) for part in parts if part]
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in joined)
 
 
 def _logic(answer: Answer) -> str:
@@ -45,9 +74,12 @@ def _logic(answer: Answer) -> str:
         rules = [f"“{rule['title']}”" for rule in broken if rule["refuted"]]
         others = f" and {len(rules) - 2} more rules" if len(rules) > 2 else ""
         return f"the model breaks {refuted:,} of {everything:,} checks ({_listed(rules[:2])}{others})"
+    if unknown == everything:
+        return f"nothing about the model is proved: the prover gave no verdict on any of its {everything:,} checks"
     if unknown:
         return f"no fault of the model was found, but {unknown:,} of {everything:,} checks are open"
-    return f"all {everything:,} checks of the model's geometry, hand and numbering are proved"
+    asked = [_ABOUT[rule["name"]] for rule in answer.evidence["rules"] if rule["obligations"]]
+    return f"all {everything:,} checks of the model are proved ({_listed(asked)})"
 
 
 def _novelty(answer: Answer) -> str:
@@ -68,23 +100,21 @@ def _impact(answer: Answer) -> str:
 
 
 def _reproducibility(answer: Answer) -> str:
-    items = answer.evidence["items"]
-    can = "another laboratory could" if answer.evidence["repeatable_elsewhere"] else "another laboratory could not"
-    there = (
-        f"{can} repeat the work from its record ({sum(one['there'] for one in items)} of {len(items)} things for that "
-        "and for a deposition are there)"
-    )
+    can = "could" if answer.evidence["repeatable_elsewhere"] else "could not"
+    there = f"another laboratory {can} repeat the work of the record"
     again = answer.evidence.get("repeat")
     if again is None:
-        return f"{there}, but it was not run again"
+        return f"{there}, which was not run again"
     if again["status"] == "not comparable":
-        return f"{there}; run again it finished, but left nothing to compare"
+        return f"{there}, which ran again but left nothing to compare"
     if again["status"] == "failed":
-        return f"{there}, but running it again failed"
-    same = sum(one["agreement"] == 1 for one in again["files"])
-    if same == len(again["files"]):
-        return f"{there}, and run again it gave the same results"
-    return f"{there}, and run again {same} of {len(again['files'])} results were the same"
+        return f"{there}, which failed when it was run again"
+    differing = [one for one in again["files"] if one["agreement"] < SAME]
+    if not differing:
+        return f"{there}, which gave the same results when it was run again"
+    worst = min(differing, key=lambda one: one["agreement"])["name"]
+    more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
+    return f"{there}, but run again it gave another {worst}{more}"
 
 
 def _meta(answer: Answer) -> str:

@@ -41,7 +41,12 @@ _SCORES: Final = (
     "HyperScore is V on a scale that begins at 100 and never reaches 200; more is better."
 )
 #: What the words of a question mean, said once, where they first stand.
-_MEANING: Final = {"logic": f"{LOGIC_SCORE} {OBLIGATION}"}
+_MEANING: Final = {
+    "logic": f"{LOGIC_SCORE} {OBLIGATION}",
+    "meta": "This measures whether the estimate of what the microscope did (defocus, drift, background …) stood still in "
+    "the last pass and has one solution. A restoration goes on until it does, so the answer is close to 1 for nearly "
+    "every one that finished: it tells an estimate that failed from one that did not, and nothing about the model.",
+}
 _DATA: Final = {
     "assessment.json": "every number of this page; its schema comes with the package",
     "consistency.json": "every rule and every offender",
