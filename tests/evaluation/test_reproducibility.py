@@ -13,6 +13,7 @@ import pytest
 from cryoprism import __version__
 from cryoprism.core import InputError
 from cryoprism.evaluation.reproducibility import (
+    SAME,
     Cost,
     CostModel,
     Observation,
@@ -23,6 +24,7 @@ from cryoprism.evaluation.reproducibility import (
     compare_outputs,
     completeness,
     delta_repro,
+    equal_outputs,
     fit_cost_model,
     judge_reproducibility,
     read_record,
@@ -326,8 +328,8 @@ def test_outputs_are_compared_by_what_they_are(tmp_path):
     assert set(found) == {"map.mrc", "same.txt", "numbers.json", "table.star", "gone.txt", "other.bin"}
     assert found["same.txt"].agreement == 1.0
     assert found["map.mrc"].agreement == pytest.approx(0.99, abs=1e-4)
-    assert found["numbers.json"].agreement == pytest.approx(1 - 0.01 / 1.01 / 3)
-    assert found["table.star"].agreement == pytest.approx(1 - 0.01 / 1.01 / 4)
+    assert found["numbers.json"].agreement == pytest.approx(1 - 0.01 / 1.01)
+    assert found["table.star"].agreement == pytest.approx(1 - 0.01 / 1.01)
     assert (found["gone.txt"].agreement, found["other.bin"].agreement) == (0.0, 0.0)
     (after / "map.mrc").write_bytes(b"broken")
     assert {one.name: one.agreement for one in compare_outputs(before, after)}["map.mrc"] == 0.0
@@ -343,11 +345,15 @@ def two_jsons(folder, first, second):
 
 def test_texts_in_json_count_and_are_named(tmp_path):
     found = two_jsons(tmp_path, {"verdict": "sound", "x": 1.0}, {"verdict": "broken", "x": 1.0})
-    assert found.agreement == pytest.approx(0.5)
+    assert found.agreement == 0.0
+    assert "1 of them equal" in found.how
     assert "/verdict" in found.how
     assert two_jsons(tmp_path, {"a": True, "b": None, "c": []}, {"a": 1, "b": 0, "c": []}).agreement == 0.0
     # Not a number is the same as itself, and a number that no float holds is one too.
-    assert two_jsons(tmp_path, [math.nan, 10**400], [math.nan, 10**400 + 1]).agreement == pytest.approx(0.5)
+    assert two_jsons(tmp_path, [math.nan, 10**400], [math.nan, 10**400]).agreement == 1.0
+    assert two_jsons(tmp_path, [math.nan, 10**400], [math.nan, 10**400 + 1]).agreement == 0.0
+    # Rounding about zero is none.
+    assert two_jsons(tmp_path, [1e-17], [-3e-17]).agreement == 1.0
 
 
 def test_names_of_files_count_without_the_folder_of_the_run(tmp_path):
@@ -358,7 +364,7 @@ def test_names_of_files_count_without_the_folder_of_the_run(tmp_path):
 
 @pytest.mark.parametrize("key", ["candidate", "update", "sometimes", "times", "secondary_structure", "timed", "dated"])
 def test_only_whole_words_tell_of_the_run(tmp_path, key):
-    assert two_jsons(tmp_path, {key: 1.0, "y": 1}, {key: 2.0, "y": 1}).agreement == pytest.approx(0.75)
+    assert two_jsons(tmp_path, {key: 1.0, "y": 1}, {key: 2.0, "y": 1}).agreement == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("key", ["seconds", "cpu_seconds", "memoryInBytes", "date", "peak_memory", "started", "CPU"])
@@ -371,7 +377,7 @@ def test_archives_are_compared_array_by_array(tmp_path):
         (tmp_path / name).mkdir()
         np.savez(tmp_path / name / "x.npz", same=np.arange(3), near=scale * np.ones(4), words=np.array(["a", name]))
     (found,) = compare_outputs(tmp_path / "a", tmp_path / "b")
-    assert found.agreement == pytest.approx((1 + 0.9 + 0) / 3)
+    assert found.agreement == 0.0
     assert "words" in found.how
 
 
@@ -553,7 +559,57 @@ def repeat_of(agreement, cpu, span):
 def test_delta_repro_is_what_its_definition_says():
     assert delta_repro(repeat_of(1.0, 5.0, (1.0, 10.0))) == pytest.approx(0.0)
     assert delta_repro(repeat_of(1.0, 5.0, None)) == pytest.approx(0.0)
-    assert delta_repro(repeat_of(0.8, 5.0, (1.0, 10.0))) == pytest.approx(0.2)
+    assert delta_repro(repeat_of(0.8, 5.0, (1.0, 10.0))) == 1.0  # the only output is another one
+    assert delta_repro(repeat_of(SAME, 5.0, (1.0, 10.0))) == pytest.approx(0.0)
     assert delta_repro(repeat_of(1.0, 100.0, (1.0, 10.0))) == pytest.approx(0.1 * (1 - math.exp(-1)))
     assert delta_repro(repeat_of(1.0, 0.01, (1.0, 10.0))) == pytest.approx(0.1 * (1 - math.exp(-2)))
     assert delta_repro(Repeat(repeat_of(1.0, 1.0, None).execution, None, ())) == 1.0
+
+
+def test_one_wrong_number_counts_in_full_and_is_named(project):
+    """One defocus of many micrographs: its table is another result, and no folder of pictures outvotes it."""
+    from cryoprism.evaluation.reproducibility import FileComparison, Reproducibility
+
+    head = "data_micrographs\n\nloop_\n_rlnMicrographName #1\n_rlnDefocusU #2\n"
+    rows = [f"m{number}.mrc {10000 + number}" for number in range(200)]
+    for folder, changed in (("before", "m7.mrc 99999"), ("after", rows[7])):
+        (project / folder).mkdir()
+        told = [*rows[:7], changed, *rows[8:]]
+        (project / folder / "micrographs.star").write_text(head + "\n".join(told) + "\n")
+    (table,) = compare_outputs(project / "before", project / "after")
+    assert table.agreement < 0.2
+    pictures = tuple(FileComparison(f"cleaned/m{number}.mrc", 1.0, "the same bytes") for number in range(200))
+    files = (*pictures, FileComparison("causes.json", 1.0, "the same bytes"), table)
+    assert equal_outputs(files) == [True, True, False]
+    repeat = Repeat(repeat_of(1.0, 1.0, None).execution, None, files)
+    assert repeat.agreement == pytest.approx(2 / 3)
+    assert delta_repro(repeat) == pytest.approx(1 / 3)
+    record = read_record(project / "Extract/job001")
+    items = check_completeness((record,))
+    answer = Reproducibility((record,), items, None, repeat, None).answer()
+    assert answer.value == pytest.approx(completeness(items)[0] * 2 / 3)
+    said = " ".join(answer.sentences)
+    assert "Least alike is micrographs.star" in said
+    assert "2 of 3 outputs" in said
+
+
+def test_what_cannot_be_repeated_has_no_high_answer(project):
+    whole = judge_reproducibility(project / "Resolution/job003", rerun=False).answer()
+    assert whole.evidence["at_most"] == 1.0
+    (project / "raw/a.mrc").unlink()
+    answer = judge_reproducibility(project / "Resolution/job003", rerun=False).answer()
+    there = [item["there"] for item in answer.evidence["items"]]
+    assert answer.value == pytest.approx(min(0.5, sum(there) / len(there)))
+    assert answer.value < 0.5 < answer.evidence["completeness"] < whole.value
+    formula = next(sentence for sentence in answer.sentences if sentence.startswith("Completeness"))
+    assert f"{answer.evidence['completeness']:.3f}" in formula
+    assert f"data 2 of 3, software 3 of 3, parameters 9 of 9, deposition {sum(there) - 14} of 28" in formula
+    assert f"at most {answer.value:.3f}" in formula
+
+
+def test_a_map_that_is_not_there_has_no_voxel_size(tmp_path):
+    name = "voxel size (em_map.pixel_spacing_x)"
+    folder = write_job(tmp_path, "Simulate/job001", "Simulate", config={"output": "x", "pixel_size_in_angstroms": 1.5})
+    assert name in missing(items_of(tmp_path, "Simulate/job001"), "deposition")
+    (folder / "map.mrc").write_text("a map")
+    assert name not in missing(items_of(tmp_path, "Simulate/job001"), "deposition")
