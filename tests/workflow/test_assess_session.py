@@ -204,9 +204,15 @@ def test_what_missing_answers_could_make_of_the_score_stands_beside_its_interval
     content = document(out)
     low, high = content["hyperscore_range"]
     page = (out / "report.html").read_text()
-    assert f"<b>{low:.1f} to {high:.1f}</b>" in page
-    assert f"Whatever the {len(content['missing'])} missing answers came to, which that does not hold" in page
-    assert any("intervals above do not hold this" in sentence for sentence in content["sentences"])
+    # It is the first of the facts, before the interval that does not hold it.
+    wide, narrow = f"<b>{low:.1f} to {high:.1f}</b>", f"HyperScore of the answers that there are alone"
+    assert -1 < page.index(wide) < page.index(narrow)
+    assert f"HyperScore with the {len(content['missing'])} missing answers anywhere (impact up to 100 citations)" in page
+    assert f"with the missing answers anywhere, between {low:.1f} and {high:.1f}" in content["sentences"][0]
+    # Whose record it is stands in the same sentences as whether it could be repeated.
+    assert "nothing shows to be this model's" in content["verdict"]
+    assert "nothing shows that the record is that of this model" in content["reproducibility"]["sentences"][0]
+    assert "tells an estimate that failed from one that did not" in page
     # Two of two causes, one of them settled: half, and its deviation is one a mean can have.
     assert content["meta"]["value"] == pytest.approx(0.5)
     assert "meta" not in content["drawn_means"]

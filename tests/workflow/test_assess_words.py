@@ -56,4 +56,4 @@ def test_the_output_that_differs_is_named_and_whose_record_it_is():
     for answer in (repeated(), repeated(elsewhere=False)):
         strange = verdict(ALL | {"reproducibility": answer}, of_this_model=False)
         clause = next(part for part in strange.replace(". ", "; ").split("; ") if "laboratory" in part)
-        assert "nothing shows that it is this model's" in clause
+        assert "nothing shows to be this model's" in clause

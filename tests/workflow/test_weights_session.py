@@ -133,3 +133,23 @@ def test_help_and_configuration_agree(function, fields, config):
             assert parameter.default == config.model_fields[fields[name]].default, name
     assert set(config.model_fields) - set(fields.values()) <= {"workers", "device", "seed"}
     assert set(fields.values()) <= set(config.model_fields)
+
+
+def test_one_line_copied_150_times_is_one_judgement_and_is_warned_of(tmp_path, capsys):
+    line = judgements(tmp_path / "one.jsonl", 1).read_text()
+    (tmp_path / "many.jsonl").write_text(150 * line)
+    assert run("weights", "learn", tmp_path / "many.jsonl", "--out", tmp_path / "out") == 0
+    content = json.loads((tmp_path / "out/weights.json").read_text())
+    assert (content["judgements"], content["in_use"]) == (1, "prior")
+    assert content["shape_search"] is None
+    said = capsys.readouterr().out
+    assert "Warning: only 1 of 150 judgements" in said
+    assert "149 say again" in said
+
+
+def test_a_column_does_not_explain_itself(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("q,x\n" + "\n".join(f"{k},{k % 7}" for k in range(30)) + "\n")
+    base = ("weights", "explain", tmp_path / "t.csv", "--quality", "q", "--out", tmp_path / "out")
+    assert run(*base, "--column", "q") == 2
+    assert "the quality itself" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

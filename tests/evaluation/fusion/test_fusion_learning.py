@@ -11,6 +11,7 @@ from cryoprism.evaluation.fusion import (
     ENOUGH_JUDGEMENTS,
     Assessed,
     Judgement,
+    count_distinct,
     default_weights,
     differences,
     expected_information_in_bits,
@@ -24,6 +25,7 @@ from cryoprism.evaluation.fusion import (
     read_judgements,
     softmax,
     thompson,
+    without_copies,
 )
 
 TRUTH = np.array([0.1, 0.3, 0.1, 0.15, 0.35])
@@ -236,3 +238,21 @@ def test_marks_and_separators_of_other_systems_are_read(tmp_path):
 def test_pairs_count_only_where_both_have_an_answer():
     one = Judgement(Assessed("a", {"logic": 1.0}), Assessed("b", {"novelty": 1.0}), "a")
     assert not differences([(one.a, one.b)]).any()
+
+
+def one_said(better="a", judge="", *, turned=False):
+    a, b = Assessed("a", {"logic": 0.9, "meta": 0.1}), Assessed("b", {"logic": 0.2, "meta": 0.8})
+    return Judgement(b, a, {"a": "b", "b": "a", "tie": "tie"}[better], judge) if turned else Judgement(a, b, better, judge)
+
+
+def test_one_judgement_copied_many_times_is_one():
+    copied = [one_said(turned=bool(number % 2)) for number in range(150)]
+    assert len(without_copies(copied)) == count_distinct(copied) == 1
+    once, often = learn([one_said()]), learn(copied)
+    assert often.judgements == 1
+    assert often.weights.in_use.mean == default_weights().mean
+    assert np.allclose(often.covariance, once.covariance)
+    # Another judge, or another word of the same judge, is no copy; but a pair counts once for a judge.
+    several = [*copied, one_said(judge="Ada"), one_said("b", judge="Ada"), one_said("tie", judge="Ada")]
+    assert len(without_copies(several)) == 4
+    assert count_distinct(several) == learn(several).judgements == 2

@@ -45,6 +45,24 @@ def test_a_shape_that_is_far_from_the_default_is_found_to_be_better():
     )
 
 
+@pytest.mark.parametrize("sharpness", [0.02, 3.0])
+def test_no_learned_shape_gives_every_work_the_same_score(sharpness):
+    """Sharpness is fitted beside the shape: without a floor one that squeezes the score into nothing does as well."""
+    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'cryoprism[assess]'")
+    generator = np.random.default_rng(7)
+    said = []
+    for _ in range(150):  # SIMULATED judge of V itself, for whom a step of V means the same everywhere
+        a, b = ({name: float(generator.random()) for name in COMPONENTS} for _ in "ab")
+        ahead = sum(default_weights().mean[name] * (a[name] - b[name]) for name in COMPONENTS)
+        first = generator.random() < 1 / (1 + np.exp(-50 * sharpness * ahead))
+        said.append(Judgement(Assessed("a", a), Assessed("b", b), "a" if first else "b"))
+    found = learn_shape(said, trials=40)
+    for shape in (found.best, found.shape):
+        assert hyperscore(1.0, shape) == pytest.approx(hyperscore(1.0, default_shape()))
+        v = np.linspace(0.2, 0.8, 50)
+        assert np.ptp(hyperscore(v, shape)) > 0.8 * np.ptp(hyperscore(v, default_shape()))
+
+
 def test_the_default_shape_stays_where_it_is_the_truth():
     pytest.importorskip("optuna", reason="optuna is not installed: pip install 'cryoprism[assess]'")
     found = learn_shape(pairs(300, default_shape(), 1), trials=12)
@@ -132,6 +150,14 @@ def test_bad_tables_are_refused_by_line_or_column(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(InputError, match=words):
         regress_quality(read_quality_table(path, "q"), default_weights(), bootstraps=5)
+
+
+def test_quality_does_not_explain_itself(tmp_path):
+    rows = "\n".join(f"{k},{k % 7}" for k in range(30))
+    (tmp_path / "t.csv").write_text(f"q,x\n{rows}\n")
+    with pytest.raises(InputError, match="the quality itself"):
+        read_quality_table(tmp_path / "t.csv", "q", ["x", "q"])
+    assert read_quality_table(tmp_path / "t.csv", "q", ["x"]).columns == ("x",)
 
 
 def test_a_table_with_a_mark_and_separators_of_other_systems_is_read(tmp_path):

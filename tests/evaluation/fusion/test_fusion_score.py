@@ -19,6 +19,7 @@ from cryoprism.evaluation.fusion import (
     fuse,
     hyperscore,
     impact_bound_in_citations,
+    read_weights,
 )
 from cryoprism.evaluation.fusion.score import _draw
 
@@ -148,7 +149,8 @@ def test_a_share_that_no_mean_can_have_is_a_most_probable_value(k, n):
     assert any("most probable" in sentence for sentence in found.sentences)
     # Of which nothing is known: uniform.
     nothing = fuse({"meta": available(k / n, 12**-0.5, ())}, sure(default_weights()))
-    assert (nothing.v.lower, nothing.v.upper) == (pytest.approx(0.025, abs=0.002), pytest.approx(0.975, abs=0.002))
+    assert nothing.v.upper - nothing.v.lower == pytest.approx(0.95, abs=0.002)
+    assert nothing.v.lower <= nothing.v.value <= nothing.v.upper
 
 
 def test_a_missing_answer_gives_its_weight_to_the_others_and_a_range():
@@ -161,8 +163,12 @@ def test_a_missing_answer_gives_its_weight_to_the_others_and_a_range():
     for name in ("logic", "impact", "reproducibility", "meta"):
         assert found.weights[name] == pytest.approx(full[name] / rest)
     low, high = (by_hand(VALUES | {"novelty": value}, full, found.shape) for value in (0.0, 1.0))
-    assert found.v_range == pytest.approx((low[0], high[0]))
-    assert found.score_range == pytest.approx((low[1], high[1]))
+    # Without any doubt about answers and weights the ends are the formula's; doubt makes the range wider.
+    exact = {name: available(answer.value, 0.0, ()) for name, answer in gone.items() if name != "novelty"}
+    without = fuse(exact, sure(default_weights()))
+    assert without.v_range == pytest.approx((low[0], high[0]))
+    assert without.score_range == pytest.approx((low[1], high[1]))
+    assert found.v_range[0] < low[0] < high[0] < found.v_range[1]
     assert found.v_range[0] <= found.v.value <= found.v_range[1]
     assert any("novelty" in sentence and "no answer" in sentence for sentence in found.sentences)
     absent = {name: answer for name, answer in gone.items() if name != "novelty"}
@@ -170,9 +176,55 @@ def test_a_missing_answer_gives_its_weight_to_the_others_and_a_range():
 
 
 def test_missing_impact_is_bounded_by_the_bound_that_is_shipped():
-    found = fuse(answers(impact=not_available("No dump.", "Get one.")))
+    exact = {name: available(VALUES[name], 0.0, ()) for name in COMPONENTS if name != "impact"}
+    found = fuse(exact, sure(default_weights()))
+    assert f"impact counted up to {impact_bound_in_citations():g} citations" in found.sentences[0]
     reach = found.full_weights["impact"] * math.log1p(impact_bound_in_citations())
     assert found.v_range[1] - found.v_range[0] == pytest.approx(reach)
+
+
+def test_the_value_never_lies_outside_its_own_interval():
+    generator = np.random.default_rng(0)
+    ends = np.array([0.0, 0.001, 0.5, 0.999, 1.0])
+    for number in range(250):
+        there = generator.random(5) < 0.6
+        there[generator.integers(5)] = True
+        given = {}
+        for name in np.array(COMPONENTS)[there]:
+            value = generator.choice(ends) if generator.random() < 0.6 else generator.random()
+            value = 40 * value if name == "impact" else value
+            given[str(name)] = available(float(value), float(generator.choice([0.0, 0.01, 0.1, 12**-0.5, 2.0])), ())
+        shape = Shape(float(generator.uniform(0.5, 15)), float(generator.uniform(-4, 3)), float(generator.uniform(0.5, 5)))
+        found = fuse(given, shape=shape, seed=number, draws=1000)
+        for one, ends_of in ((found.v, found.v_range), (found.score, found.score_range)):
+            assert one.lower <= one.value <= one.upper
+            if found.missing:
+                assert ends_of[0] <= one.lower
+                assert one.upper <= ends_of[1]
+
+
+def test_the_interval_holds_95_percent_of_the_draws_and_is_the_shortest():
+    # Of Beta(1, 3), most probable 0: one-sided, and its end is the quantile of 95 %.
+    from scipy.stats import beta
+
+    found = fuse({"logic": available(0.0, beta.std(1, 3), ())}, sure(default_weights()))
+    assert found.v.lower == pytest.approx(0.0, abs=1e-3)
+    assert found.v.upper == pytest.approx(beta.ppf(0.95, 1, 3), abs=5e-3)
+
+
+def test_to_withhold_answers_never_narrows_what_the_headline_says():
+    everything = fuse(answers())
+    assert everything.sentences[0].startswith(f"HyperScore {everything.score.value:.1f} from all 5 answers (95 %")
+    width = everything.score.upper - everything.score.lower
+    given = answers()
+    for name in ("impact", "novelty", "meta", "reproducibility"):
+        del given[name]
+        found = fuse(given)
+        low, high = found.score_range
+        assert high - low > width
+        assert f"from {len(given)} answer" in found.sentences[0]
+        assert f"between {low:.1f} and {high:.1f}" in found.sentences[0]
+        width = high - low
 
 
 def test_without_any_answer_there_is_no_score():
@@ -227,8 +279,26 @@ def test_shapes_that_would_turn_the_score_round_are_refused(numbers):
         default_weights().to_json() | {"logits": [1, 2]},
         default_weights().to_json() | {"covariance": [[-1.0] * 5] * 5},
         default_weights().to_json() | {"logits": None},
+        default_weights().to_json() | {"logits": [3.0, 0.0, 0.0, 0.0, 0.0]},
+        {name: value for name, value in default_weights().to_json().items() if name != "weights"},
     ],
 )
 def test_weights_that_are_none_are_refused(content):
     with pytest.raises(InputError):
         Weights.from_json(content)
+
+
+def test_weights_that_disagree_with_their_logits_and_constant_shapes_are_refused(tmp_path):
+    file = tmp_path / "weights.json"
+    content = default_weights().to_json() | {"shape": default_shape().to_json()}
+    file.write_text(json.dumps(content))
+    assert read_weights(file) == (default_weights(), default_shape())
+    content["weights"]["logic"]["weight"] = 0.9
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="its logits say 0.35"):
+        read_weights(file)
+    flat = Shape(0.62, -3.28, 2.29)
+    assert hyperscore(1.0, flat) == pytest.approx(100 * (1 + flat.rise))
+    file.write_text(json.dumps(default_weights().to_json() | {"shape": flat.to_json()}))
+    with pytest.raises(InputError, match="hardly moves the score"):
+        read_weights(file)

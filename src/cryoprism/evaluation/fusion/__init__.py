@@ -1,7 +1,17 @@
 """All in one: V and HyperScore with their uncertainty, weights from people's judgements, what to ask next."""
 
 from .asking import expected_information_in_bits, most_informative, thompson
-from .judgements import Assessed, Judgement, Outcome, differences, outcomes, read_assessment, read_judgements
+from .judgements import (
+    Assessed,
+    Judgement,
+    Outcome,
+    count_distinct,
+    differences,
+    outcomes,
+    read_assessment,
+    read_judgements,
+    without_copies,
+)
 from .learning import Posterior, agreement_by_judge, learn, learn_from, log_posterior, mended, outcome_probabilities
 from .policy import policy_gradient
 from .quality_table import QualityTable, read_quality_table
@@ -40,6 +50,7 @@ __all__ = [
     "Weights",
     "agreement_by_judge",
     "component_values",
+    "count_distinct",
     "default_shape",
     "default_weights",
     "differences",
@@ -65,4 +76,5 @@ __all__ = [
     "softmax",
     "thompson",
     "weights_path",
+    "without_copies",
 ]

@@ -16,7 +16,17 @@ from cryoprism.evaluation.documents import UnreadableError, load_json, number_in
 
 from .weights import COMPONENTS, Array
 
-__all__ = ["Assessed", "Judgement", "Outcome", "differences", "outcomes", "read_assessment", "read_judgements"]
+__all__ = [
+    "Assessed",
+    "Judgement",
+    "Outcome",
+    "count_distinct",
+    "differences",
+    "outcomes",
+    "read_assessment",
+    "read_judgements",
+    "without_copies",
+]
 
 Outcome = Literal["a", "b", "tie"]
 _OUTCOMES: Final = ("a", "b", "tie")
@@ -78,6 +88,31 @@ def differences(pairs: Sequence[tuple[Assessed, Assessed]]) -> Array:
 def outcomes(judgements: Sequence[Judgement]) -> Array:
     """Return (n, 3) of 0 and 1: a is better, b is better, a tie."""
     return np.array([[one.better == name for name in _OUTCOMES] for one in judgements], dtype=float).reshape(-1, 3)
+
+
+def without_copies(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Return the judgements without those that say again of the same pair what the same judge said before."""
+    found: dict[tuple[object, ...], Judgement] = {}
+    for one in judgements:
+        found.setdefault((*_pair_and_judge(one), _winner(one)), one)
+    return list(found.values())
+
+
+def count_distinct(judgements: Sequence[Judgement]) -> int:
+    """Return how many pairs of a pair of assessments and a judge there are: to ask twice makes no two judgements."""
+    return len({_pair_and_judge(one) for one in judgements})
+
+
+def _answers(one: Assessed) -> tuple[float | None, ...]:
+    return tuple(one.values.get(name) for name in COMPONENTS)
+
+
+def _pair_and_judge(one: Judgement) -> tuple[object, ...]:
+    return frozenset((_answers(one.a), _answers(one.b))), one.judge
+
+
+def _winner(one: Judgement) -> tuple[float | None, ...] | None:
+    return {"a": _answers(one.a), "b": _answers(one.b), "tie": None}[one.better]
 
 
 def read_judgements(path: str | Path) -> list[Judgement]:

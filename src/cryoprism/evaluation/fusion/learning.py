@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from .judgements import Judgement, differences, outcomes
+from .judgements import Judgement, count_distinct, differences, outcomes, without_copies
 from .weights import COMPONENTS, Array, Weights, default_weights, softmax
 
 __all__ = ["Posterior", "agreement_by_judge", "learn", "learn_from", "log_posterior", "mended", "outcome_probabilities"]
@@ -262,15 +262,18 @@ def learn(judgements: Sequence[Judgement], prior: Weights | None = None, *, seed
     Parameters
     ----------
     judgements
-        Of one or more judges, who are taken to agree on the weights.
+        Of one or more judges, who are taken to agree on the weights. What one judge says again of a pair is left out;
+        a judge who contradicts himself is heard, but a pair counts once for each judge in ``Posterior.judgements``.
     prior
         The default if None.
     seed
         Of the sampling that mends the normal approximation.
     """
-    ahead, told = differences([(one.a, one.b) for one in judgements]), outcomes(judgements)
+    several = without_copies(judgements)
+    ahead, told = differences([(one.a, one.b) for one in several]), outcomes(several)
     found = learn_from(ahead, told, prior)
-    return mended(found, ahead, told, seed=seed) if judgements else found
+    found = mended(found, ahead, told, seed=seed) if several else found
+    return replace(found, judgements=count_distinct(several))
 
 
 def agreement_by_judge(weights: Weights, judgements: Sequence[Judgement]) -> dict[str, tuple[int, int, int]]:

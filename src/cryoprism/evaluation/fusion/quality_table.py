@@ -93,6 +93,10 @@ def read_quality_table(
         raise InputError(file, f"cannot be read: {error}", "Give a table with a heading, as TSV or CSV.") from error
     if len(rows) < 2:
         raise InputError(file, "holds no rows under a heading", "Give a table with a heading, as TSV or CSV.")
+    if quality in columns:
+        raise InputError(
+            "--column", f"'{quality}' is the quality itself, which explains itself whole", "Name other columns."
+        )
     head = [name.strip() for name in rows[0]]
     if _ASSESSMENT in head:
         rows = _with_answers(file, head, rows)

@@ -27,6 +27,8 @@ from .weights import (
 __all__ = ["Estimate", "Fusion", "component_values", "fuse", "hyperscore"]
 
 _DRAWS: Final = 20_000
+#: Share of the draws that an interval holds.
+_WITHIN: Final = 0.95
 #: Of a uniform distribution from 0 to 1: no deviation about a most probable value is larger.
 _WIDEST: Final = 12**-0.5
 #: A shift of an answer's mean by less than this is not worth a sentence.
@@ -74,8 +76,11 @@ class Estimate:
     ----------
     value
         The formula at the values themselves.
-    mean, deviation, lower, upper
-        Mean, standard deviation and 95 % interval over draws of answers and weights.
+    mean, deviation
+        Over draws of answers and weights.
+    lower, upper
+        The shortest interval that holds 95 % of the draws and ``value``; of the score that of V, taken through the
+        formula. It is one-sided where the value is a most probable one at the end of its range.
     """
 
     value: float
@@ -112,8 +117,9 @@ class Fusion:
     missing
         Components without an answer.
     v_range, score_range
-        What V and HyperScore would be with the missing components at 0 and at their bound (1; impact: the logarithm
-        of the bound in ``defaults.json``), with their own weights; None where nothing is missing.
+        What V and HyperScore could be with the missing components anywhere from 0 to their bound (1; impact: the
+        logarithm of the bound in ``defaults.json``), with their own weights and the 95 % spread of weights and of the
+        answers that there are; never narrower than the interval. None where nothing is missing.
     drawn_means
         Mean of the draws of each answer whose deviation does not go with its value as a mean, see :func:`fuse`.
     shape
@@ -197,27 +203,36 @@ def fuse(
     missing = tuple(name for name in COMPONENTS if values[name] is None)
     at = np.array([0.0 if values[name] is None else float(values[name] or 0.0) for name in COMPONENTS])
     share = np.where(known, full, 0.0) / full[known].sum() if known.any() else np.zeros(len(COMPONENTS))
-    v = score = None
+    v = score = v_range = score_range = None
     if known.any():
         generator = np.random.default_rng(seed)
-        drawn_weights = used.sample(draws, generator) * known
+        own_weights = used.sample(draws, generator)
+        drawn_weights = own_weights * known
         drawn_weights /= drawn_weights.sum(axis=1, keepdims=True)
         drawn = np.stack([_draw(name, answers.get(name), draws, generator) for name in COMPONENTS], axis=1)
         sums = (drawn_weights * drawn).sum(axis=1)
-        v = _estimate(float(share @ at), sums)
-        score = _estimate(float(hyperscore(share @ at, shape)), hyperscore(sums, shape))
+        low, high = _shortest(float(share @ at), sums)
+        v = Estimate(float(share @ at), float(sums.mean()), float(sums.std()), low, high)
+        scores = hyperscore(sums, shape)
+        score = Estimate(
+            *map(float, (hyperscore(v.value, shape), scores.mean(), scores.std(), *hyperscore(np.array([low, high]), shape)))
+        )
+        if missing:
+            bounds = np.array([math.log1p(impact_bound_in_citations()) if n == "impact" else 1.0 for n in COMPONENTS])
+            least = (own_weights * np.where(known, drawn, 0.0)).sum(axis=1)
+            most = (own_weights * np.where(known, drawn, bounds)).sum(axis=1)
+            ends = (
+                min(low, float(full @ at), float(np.quantile(least, 0.025))),
+                max(high, float(full @ np.where(known, at, bounds)), float(np.quantile(most, 0.975))),
+            )
+            v_range = ends
+            score_range = (float(hyperscore(ends[0], shape)), float(hyperscore(ends[1], shape)))
     drawn_means = {
         name: a / (a + b)
         for name, answer in answers.items()
         if answer.value is not None and name != "impact" and _is_mode(answer.value, answer.deviation or 0.0)
         for a, b in (_beta(answer.value, answer.deviation or 0.0),)
     }
-    v_range = score_range = None
-    if missing:
-        least = float(full @ at)
-        bounds = np.array([math.log1p(impact_bound_in_citations()) if n == "impact" else 1.0 for n in COMPONENTS])
-        v_range = (least, least + float(full @ np.where(known, 0.0, bounds)))
-        score_range = (float(hyperscore(v_range[0], shape)), float(hyperscore(v_range[1], shape)))
     return Fusion(
         v=v,
         score=score,
@@ -298,9 +313,14 @@ def _modes_in_words(answers: Mapping[str, Answer], drawn_means: Mapping[str, flo
     return said
 
 
-def _estimate(value: float, drawn: Array) -> Estimate:
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(value, float(drawn.mean()), float(drawn.std()), float(low), float(high))
+def _shortest(value: float, drawn: Array) -> tuple[float, float]:
+    """Return the shortest interval that holds 95 % of the draws and the value."""
+    ordered = np.sort(drawn)
+    within = math.ceil(_WITHIN * len(ordered))
+    low = np.minimum(ordered[: len(ordered) - within + 1], value)
+    high = np.maximum(ordered[within - 1 :], value)
+    best = int((high - low).argmin())
+    return float(low[best]), float(high[best])
 
 
 def _sentences(
@@ -314,21 +334,26 @@ def _sentences(
 ) -> tuple[str, ...]:
     if v is None or score is None:
         return ("There is no score: not one component has an answer.",)
-    said = [
-        f"HyperScore {score.value:.1f} (95 % {score.lower:.1f} to {score.upper:.1f}), "
-        f"V {v.value:.3f} (95 % {v.lower:.3f} to {v.upper:.3f})."
-    ]
+    many = len(COMPONENTS)
+    interval = f"95 % {score.lower:.1f} to {score.upper:.1f}; V {v.value:.3f}, 95 % {v.lower:.3f} to {v.upper:.3f}"
+    if v_range is None or score_range is None:
+        said = [f"HyperScore {score.value:.1f} from all {many} answers ({interval})."]
+    else:
+        bound = impact_bound_in_citations()
+        counted = f" (impact counted up to {bound:g} citations)" if "impact" in missing else ""
+        there = many - len(missing)
+        few = len(missing) == 1
+        names = " and ".join(f"{name} ({SYMBOLS[name]})" for name in missing)
+        said = [
+            f"HyperScore {score.value:.1f} from {there} answer{'' if there == 1 else 's'} of {many}; with the missing "
+            f"answer{'' if few else 's'} anywhere, between {score_range[0]:.1f} and {score_range[1]:.1f}{counted}.",
+            f"Of the answer{'' if there == 1 else 's'} that there {'is' if there == 1 else 'are'} alone: {interval}. "
+            f"{names} {'has' if few else 'have'} no answer: {'its' if few else 'their'} weight is shared among the "
+            f"others, and only the range from {score_range[0]:.1f} to {score_range[1]:.1f} (V {v_range[0]:.3f} to "
+            f"{v_range[1]:.3f}) holds what {'it' if few else 'they'} could be: it is the one to compare by.",
+        ]
     if v.value == 0:
         said.append("V is 0, where its logarithm does not exist: the score is the limit, 100.")
-    if missing and v_range is not None and score_range is not None:
-        names = " and ".join(f"{name} ({SYMBOLS[name]})" for name in missing)
-        few = len(missing) == 1
-        said.append(
-            f"{names} {'has' if few else 'have'} no answer: {'its' if few else 'their'} weight is shared among the "
-            f"others. Whatever {'it' if few else 'they'} came to, V would lie from {v_range[0]:.3f} to "
-            f"{v_range[1]:.3f} and the score from {score_range[0]:.1f} to {score_range[1]:.1f}; the intervals above do "
-            "not hold this."
-        )
     said += modes
     said.append(weights.sentence())
     return tuple(said)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from cryoprism.core import InputError
 
@@ -20,8 +21,8 @@ __all__ = ["LearnedShape", "learn_shape", "score_log_likelihoods"]
 
 _FOLDS: Final = 5
 _TRIALS: Final = 60
-#: Where β and κ (logarithmic) and γ are looked for.
-_BETA, _GAMMA, _KAPPA = (0.5, 15.0), (-4.0, 3.0), (0.5, 5.0)
+#: Where β and κ are looked for, on logarithmic scales.
+_BETA, _KAPPA = (0.5, 15.0), (0.5, 5.0)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class LearnedShape:
         """Say which shape is used and why."""
         found = f"{self.gain:.4f} ± {self.gain_error:.4f} nat a judgement on {self.pairs} held-out pairs"
         best = f"β {self.best.beta:.2f}, γ {self.best.gamma:.2f}, κ {self.best.kappa:.2f}"
+        if self.best == default_shape():
+            return f"The shape of the score stays the default: none of {self.trials} others foretells better."
         if self.shape == self.best:
             return f"The shape of the score was learned: {best} foretells better than the default by {found}."
         return f"The shape of the score stays the default: the best of {self.trials}, {best}, gains only {found}."
@@ -81,6 +84,11 @@ def learn_shape(
     Five-fold: weights and the link (P(a) ∝ e^{c·ΔH/2}, ties as in ``outcome_probabilities``) are learned on four
     fifths, the likelihood is that of the fifth. Optuna's tree-structured Parzen estimator proposes; the default is
     the first trial. Pairs that lack an answer are left out, as no V of theirs can be compared.
+
+    The sharpness of the link is fitted beside the shape, so that judgements say nothing of the scale of the score: a
+    shape that squeezes it into nothing foretells them as well. So every shape that is tried gives V = 1 the score that
+    the default gives it, by γ = logit(r^(1/κ)) with r the default's σ^κ there, and must spread the scores of the judged
+    (their 5 % to 95 % quantiles) at least as far as the default does.
 
     Raises
     ------
@@ -115,27 +123,44 @@ def learn_shape(
 
     default = default_shape()
 
+    judged = values @ np.mean(weights, axis=0)
+
+    def spread(shape: Shape) -> float:
+        low, high = np.quantile(hyperscore(np.maximum(judged, 0.0), shape), (0.05, 0.95))
+        return float(high - low)
+
+    least = spread(default) * (1 - 1e-9)
+
     def objective(trial: Any) -> float:
-        shape = Shape(
-            trial.suggest_float("beta", *_BETA, log=True),
-            trial.suggest_float("gamma", *_GAMMA),
-            trial.suggest_float("kappa", *_KAPPA, log=True),
+        shape = _anchored(
+            trial.suggest_float("beta", *_BETA, log=True), trial.suggest_float("kappa", *_KAPPA, log=True)
         )
+        if spread(shape) < least:
+            raise optuna.TrialPruned
         return float(held_out(shape).mean())
 
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-        study.enqueue_trial(default.to_json())
+        study.enqueue_trial({"beta": default.beta, "kappa": default.kappa})
         study.optimize(objective, n_trials=trials)
     finally:
         optuna.logging.set_verbosity(level)
-    best = Shape(**study.best_params)
+    best = _anchored(**study.best_params)
+    if study.best_trial.number == 0:
+        best = default  # without the rounding of its γ
     ahead = held_out(best) - held_out(default)
     gain, doubt = float(ahead.mean()), float(ahead.std(ddof=1) / np.sqrt(len(ahead)))
     better = gain > 2 * doubt
     return LearnedShape(best if better else default, best, gain, doubt, len(values), trials)
+
+
+def _anchored(beta: float, kappa: float) -> Shape:
+    """Return the shape with these β and κ that gives V = 1 the default's score."""
+    default = default_shape()
+    at_one = float(expit(default.gamma)) ** default.kappa
+    return Shape(beta, float(logit(at_one ** (1.0 / kappa))), kappa)
 
 
 def score_log_likelihoods(v: Array, told: Array, shape: Shape, learn_on: Array) -> Array:

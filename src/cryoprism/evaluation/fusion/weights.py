@@ -37,6 +37,10 @@ SYMBOLS: Final[Mapping[str, str]] = dict(zip(COMPONENTS, "π∞i△⋄", strict=
 ENOUGH_JUDGEMENTS: Final = 100
 _SCHEMA: Final = "cryoprism-weights-1"
 _DRAWS: Final = 20_000
+#: A shape with a smaller rise (of 100, from V = 0 to V = 1) gives every work the same score.
+_LEAST_RISE: Final = 0.01
+#: Softmax of the logits and the weights that stand beside them in a file are the same up to rounding.
+_ROUNDING: Final = 1e-6
 
 Array = NDArray[np.float64]
 
@@ -72,6 +76,11 @@ class Shape:
                 )
             if name != "gamma" and number <= 0:
                 raise InputError(name, f"{number} is not positive", "The score has to rise with V: give one above 0.")
+
+    @property
+    def rise(self) -> float:
+        """σ(γ)^κ: by how much of 100 the score rises from V = 0 to V = 1."""
+        return math.exp(-self.kappa * float(np.logaddexp(0.0, -self.gamma)))
 
     def to_json(self) -> dict[str, float]:
         """Return the three numbers by name."""
@@ -182,14 +191,20 @@ class Weights:
         if content.get("components") != list(COMPONENTS):
             raise InputError(where, f"the components are not {', '.join(COMPONENTS)}", remedy)
         try:
-            return cls(
+            found = cls(
                 tuple(float(x) for x in content["logits"]),
                 tuple(tuple(float(x) for x in row) for row in content["covariance"]),
                 int(content["judgements"]),
                 cls.from_json(content["prior"], where) if "prior" in content else None,
             )
+            shown = {name: float(content["weights"][name]["weight"]) for name in COMPONENTS}
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InputError(where, f"cannot be read: {error}", remedy) from error
+        for name, weight in found.mean.items():
+            if not abs(shown[name] - weight) <= _ROUNDING:
+                said = f"its weight of {name} is {shown[name]:.6g}, but its logits say {weight:.6g}"
+                raise InputError(where, said, "It was changed by hand: give the file as it was written.")
+        return found
 
 
 def prior_weights(weights: Sequence[float], standard_deviation_of_logits: float) -> Weights:
@@ -246,6 +261,11 @@ def read_weights(path: str | Path) -> tuple[Weights, Shape]:
     weights = Weights.from_json(content, str(file))
     told = content.get("shape", default_shape().to_json())
     try:
-        return weights, Shape(**{name: told[name] for name in ("beta", "gamma", "kappa")})
+        shape = Shape(**{name: told[name] for name in ("beta", "gamma", "kappa")})
     except (KeyError, TypeError) as error:
         raise InputError(file, "the shape is not β, γ and κ", remedy) from error
+    if (rise := shape.rise) < _LEAST_RISE:
+        raise InputError(
+            file, f"its shape hardly moves the score: by {100 * rise:.2g} from V = 0 to V = 1", "Learn it again."
+        )
+    return weights, shape

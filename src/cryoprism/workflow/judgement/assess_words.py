@@ -37,6 +37,7 @@ _ABOUT = {
     "completeness": "completeness",
     "ligands": "ligands",
 }
+_RECORD = "the work of the record"
 _SURE = 0.9
 
 
@@ -55,7 +56,8 @@ def verdict(answers: Mapping[str, Answer], *, of_this_model: bool = True) -> str
     if not words:
         return "Nothing could be judged: every answer is missing, and each says how to get it."
     if "reproducibility" in words and not of_this_model:
-        words["reproducibility"] += ", and nothing shows that it is this model's"
+        strange = f"{_RECORD} (which nothing shows to be this model's)"
+        words["reproducibility"] = words["reproducibility"].replace(_RECORD, strange)
     lacking = [f"{_listed(missing)} could not be judged"] if missing else []
     parts = (
         [words[name] for name in ("logic",) if name in words],
@@ -101,7 +103,7 @@ def _impact(answer: Answer) -> str:
 
 def _reproducibility(answer: Answer) -> str:
     can = "could" if answer.evidence["repeatable_elsewhere"] else "could not"
-    there = f"another laboratory {can} repeat the work of the record"
+    there = f"another laboratory {can} repeat {_RECORD}"
     again = answer.evidence.get("repeat")
     if again is None:
         return f"{there}, which was not run again"

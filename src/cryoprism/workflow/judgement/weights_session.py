@@ -19,6 +19,7 @@ from cryoprism.evaluation.fusion import (
     Assessed,
     Judgement,
     agreement_by_judge,
+    count_distinct,
     default_shape,
     default_weights,
     differences,
@@ -35,6 +36,7 @@ from cryoprism.evaluation.fusion import (
     softmax,
     thompson,
     weights_path,
+    without_copies,
 )
 from cryoprism.workflow.jobs.config import JobConfig
 from cryoprism.workflow.jobs.files import fingerprint, write_json
@@ -72,7 +74,9 @@ def learn_weights(config: WeightsLearnConfig) -> WeightsSummary:
         A file or a line cannot be read.
     """
     started = time.monotonic()
-    judgements = [one for path in config.inputs for one in read_judgements(path)]
+    read = [one for path in config.inputs for one in read_judgements(path)]
+    judgements = without_copies(read)
+    distinct = count_distinct(judgements)
     with open_job("Weights", config) as job:
         job.record_inputs(config.inputs)
         if (kept := _kept(job, config, "weights", config.inputs)) is not None:
@@ -82,7 +86,7 @@ def learn_weights(config: WeightsLearnConfig) -> WeightsSummary:
         pairs = [(one.a, one.b) for one in judgements]
         beside = softmax(policy_gradient(differences(pairs), outcomes(judgements), seed=config.seed))
         shape, searched, words = default_shape(), None, ""
-        if config.learn_shape and len(judgements) >= ENOUGH_JUDGEMENTS:
+        if config.learn_shape and distinct >= ENOUGH_JUDGEMENTS:
             try:
                 found = learn_shape(judgements, seed=config.seed, trials=config.trials)
             except InputError as error:
@@ -101,11 +105,12 @@ def learn_weights(config: WeightsLearnConfig) -> WeightsSummary:
             "log_sharpness": {"mean": float(posterior.mode[-2]), "standard_deviation": deviation},
             "policy_gradient": dict(zip(COMPONENTS, beside.tolist(), strict=True)),
         }
-        sentences = tuple(text for text in (weights.sentence(), *_told(content), words) if text)
+        again = _repeats(len(read), len(judgements), distinct)
+        sentences = tuple(text for text in (weights.sentence(), again, *_told(content), words) if text)
         content["sentences"] = list(sentences)
         write_json(job.path / "weights.json", content)
         outputs = [job.path / "weights.json", weights_report(job.path, content)]
-        job.note("judgements", len(judgements))
+        job.note("judgements", distinct)
         _mark(job, "weights", config.inputs, outputs, sentences)
         return WeightsSummary(output=job.path, sentences=sentences, seconds=time.monotonic() - started)
 
@@ -127,6 +132,18 @@ def _mark(
 
 def _hashes(sources: Sequence[str | Path]) -> str:
     return ";".join(str(fingerprint(path)["sha256_of_ends"]) for path in sources)
+
+
+def _repeats(read: int, kept: int, distinct: int) -> str:
+    """Warn where one judge spoke more than once of one pair."""
+    if read == distinct:
+        return ""
+    said = f"Warning: only {distinct} of {read} judgements are each of another pair or judge, and only these count."
+    if read > kept:
+        said += f" {read - kept} say again what the same judge said before and were left out."
+    if kept > distinct:
+        said += f" {kept - distinct} say otherwise than the same judge did before of the same pair."
+    return f'{said} Where several people judged the same pairs, name them in "judge".'
 
 
 def _told(content: dict[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryoprism import __version__
-from cryoprism.evaluation.fusion import SYMBOLS
+from cryoprism.evaluation.fusion import SYMBOLS, impact_bound_in_citations
 from cryoprism.workflow.jobs.files import write_text
 from cryoprism.workflow.judgement.assess_words import QUESTIONS
 
@@ -100,8 +100,9 @@ def _facts(document: Mapping[str, Any]) -> str:
     found = sum(document[name]["status"] == "available" for name in QUESTIONS)
     judgements = document["judgements"]
     facts = [
-        (_interval(document["hyperscore"], 1), "HyperScore, 95 % interval" + _range(document, "hyperscore", 1)),
-        (_interval(document["v"], 3), "V, 95 % interval" + _range(document, "v", 3)),
+        *_range(document),
+        (_interval(document["hyperscore"], 1), f"HyperScore of {_those(document)}, 95 % interval"),
+        (_interval(document["v"], 3), f"V of {_those(document)}, 95 % interval" + _v_range(document)),
         (f"{found} of {len(QUESTIONS)}", "questions that have an answer"),
         (f"{judgements}" if judgements else "none", "judgements behind the weights"),
     ]
@@ -109,15 +110,27 @@ def _facts(document: Mapping[str, Any]) -> str:
     return f'<div class="facts">{shown}</div>'
 
 
-def _range(document: Mapping[str, Any], name: str, decimals: int) -> str:
-    """Say between what it would lie, whatever the missing answers came to: the interval does not hold this."""
-    ends = document[f"{name}_range"]
-    if ends is None or document[name] is None:
-        return ""
+def _those(document: Mapping[str, Any]) -> str:
+    return "the answers that there are alone" if document["missing"] else "all answers"
+
+
+def _missing(document: Mapping[str, Any]) -> str:
     many = len(document["missing"])
-    few = "the missing answer" if many == 1 else f"the {many} missing answers"
-    low, high = (f"{end:.{decimals}f}" for end in ends)
-    return f". Whatever {few} came to, which that does not hold: <b>{low} to {high}</b>"
+    counted = f" (impact up to {impact_bound_in_citations():g} citations)" if "impact" in document["missing"] else ""
+    return f"{'the missing answer' if many == 1 else f'the {many} missing answers'} anywhere{counted}"
+
+
+def _range(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say first between what the score lies with the missing answers anywhere, which its interval does not hold."""
+    ends = document["hyperscore_range"]
+    if ends is None:
+        return []
+    return [(f"{ends[0]:.1f} to {ends[1]:.1f}", f"HyperScore with {_missing(document)}")]
+
+
+def _v_range(document: Mapping[str, Any]) -> str:
+    ends = document["v_range"]
+    return "" if ends is None else f"; with {_missing(document)} <b>{ends[0]:.3f} to {ends[1]:.3f}</b>"
 
 
 def _interval(one: Mapping[str, float] | None, decimals: int) -> str:
