@@ -205,9 +205,11 @@ def test_what_missing_answers_could_make_of_the_score_stands_beside_its_interval
     low, high = content["hyperscore_range"]
     page = (out / "report.html").read_text()
     # It is the first of the facts, before the interval that does not hold it.
-    wide, narrow = f"<b>{low:.1f} to {high:.1f}</b>", f"HyperScore of the answers that there are alone"
+    wide, narrow = f"<b>{low:.1f} to {high:.1f}</b>", "HyperScore of the answers that there are alone"
     assert -1 < page.index(wide) < page.index(narrow)
-    assert f"HyperScore with the {len(content['missing'])} missing answers anywhere (impact up to 100 citations)" in page
+    assert (
+        f"HyperScore with the {len(content['missing'])} missing answers anywhere (impact up to 100 citations)" in page
+    )
     assert f"with the missing answers anywhere, between {low:.1f} and {high:.1f}" in content["sentences"][0]
     # Whose record it is stands in the same sentences as whether it could be repeated.
     assert "nothing shows to be this model's" in content["verdict"]

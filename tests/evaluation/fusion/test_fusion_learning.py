@@ -242,7 +242,9 @@ def test_pairs_count_only_where_both_have_an_answer():
 
 def one_said(better="a", judge="", *, turned=False):
     a, b = Assessed("a", {"logic": 0.9, "meta": 0.1}), Assessed("b", {"logic": 0.2, "meta": 0.8})
-    return Judgement(b, a, {"a": "b", "b": "a", "tie": "tie"}[better], judge) if turned else Judgement(a, b, better, judge)
+    return (
+        Judgement(b, a, {"a": "b", "b": "a", "tie": "tie"}[better], judge) if turned else Judgement(a, b, better, judge)
+    )
 
 
 def test_one_judgement_copied_many_times_is_one():

@@ -194,7 +194,9 @@ def test_the_value_never_lies_outside_its_own_interval():
             value = generator.choice(ends) if generator.random() < 0.6 else generator.random()
             value = 40 * value if name == "impact" else value
             given[str(name)] = available(float(value), float(generator.choice([0.0, 0.01, 0.1, 12**-0.5, 2.0])), ())
-        shape = Shape(float(generator.uniform(0.5, 15)), float(generator.uniform(-4, 3)), float(generator.uniform(0.5, 5)))
+        shape = Shape(
+            float(generator.uniform(0.5, 15)), float(generator.uniform(-4, 3)), float(generator.uniform(0.5, 5))
+        )
         found = fuse(given, shape=shape, seed=number, draws=1000)
         for one, ends_of in ((found.v, found.v_range), (found.score, found.score_range)):
             assert one.lower <= one.value <= one.upper
@@ -295,7 +297,7 @@ def test_weights_that_disagree_with_their_logits_and_constant_shapes_are_refused
     assert read_weights(file) == (default_weights(), default_shape())
     content["weights"]["logic"]["weight"] = 0.9
     file.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="its logits say 0.35"):
+    with pytest.raises(InputError, match=r"its logits say 0\.35"):
         read_weights(file)
     flat = Shape(0.62, -3.28, 2.29)
     assert hyperscore(1.0, flat) == pytest.approx(100 * (1 + flat.rise))

@@ -215,7 +215,10 @@ def fuse(
         v = Estimate(float(share @ at), float(sums.mean()), float(sums.std()), low, high)
         scores = hyperscore(sums, shape)
         score = Estimate(
-            *map(float, (hyperscore(v.value, shape), scores.mean(), scores.std(), *hyperscore(np.array([low, high]), shape)))
+            *map(
+                float,
+                (hyperscore(v.value, shape), scores.mean(), scores.std(), *hyperscore(np.array([low, high]), shape)),
+            )
         )
         if missing:
             bounds = np.array([math.log1p(impact_bound_in_citations()) if n == "impact" else 1.0 for n in COMPONENTS])

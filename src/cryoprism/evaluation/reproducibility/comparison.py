@@ -148,9 +148,7 @@ def _archive(name: str, first: Path, second: Path) -> FileComparison:
             shares.append(share)
     if not shares:
         return FileComparison(name, 1.0, "no arrays")
-    return FileComparison(
-        name, min(shares), f"{len(shares)} arrays, least alike {worst} ({min(shares):.4f})"
-    )
+    return FileComparison(name, min(shares), f"{len(shares)} arrays, least alike {worst} ({min(shares):.4f})")
 
 
 def _values(name: str, first: dict[Any, Any], second: dict[Any, Any], what: str) -> FileComparison:
@@ -163,7 +161,8 @@ def _values(name: str, first: dict[Any, Any], second: dict[Any, Any], what: str)
         else:
             largest = max(largest, deviation)
     agreement = min(shares, default=1.0)
-    how = f"{len(shares)} {what}, {sum(share >= SAME for share in shares)} of them equal, largest relative deviation of a number {largest:.2g}"
+    equal = sum(share >= SAME for share in shares)
+    how = f"{len(shares)} {what}, {equal} of them equal, largest relative deviation of a number {largest:.2g}"
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         how += f"; other or missing: {', '.join(others[:3])}{more}"

@@ -139,7 +139,7 @@ class Reproducibility:
 
     @property
     def cap(self) -> float:
-        """Most that the answer can be: 1, or where the work cannot be repeated the share of what is there, at most ½."""
+        """Most that the answer can be: 1; where the work cannot be repeated the share of what is there, at most ½."""
         if self.repeatable_elsewhere:
             return 1.0
         return min(_NOT_REPEATABLE, sum(item.there for item in self.items) / len(self.items))
@@ -394,12 +394,12 @@ def _repeat_in_words(repeat: Repeat, delta: float) -> list[str]:
         return [f"The re-run failed. {repeat.execution.sentence()}{why}"]
     same = sum(one.agreement >= SAME for one in repeat.files)
     worst = min(repeat.files, key=lambda one: one.agreement)
-    said = f"Run again, {same} of {len(repeat.files)} files of results are equal; Δ_Repro {delta:.4f}."
+    outcome = f"Run again, {same} of {len(repeat.files)} files of results are equal; Δ_Repro {delta:.4f}."
     if worst.agreement < SAME:
-        said += f" Least alike is {worst.name} ({worst.how})."
+        outcome += f" Least alike is {worst.name} ({worst.how})."
     elif worst.agreement < 1:
-        said += f" Least alike, but equal to a thousandth, is {worst.name} ({worst.how})."
-    sentences = [said]
+        outcome += f" Least alike, but equal to a thousandth, is {worst.name} ({worst.how})."
+    sentences = [outcome]
     cost = (
         f"It took {used.cpu_seconds:.1f} CPU s, {used.wall_seconds:.1f} s and {used.peak_memory_in_bytes / 1e9:.2f} GB"
     )

@@ -43,8 +43,8 @@ _SCORES: Final = (
 #: What the words of a question mean, said once, where they first stand.
 _MEANING: Final = {
     "logic": f"{LOGIC_SCORE} {OBLIGATION}",
-    "meta": "This measures whether the estimate of what the microscope did (defocus, drift, background …) stood still in "
-    "the last pass and has one solution. A restoration goes on until it does, so the answer is close to 1 for nearly "
+    "meta": "This measures whether the estimate of what the microscope did (defocus, drift, background …) stood still "
+    "in the last pass and has one solution. A restoration goes on until it does, so the answer is close to 1 for nearly "
     "every one that finished: it tells an estimate that failed from one that did not, and nothing about the model.",
 }
 _DATA: Final = {
