@@ -346,14 +346,15 @@ def _sentences(
         counted = f" (impact counted up to {bound:g} citations)" if "impact" in missing else ""
         there = many - len(missing)
         few = len(missing) == 1
-        names = " and ".join(f"{name} ({SYMBOLS[name]})" for name in missing)
+        *most, last = [f"{name} ({SYMBOLS[name]})" for name in missing]
+        names = f"{', '.join(most)} and {last}" if most else last
         said = [
             f"HyperScore {score.value:.1f} from {there} answer{'' if there == 1 else 's'} of {many}; with the missing "
             f"answer{'' if few else 's'} anywhere, between {score_range[0]:.1f} and {score_range[1]:.1f}{counted}.",
             f"Of the answer{'' if there == 1 else 's'} that there {'is' if there == 1 else 'are'} alone: {interval}. "
             f"{names} {'has' if few else 'have'} no answer: {'its' if few else 'their'} weight is shared among the "
-            f"others, and only the range from {score_range[0]:.1f} to {score_range[1]:.1f} (V {v_range[0]:.3f} to "
-            f"{v_range[1]:.3f}) holds what {'it' if few else 'they'} could be: it is the one to compare by.",
+            f"others. Only the range from {score_range[0]:.1f} to {score_range[1]:.1f} (V {v_range[0]:.3f} to "
+            f"{v_range[1]:.3f}) holds what {'it' if few else 'they'} could be: compare by that.",
         ]
     if v.value == 0:
         said.append("V is 0, where its logarithm does not exist: the score is the limit, 100.")
