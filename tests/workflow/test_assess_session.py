@@ -214,7 +214,7 @@ def test_what_missing_answers_could_make_of_the_score_stands_beside_its_interval
     # Whose record it is stands in the same sentences as whether it could be repeated.
     assert "nothing shows to be this model's" in content["verdict"]
     assert "nothing shows that the record is that of this model" in content["reproducibility"]["sentences"][0]
-    assert "tells an estimate that failed from one that did not" in page
+    assert "tells a failed estimate from another" in page
     # Two of two causes, one of them settled: half, and its deviation is one a mean can have.
     assert content["meta"]["value"] == pytest.approx(0.5)
     assert "meta" not in content["drawn_means"]

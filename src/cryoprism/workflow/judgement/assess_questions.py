@@ -190,7 +190,7 @@ def _of_whose_record(case: Case, answer: Answer) -> Part:
     """Say in the sentence about repeating whether the record is seen to be that of this model."""
     first, *others = answer.sentences
     if notes_on(case):
-        first = f"{first.rstrip('.')}; but nothing shows that the record is that of this model."
+        first = f"{first.rstrip('.')}; nothing shows that the record is that of this model."
     return Part(_json(replace(answer, sentences=(first, *others))))
 
 

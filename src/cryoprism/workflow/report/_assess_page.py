@@ -45,7 +45,7 @@ _MEANING: Final = {
     "logic": f"{LOGIC_SCORE} {OBLIGATION}",
     "meta": "This measures whether the estimate of what the microscope did (defocus, drift, background …) stood still "
     "in the last pass and has one solution. A restoration goes on until it does, so the answer is close to 1 for "
-    "nearly every one that finished: it tells a failed estimate from one that did not fail, and nothing about the model.",
+    "nearly every one that finished: it tells a failed estimate from another, and nothing about the model.",
 }
 _DATA: Final = {
     "assessment.json": "every number of this page; its schema comes with the package",
