@@ -155,7 +155,7 @@ class Reproducibility:
         if delta is not None and self.repeat is not None:
             outputs = equal_outputs(self.repeat.files)
             said += (
-                f" Times 1 − Δ_Repro {delta:.3f}, where Δ_Repro = 1 − A·(0.9 + 0.1·K), A = {self.repeat.agreement:.3f} "
+                f" Times (1 − Δ_Repro), Δ_Repro = 1 − A·(0.9 + 0.1·K) = {delta:.3f}, A = {self.repeat.agreement:.3f} "
                 f"({sum(outputs)} of {len(outputs)} outputs are equal to a thousandth; a folder is one), K = "
                 f"{_foreseen(self.repeat):.3f} (1 where the cost was foreseen): {share * (1 - delta):.3f}."
             )
