@@ -354,7 +354,8 @@ def _sentences(
             f"Of the answer{'' if there == 1 else 's'} that there {'is' if there == 1 else 'are'} alone: {interval}. "
             f"{names} {'has' if few else 'have'} no answer: {'its' if few else 'their'} weight is shared among the "
             f"others. Only the range from {score_range[0]:.1f} to {score_range[1]:.1f} (V {v_range[0]:.3f} to "
-            f"{v_range[1]:.3f}) holds what {'it' if few else 'they'} could be: compare by that.",
+            f"{v_range[1]:.3f}), with the spread of the weights and of the other answers, holds what "
+            f"{'it' if few else 'they'} could be: compare by that.",
         ]
     if v.value == 0:
         said.append("V is 0, where its logarithm does not exist: the score is the limit, 100.")

@@ -103,7 +103,7 @@ def _facts(document: Mapping[str, Any]) -> str:
         *_range(document),
         (_interval(document["hyperscore"], 1), f"HyperScore of {_those(document)}, 95 % interval"),
         (_interval(document["v"], 3), f"V of {_those(document)}, 95 % interval" + _v_range(document)),
-        (f"{found} of {len(QUESTIONS)}", "questions that have an answer"),
+        *([] if document["missing"] else [(f"{found} of {len(QUESTIONS)}", "questions that have an answer")]),
         (f"{judgements}" if judgements else "none", "judgements behind the weights"),
     ]
     shown = "".join(f'<div class="fact"><b>{value}</b><span>{words}</span></div>' for value, words in facts)
