@@ -58,7 +58,7 @@ def test_no_learned_shape_gives_every_work_the_same_score(sharpness):
         said.append(Judgement(Assessed("a", a), Assessed("b", b), "a" if first else "b"))
     found = learn_shape(said, trials=40)
     for shape in (found.best, found.shape):
-        assert hyperscore(1.0, shape) == pytest.approx(hyperscore(1.0, default_shape()))
+        assert hyperscore(1.0, shape) >= hyperscore(1.0, default_shape()) - 1e-6
         v = np.linspace(0.2, 0.8, 50)
         assert np.ptp(hyperscore(v, shape)) > 0.8 * np.ptp(hyperscore(v, default_shape()))
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, logit
 
 from cryoprism.core import InputError
 
@@ -20,9 +19,11 @@ from .weights import COMPONENTS, Array, Shape, Weights, default_shape, default_w
 __all__ = ["LearnedShape", "learn_shape", "score_log_likelihoods"]
 
 _FOLDS: Final = 5
+#: The default itself must pass.
+_ROUNDED: Final = 1.0 - 1e-9
 _TRIALS: Final = 60
-#: Where β and κ are looked for, on logarithmic scales.
-_BETA, _KAPPA = (0.5, 15.0), (0.5, 5.0)
+#: Where β and κ (logarithmic) and γ are looked for.
+_BETA, _GAMMA, _KAPPA = (0.5, 15.0), (-4.0, 3.0), (0.5, 5.0)
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,8 @@ def learn_shape(
     the first trial. Pairs that lack an answer are left out, as no V of theirs can be compared.
 
     The sharpness of the link is fitted beside the shape, so that judgements say nothing of the scale of the score: a
-    shape that squeezes it into nothing foretells them as well. So every shape that is tried gives V = 1 the score that
-    the default gives it, by γ = logit(r^(1/κ)) with r the default's σ^κ there, and must spread the scores of the judged
-    (their 5 % to 95 % quantiles) at least as far as the default does.
+    shape that squeezes it into nothing foretells them as well. So a shape is tried only where the score rises from V =
+    0 to 1, and spreads over the judged (their 5 % to 95 % quantiles), at least as far as the default's does.
 
     Raises
     ------
@@ -129,13 +129,15 @@ def learn_shape(
         low, high = np.quantile(hyperscore(np.maximum(judged, 0.0), shape), (0.05, 0.95))
         return float(high - low)
 
-    least = spread(default) * (1 - 1e-9)
+    least = spread(default) * _ROUNDED
 
     def objective(trial: Any) -> float:
-        shape = _anchored(
-            trial.suggest_float("beta", *_BETA, log=True), trial.suggest_float("kappa", *_KAPPA, log=True)
+        shape = Shape(
+            trial.suggest_float("beta", *_BETA, log=True),
+            trial.suggest_float("gamma", *_GAMMA),
+            trial.suggest_float("kappa", *_KAPPA, log=True),
         )
-        if spread(shape) < least:
+        if shape.rise < default.rise * _ROUNDED or spread(shape) < least:
             raise optuna.TrialPruned
         return float(held_out(shape).mean())
 
@@ -143,24 +145,15 @@ def learn_shape(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-        study.enqueue_trial({"beta": default.beta, "kappa": default.kappa})
+        study.enqueue_trial(default.to_json())
         study.optimize(objective, n_trials=trials)
     finally:
         optuna.logging.set_verbosity(level)
-    best = _anchored(**study.best_params)
-    if study.best_trial.number == 0:
-        best = default  # without the rounding of its γ
+    best = Shape(**study.best_params)
     ahead = held_out(best) - held_out(default)
     gain, doubt = float(ahead.mean()), float(ahead.std(ddof=1) / np.sqrt(len(ahead)))
     better = gain > 2 * doubt
     return LearnedShape(best if better else default, best, gain, doubt, len(values), trials)
-
-
-def _anchored(beta: float, kappa: float) -> Shape:
-    """Return the shape with these β and κ that gives V = 1 the default's score."""
-    default = default_shape()
-    at_one = float(expit(default.gamma)) ** default.kappa
-    return Shape(beta, float(logit(at_one ** (1.0 / kappa))), kappa)
 
 
 def score_log_likelihoods(v: Array, told: Array, shape: Shape, learn_on: Array) -> Array:
