@@ -67,7 +67,10 @@ class SandboxConfig(JobConfig):
     @model_validator(mode="after")
     def _one_thing_to_run(self) -> Self:
         if self.formula is None and (self.variables or self.unit):
-            raise InputError("--variable", "no formula was given", "Add --formula.")
+            option = "--variable" if self.variables else "--unit"
+            raise InputError(option, "no formula was given", "Add --formula.")
+        if self.formula is not None and self.inputs:
+            raise InputError("--input", "a formula reads no files", "Leave it out, or give a program behind --.")
         if (self.formula is None) == (not self.command):
             found = "nothing was given" if self.formula is None else "a program was given beside a formula"
             raise InputError("PROGRAM or --formula", found, "Put a program behind --, or give one --formula.")
