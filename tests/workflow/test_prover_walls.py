@@ -70,7 +70,7 @@ def test_limits_hold_behind_walls(tmp_path, walled, library):
     path.write_text(pdb({"A": helix(4)}))
     result = check_consistency(path, coq=walled, limits=Limits(memory_in_bytes=50_000_000))
     assert result.count("proved") == 0
-    assert any("raise --max-memory" in rule.why_unknown for rule in result.rules)
+    assert any("memory limit of 0.05 GB reached; raise --max-memory" in rule.why_unknown for rule in result.rules)
 
 
 @needs_coq

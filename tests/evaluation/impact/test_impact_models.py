@@ -115,7 +115,7 @@ def _share(age):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_foretells_better_than_nothing_and_repeats(graph, past, name):
     if not installed(name):
-        pytest.skip(f"{NEEDS[name]} is not installed: pip install 'cryoprism[assess]'")
+        pytest.skip(f"{NEEDS[name]} is not installed (the extra 'assess')")
     cuts, targets = past
     test = snapshot(graph, 2010.0)
     truth = np.log1p(later_citations(graph, test))
@@ -136,7 +136,7 @@ def test_every_model_foretells_better_than_nothing_and_repeats(graph, past, name
 @pytest.mark.parametrize("name", ["preferential attachment", "gradient boosting"])
 def test_citations_dealt_out_at_random_cannot_be_foretold(graph, past, name):
     if not installed(name):
-        pytest.skip(f"{NEEDS[name]} is not installed: pip install 'cryoprism[assess]'")
+        pytest.skip(f"{NEEDS[name]} is not installed (the extra 'assess')")
     cuts, targets = past
     generator = np.random.default_rng(0)
     test = snapshot(graph, 2010.0)
@@ -148,7 +148,7 @@ def test_citations_dealt_out_at_random_cannot_be_foretold(graph, past, name):
 @pytest.mark.parametrize("name", [one for one in MODELS if one != "GraphSAGE"])
 def test_the_future_changes_no_forecast(graph, name):
     if not installed(name):
-        pytest.skip(f"{NEEDS[name]} is not installed: pip install 'cryoprism[assess]'")
+        pytest.skip(f"{NEEDS[name]} is not installed (the extra 'assess')")
     now = NOW
     changed = dataclasses.replace(graph, cited=np.where(graph.edge_time > now, graph.cited[::-1], graph.cited))
     assert not np.array_equal(changed.cited, graph.cited)
@@ -193,7 +193,7 @@ def test_without_the_extra_the_other_models_are_tried_and_it_is_said(graph, monk
     monkeypatch.setitem(__import__("sys").modules, "sklearn.ensemble", None)
     trained = train(graph, NOW, models=("preferential attachment", "gradient boosting"))
     assert trained.chosen == "preferential attachment"
-    assert "cryoprism[assess]" in trained.absent["gradient boosting"]
+    assert "make assess" in trained.absent["gradient boosting"]
 
 
 def test_preferential_attachment_learns_its_rate():

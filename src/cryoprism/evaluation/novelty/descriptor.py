@@ -167,7 +167,7 @@ def describe_file(
             if states_available():
                 states = state_histogram(state_sequences(atoms))
             else:
-                notes.append("3Di states were left out: install mini3di (the extra 'assess').")
+                notes.append("3Di states were left out: mini3di is not installed ('make assess' in CryoPrism's own folder installs it).")
         elif kind == "map":
             volume = read_map(file, voxel_size_in_angstroms)
             shape = shape_of_map(volume, resolution_in_angstroms)

@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from cryoprism.core import InputError
+from cryoprism.core import HOW_TO_INSTALL_ASSESS, InputError
 
 from .execution import execute
 from .limits import Execution, Isolation, Limits
@@ -199,7 +199,7 @@ class Formula:
         if not wanted.is_like(self.unit):
             raise InputError("--unit", f"the formula gives {self.unit}, not {unit}", f"Ask for {self.unit} or like it.")
         if importlib.util.find_spec("sympy") is None:
-            raise InputError("sympy", "is not installed", "Install it with: pip install 'cryoprism[assess]'")
+            raise InputError("sympy", "is not installed", HOW_TO_INSTALL_ASSESS)
         values = {name: variable.value * variable.unit.factor for name, variable in self.variables.items()}
         deviations = {name: variable.deviation * variable.unit.factor for name, variable in self.variables.items()}
         task = json.dumps(
