@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["HOW_TO_INSTALL_ASSESS", "ConvergenceError", "CryoPrismError", "CryoPrismWarning", "InputError", "OutputError"]
+__all__ = [
+    "HOW_TO_INSTALL_ASSESS",
+    "ConvergenceError",
+    "CryoPrismError",
+    "CryoPrismWarning",
+    "InputError",
+    "OutputError",
+]
 
 #: Remedy where a library of the extra ``assess`` is absent; the package is not on PyPI.
 HOW_TO_INSTALL_ASSESS: Final = (

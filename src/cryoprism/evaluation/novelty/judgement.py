@@ -15,7 +15,7 @@ from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer, available, not_available
 
 from .calibration import AROUND, Calibration, Crowd, known_probability, shipped_calibration
-from .descriptor import DESCRIPTOR, DIMENSION, Descriptor, describe_file
+from .descriptor import DESCRIPTOR, DIMENSION, Descriptor, NoShapeError, describe_file
 from .index import INDEX_REMEDY, Entry, IndexWriter, ShapeIndex
 from .states import state_similarity
 
@@ -25,6 +25,11 @@ __all__ = ["Neighbour", "Novelty", "Written", "judge", "novelty_of", "write_shap
 _SUMMED: Final = 64
 #: A small index is compared in 3Di states whole; of a large one only the neighbours in shape are.
 _COMPARED_IN_STATES: Final = 10_000
+#: In larger indexes the probability was measured to be wrong by so much that it is said and counted in.
+_CALIBRATED: Final = 10_000
+_NORMAL_90: Final = 1.645
+#: To be new among fewer says little.
+_LITTLE: Final = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +101,9 @@ class Novelty:
         How many times more strangers are around the query than around most shapes, and the count behind it.
     used
         What the probability comes from: ``shape``, or ``shape and 3Di states``.
+    calibration_error
+        By how much the probability was wrong on average in measured indexes of this size, where they are so large that
+        it counts; deviation and interval hold it.
     """
 
     query: Descriptor | None
@@ -113,6 +121,7 @@ class Novelty:
     crowding: float | None = None
     crowd: Crowd | None = None
     used: str = ""
+    calibration_error: float = 0.0
 
     def sentences(self) -> tuple[str, ...]:
         """Say it in words, the verdict first."""
@@ -121,12 +130,18 @@ class Novelty:
         best = self.neighbours[0]
         low, high = self.interval
         words = [
-            f"{_verdict(self.value, best.entry.name)} Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): the "
-            f"probability that none of {self.entries} known shapes is this one, where {1 - self.prior:.2f} was "
+            f"{_verdict(self.value, best.entry.name, self.entries)} Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): the "
+            f"probability that none of {_shapes(self.entries)} is this one, where {1 - self.prior:.2f} was "
             "expected beforehand.",
             f"The nearest is {best.entry.name} at a distance of {best.distance:.3f}, which is {_times(best)} for "
             "different ones.",
         ]
+        if self.calibration_error:
+            words.append(
+                f"In an index of more than {_CALIBRATED:,} shapes the probability is not calibrated: measured ones of "
+                f"this size were wrong by {self.calibration_error:.2f} on average, calling known shapes too new. "
+                "Deviation and interval hold that."
+            )
         if self.crowding is not None and self.crowd is not None:
             words.append(
                 f"Around it lie {_crowded(self.crowding)} most shapes ({self.crowd.count} of {self.crowd.sampled} at "
@@ -168,21 +183,31 @@ class Novelty:
             "crowding": self.crowding,
             "crowd": None if self.crowd is None else {"count": self.crowd.count, "sampled": self.crowd.sampled},
             "used": self.used or None,
+            "calibration_error": self.calibration_error,
             "neighbours": [one.to_json() for one in self.neighbours],
             "fold_neighbours": [one.to_json() for one in self.fold_neighbours],
         }
 
 
 def _crowded(crowding: float) -> str:
+    if 0.95 <= crowding < 1.05:
+        return "about as many strangers as around"
     if crowding >= 1:
         return f"{crowding:.1f} times as many strangers as around"
-    return f"{1 / crowding:.1f} times fewer strangers than around"
+    return f"{100 * crowding:.0f} % of the strangers around"
 
 
-def _verdict(value: float, nearest: str) -> str:
+def _shapes(entries: int) -> str:
+    return "1 known shape" if entries == 1 else f"{entries:,} known shapes"
+
+
+def _verdict(value: float, nearest: str, entries: int) -> str:
     if value <= 0.1:
         return f"This shape is known: {nearest}."
-    return "This shape is new to the index." if value >= 0.9 else "Whether this shape is new cannot be told."
+    if value < 0.9:
+        return f"Whether this shape is new among {_shapes(entries)} cannot be told."
+    little = ", which says little of the world's" if entries < _LITTLE else ""
+    return f"This shape is new among {_shapes(entries)}{little}."
 
 
 def _times(best: Neighbour) -> str:
@@ -232,12 +257,15 @@ def novelty_of(
     if index is None:
         return _nothing(None, "No index of known shapes was given.", INDEX_REMEDY, prior)
     opened = ShapeIndex.open(index, DESCRIPTOR)
-    query = describe_file(
-        path,
-        resolution_in_angstroms=float(opened.page["resolution_in_angstroms"]),
-        assembly=assembly,
-        voxel_size_in_angstroms=voxel_size_in_angstroms,
-    )
+    try:
+        query = describe_file(
+            path,
+            resolution_in_angstroms=float(opened.page["resolution_in_angstroms"]),
+            assembly=assembly,
+            voxel_size_in_angstroms=voxel_size_in_angstroms,
+        )
+    except NoShapeError as error:
+        return _nothing(None, f"{error.where}: {error.found}.", error.remedy, prior)
     return judge(query, opened, neighbours=neighbours, prior=prior, calibration=calibration)
 
 
@@ -271,7 +299,9 @@ def judge(
     known = known_probability(ratios, len(index), prior)
     each = (law.log_ratio(distances, alike, crowd, draw) for draw in law.draws)
     drawn = 1 - np.array([known_probability(ratio, len(index), prior) for ratio in each])
+    wrong = law.error(len(index)) if len(index) > _CALIBRATED else 0.0
     low, high = np.quantile(drawn, [0.05, 0.95])
+    low, high = max(0.0, low - _NORMAL_90 * wrong), min(1.0, high + _NORMAL_90 * wrong)
     shares = np.exp(ratios - ratios.max())
     shares = known * shares / shares.sum()
     shown = tuple(
@@ -295,9 +325,10 @@ def judge(
             "invariants do not see."
         )
     return Novelty(
-        query, 1 - known, float(drawn.std()), (float(min(low, 1 - known)), float(max(high, 1 - known))), shown,
+        query, 1 - known, float(np.hypot(drawn.std(), wrong)), (float(min(low, 1 - known)), float(max(high, 1 - known))), shown,
         _alike(query, index, [(m.entry, m.distance) for m in found], neighbours),
         len(index), index.is_flat, prior, notes=tuple(notes), crowding=law.crowding(crowd), crowd=crowd,
+        calibration_error=wrong,
         used="shape and 3Di states" if law.uses_states and bool(np.isfinite(alike).any()) else "shape",
     )  # fmt: skip
 

@@ -100,6 +100,9 @@ class AssessConfig(JobConfig):
         helix = self.helical_rise_in_angstroms is not None or self.helical_twist_in_degrees is not None
         if helix and self.symmetry not in {None, "C1", "c1"}:
             require_one(["--symmetry", "--helical-rise and --helical-twist"])
-        if not self.rerun and self.rerun_budget_in_seconds != type(self).model_fields["rerun_budget_in_seconds"].default:
+        if (
+            not self.rerun
+            and self.rerun_budget_in_seconds != type(self).model_fields["rerun_budget_in_seconds"].default
+        ):
             raise InputError("--rerun-budget", "needs a re-run, and --no-rerun was given", "Leave one of them out.")
         return self

@@ -66,9 +66,7 @@ def scale_of_map(places_in_angstroms: NDArray[np.float64], volume: Volume) -> Fo
     voxel = bins * volume.voxel_size_in_angstroms
 
     def best_of(scales: NDArray[np.float64]) -> tuple[float, float]:
-        found = [
-            _correlation(centred * (float(scale) / voxel), seen, norm, data.shape, shape) for scale in scales
-        ]
+        found = [_correlation(centred * (float(scale) / voxel), seen, norm, data.shape, shape) for scale in scales]
         return float(scales[int(np.argmax(found))]), max(found)
 
     scale, alike = best_of(_SCALES)
