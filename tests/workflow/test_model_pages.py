@@ -84,7 +84,7 @@ def test_a_model_outside_its_map_is_told_why(model, changes, words):
 
 def test_a_wrong_voxel_size_is_named_before_any_shift(model):
     volume = volume_of(model, voxel=1.6 * VOXEL)
-    result, remark = with_frame_remark(judged(model, volume), volume)
+    _, remark = with_frame_remark(judged(model, volume), volume)
     assert "Moved by" not in remark
     named = float(re.search(r"probably ([\d.]+) Å", remark)[1])
     assert named == pytest.approx(VOXEL, rel=0.03)

@@ -17,10 +17,12 @@ from cryoprism.evaluation.impact import (
     GraphWriter,
     PreferentialAttachment,
     WangSongBarabasi,
+    compare,
     expected_citations,
     fit_model,
     forecast_impact,
     forecast_works,
+    held_out_coverage,
     import_entries,
     import_openalex,
     later_citations,
@@ -182,6 +184,44 @@ def test_intervals_of_exchangeable_works_cover_as_they_say():
         assert (made.lower <= made.expected).all()
         assert (made.expected <= made.upper).all()
     assert 0.94 <= np.mean(inside) <= 0.99
+
+
+def test_models_that_the_works_do_not_tell_apart_are_said_to_be_alike():
+    generator = np.random.default_rng(0)
+    base = generator.exponential(0.2, 139)
+    missed = {"used": base, "alike": base + generator.normal(0.003, 0.1, 139), "worse": base + 0.1}
+    found = compare(missed, "used", 0)
+    assert found["used"].behind == found["used"].behind_high == 0
+    assert found["alike"].is_as_good
+    assert not found["worse"].is_as_good
+    assert found["worse"].behind_low == pytest.approx(0.1)
+    half = 1.96 * base.std() / np.sqrt(139)
+    assert found["used"].high - found["used"].low == pytest.approx(2 * half, rel=0.2)
+
+
+def test_coverage_is_measured_on_works_that_did_not_give_the_interval():
+    generator = np.random.default_rng(0)
+    predicted = generator.uniform(0, 4, 600)
+    truth = np.maximum(predicted + generator.normal(0, 0.4, 600), 0)
+    held = held_out_coverage(predicted, truth, 0)
+    assert held.works == 600
+    assert held.low < held.share < held.high
+    assert 0.92 <= held.share <= 1
+    # Its own residuals would hold a work more often than those of the others do.
+    few = Conformal.of(predicted[:60], truth[:60]).predict(predicted[:60])
+    own = ((few.lower <= np.expm1(truth[:60]) + 1e-9) & (np.expm1(truth[:60]) <= few.upper + 1e-9)).mean()
+    assert held_out_coverage(predicted[:60], truth[:60], 0).share <= own
+
+
+def test_training_says_intervals_and_coverage(graph):
+    trained = train(graph, NOW, models=("preferential attachment", "Wang–Song–Barabási"))
+    assert "held-out works the 95 % intervals held" in trained.sentence()
+    content = trained.to_json()
+    for name, error in content["mean_absolute_error_of_log1p"].items():
+        low, high = content["mean_absolute_error_interval"][name]
+        assert low < error < high
+        assert f"{error:.3f} (95 % {low:.3f} to {high:.3f})" in trained.sentence()
+    assert content["held_out_coverage"]["works"] == content["works"]["intervals"]
 
 
 def test_too_short_a_graph_is_refused_with_what_is_needed(graph):

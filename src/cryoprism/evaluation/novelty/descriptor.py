@@ -183,7 +183,7 @@ def describe_file(
                 states = state_histogram(state_sequences(atoms))
             else:
                 notes.append(
-                    "3Di states were left out: mini3di is not installed ('make assess' in CryoPrism's own folder installs it)."
+                    "3Di states were left out: mini3di is not installed (in CryoPrism's own folder: make assess)."
                 )
         elif kind == "map":
             volume = read_map(file, voxel_size_in_angstroms)

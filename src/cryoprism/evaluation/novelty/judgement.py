@@ -130,8 +130,8 @@ class Novelty:
         best = self.neighbours[0]
         low, high = self.interval
         words = [
-            f"{_verdict(self.value, best.entry.name, self.entries)} Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): the "
-            f"probability that none of {_shapes(self.entries)} is this one, where {1 - self.prior:.2f} was "
+            f"{_verdict(self.value, best.entry.name, self.entries)} Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): "
+            f"the probability that none of {_shapes(self.entries)} is this one, where {1 - self.prior:.2f} was "
             "expected beforehand.",
             f"The nearest is {best.entry.name} at a distance of {best.distance:.3f}, which is {_times(best)} for "
             "different ones.",
@@ -325,7 +325,8 @@ def judge(
             "invariants do not see."
         )
     return Novelty(
-        query, 1 - known, float(np.hypot(drawn.std(), wrong)), (float(min(low, 1 - known)), float(max(high, 1 - known))), shown,
+        query, 1 - known, float(np.hypot(drawn.std(), wrong)),
+        (float(min(low, 1 - known)), float(max(high, 1 - known))), shown,
         _alike(query, index, [(m.entry, m.distance) for m in found], neighbours),
         len(index), index.is_flat, prior, notes=tuple(notes), crowding=law.crowding(crowd), crowd=crowd,
         calibration_error=wrong,

@@ -60,7 +60,7 @@ def draw(task: dict[str, Any]) -> dict[str, Any] | None:
     with np.errstate(all="ignore"):
         found = np.broadcast_to(np.asarray(arrays(task["tree"], drawn, np), dtype=float), (task["draws"],))
     finite = found[np.isfinite(found)]
-    answer = {"finite": len(finite), "deviation": None, "low": None, "high": None}
+    answer: dict[str, Any] = {"finite": len(finite), "deviation": None, "low": None, "high": None}
     if len(finite) > 1:
         low, high = np.quantile(finite, [0.025, 0.975])
         with np.errstate(all="ignore"):
