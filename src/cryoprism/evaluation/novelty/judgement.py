@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer, available, not_available
 
 from .calibration import AROUND, Calibration, Crowd, known_probability, shipped_calibration
-from .descriptor import DESCRIPTOR, DIMENSION, Descriptor, NoShapeError, describe_file
-from .index import INDEX_REMEDY, Entry, IndexWriter, ShapeIndex
+from .descriptor import DESCRIPTOR, Descriptor, NoShapeError, describe_file
+from .index import INDEX_REMEDY, Entry, ShapeIndex
 from .states import state_similarity
 
-__all__ = ["Neighbour", "Novelty", "Written", "judge", "novelty_of", "write_shapes"]
+__all__ = ["Neighbour", "Novelty", "judge", "novelty_of"]
 
 #: Neighbours whose likelihood ratios are added up; the others are farther and count next to nothing.
 _SUMMED: Final = 64
@@ -129,8 +127,9 @@ class Novelty:
             return (self.reason, self.remedy, *self.notes)
         best = self.neighbours[0]
         low, high = self.interval
+        said = _verdict(self.value, best.entry.name, self.entries)
         words = [
-            f"{_verdict(self.value, best.entry.name, self.entries)} Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): "
+            f"{said} Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): "
             f"the probability that none of {_shapes(self.entries)} is this one, where {1 - self.prior:.2f} was "
             "expected beforehand.",
             f"The nearest is {best.entry.name} at a distance of {best.distance:.3f}, which is {_times(best)} for "
@@ -192,9 +191,7 @@ class Novelty:
 def _crowded(crowding: float) -> str:
     if 0.95 <= crowding < 1.05:
         return "about as many strangers as around"
-    if crowding >= 1:
-        return f"{crowding:.1f} times as many strangers as around"
-    return f"{100 * crowding:.0f} % of the strangers around"
+    return f"{crowding:.{1 if crowding >= 1 else 2}f} times as many strangers as around"
 
 
 def _shapes(entries: int) -> str:
@@ -380,69 +377,3 @@ def _alike(
     made = (_neighbour(entry, distance, query, None, None) for entry, distance in everything)
     listed = sorted((one for one in made if one.state_similarity is not None), key=lambda n: -(n.state_similarity or 0))
     return tuple(listed[:count])
-
-
-@dataclass(frozen=True)
-class Written:
-    """What came of writing shapes into an index.
-
-    Attributes
-    ----------
-    entries, added, known
-        Of the index now, those that are new, and files that it held already.
-    refused
-        Files that could not be used, with the reason.
-    notes
-        What was left out of the others.
-    """
-
-    entries: int
-    added: int
-    known: int
-    refused: tuple[tuple[Path, InputError], ...]
-    notes: tuple[str, ...]
-
-
-def write_shapes(
-    index: str | os.PathLike[str],
-    described: Iterable[tuple[Path, Descriptor | InputError]],
-    *,
-    fresh: bool,
-    page: dict[str, Any],
-) -> Written:
-    """Write descriptors into an index; nothing counts before all are in.
-
-    Parameters
-    ----------
-    index
-        Its folder.
-    described
-        Files with their descriptors, or with the reason why there is none.
-    fresh
-        Begin a new index in the folder.
-    page
-        What goes into ``index.json`` beside the rest; ``resolution_in_angstroms`` is needed.
-
-    Raises
-    ------
-    InputError
-        No file could be used, another run writes into the index, or it cannot be written to.
-    """
-    refused: list[tuple[Path, InputError]] = []
-    notes: set[str] = set()
-    with IndexWriter(index, DESCRIPTOR, DIMENSION, fresh=fresh) as writer:
-        before = len(writer)
-        known = 0
-        for path, one in described:
-            if isinstance(one, InputError):
-                refused.append((path, one))
-            elif writer.holds(one.entry):
-                known += 1
-            else:
-                notes.update(one.notes)
-                writer.add(one.vector[None], [one.entry])
-        if len(writer) == before and not known:
-            raise refused[0][1] if refused else InputError("files", "none was given", "Name maps and models.")
-        if len(writer) > before:
-            writer.commit(page)
-        return Written(len(writer), len(writer) - before, known, tuple(refused), tuple(sorted(notes)))
