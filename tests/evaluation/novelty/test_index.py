@@ -306,7 +306,9 @@ def test_what_is_too_small_to_have_a_shape_is_not_available_and_not_new(known, t
         file.write_text(file.read_text().replace("ALA", "HOH"))
     found = novelty_of(file, known, calibration=law())
     assert found.answer().status == "not available"
+    assert found.sentences()[0].startswith("small.pdb: ")
     assert words in found.sentences()[0]
+    assert found.evidence()["index_entries"] == 5
     assert "at least 20 residues" in found.sentences()[1]
     with pytest.raises(NoShapeError):
         describe_file(file)

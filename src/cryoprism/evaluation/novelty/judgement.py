@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -262,7 +263,8 @@ def novelty_of(
             voxel_size_in_angstroms=voxel_size_in_angstroms,
         )
     except NoShapeError as error:
-        return _nothing(None, f"{error.where}: {error.found}.", error.remedy, prior)
+        nothing = _nothing(None, f"{Path(error.where).name}: {error.found}.", error.remedy, prior)
+        return replace(nothing, entries=len(opened), is_flat=opened.is_flat)
     return judge(query, opened, neighbours=neighbours, prior=prior, calibration=calibration)
 
 
