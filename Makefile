@@ -1,5 +1,6 @@
 # make demo: install, simulate a small session, restore it, compare with the truth.
 # make test: install with the tools, then every check.
+# make assess: install what prove, assess, novelty, impact and weights need beyond make demo, Coq and bubblewrap too.
 # make docs: write docs/cli.md anew and build the pages into site/.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 CODE := src tests benchmarks examples scripts
 JOBS ?= 2
 
-.PHONY: demo test lint types unit docs format clean help
+.PHONY: demo assess test lint types unit docs format clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -34,8 +35,16 @@ $(VENV)/.installed-tools: $(VENV)/.installed
 	@$(PIP) install -c constraints.txt -e '.[test,docs,assess]'
 	@touch $@
 
+$(VENV)/.installed-assess: $(VENV)/.installed
+	@echo "Installing the libraries of the extra 'assess'"
+	@$(PIP) install -c constraints.txt -e '.[assess]'
+	@touch $@
+
 demo: $(VENV)/.installed
 	@$(BIN)/cryoprism demo --out demo
+
+assess: $(VENV)/.installed-assess
+	@scripts/install-system-packages assess
 
 test: lint types unit docs
 

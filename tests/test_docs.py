@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from cryoprism.cli import app
+from cryoprism.core import HOW_TO_INSTALL_ASSESS
 from cryoprism.workflow import JobConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,18 @@ def test_the_command_line_page_is_what_help_prints():
         [sys.executable, ROOT / "scripts/make_cli_docs.py", "--check"], capture_output=True, text=True
     )
     assert check.returncode == 0, check.stderr
+
+
+def test_how_to_install_the_extra_is_said_once_and_is_what_make_does():
+    shown = subprocess.run(["make", "-n", "assess"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    wanted = "install -c constraints.txt -e '.[assess]'"
+    assert wanted in shown
+    assert "scripts/install-system-packages assess" in shown
+    assert wanted in HOW_TO_INSTALL_ASSESS
+    assert "make assess" in HOW_TO_INSTALL_ASSESS
+    assert "`make assess`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in [*PAGES, *(ROOT / "src").rglob("*.py")]:
+        assert "cryoprism[assess]" not in path.read_text(encoding="utf-8"), f"{path}: the package is not on PyPI"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -15,6 +15,7 @@ from cryoprism.evaluation.novelty import (
     StatePairs,
     fit_calibration,
     known_probability,
+    shipped_calibration,
 )
 
 from .chains import Chains
@@ -58,6 +59,10 @@ def fit_all(panel: Panel, chains: Chains | None, seed: int) -> Calibration:
     pairs = [] if chains is None else chains.pairs(np.arange(len(chains.codes)))
     law = _fit(panel, panel.distances(), range(len(panel.names)), seed, states=pairs)
     facts = dict(law.facts)
+    # Measured by --parts crowds on folds of the same proteins; kept until it is measured anew.
+    kept = "calibration_error_by_entries"
+    if kept in shipped_calibration().facts:
+        facts[kept] = shipped_calibration().facts[kept]
     if pairs:
         values = np.concatenate([one.different[:, 1] for one in pairs])
         quantiles = np.quantile(values, [0.5, 0.95, 0.99]).round(3).tolist()

@@ -11,6 +11,7 @@ import pytest
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.sandbox import (
+    FUNCTIONS,
     Execution,
     Limits,
     parse_formula,
@@ -245,6 +246,47 @@ def test_value_derivatives_and_deviation(isolation):
     assert value.deviation == pytest.approx(weight * math.hypot(2, 40 * 0.01 * 10), rel=1e-12)
     assert value.derivatives["B"].share_of_variance == pytest.approx(0.8)
     assert value.derivatives["k"].share_of_variance == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "low", "high"),
+    [
+        ("sin(x)", ["x=90±20 °"], math.cos(math.radians(2.24 * 20)), 1.0),
+        ("x^2", ["x=0±1"], 0.001, 5.02),
+        ("a/b", ["a=1", "b=0.1±0.1"], -50.0, 100.0),
+    ],
+)
+def test_where_first_order_fails_the_draws_say_so(isolation, text, variables, low, high):
+    value = parse_formula(text, [parse_variable(one) for one in variables]).evaluate(isolation=isolation)
+    assert not value.first_order_holds
+    assert value.to_json()["standard_deviation"] is None
+    found_low, found_high = value.drawn.interval
+    if text == "a/b":  # heavy tails: only that they are seen
+        assert found_low < -10
+        assert found_high > 50
+    else:
+        assert found_low == pytest.approx(low, abs=0.05)
+        assert found_high == pytest.approx(high, rel=0.07)
+
+
+def test_where_first_order_holds_it_is_said(isolation):
+    value = parse_formula("dose*exp(-B*k^2/4)", GIVEN[:3]).evaluate(isolation=isolation)
+    assert value.first_order_holds
+    assert value.drawn.deviation == pytest.approx(value.deviation, rel=0.1)
+    assert value.to_json()["standard_deviation"] == value.deviation
+
+
+def test_draws_without_a_value_are_counted(isolation):
+    value = parse_formula("sqrt(x)", [parse_variable("x=1±1")]).evaluate(isolation=isolation)
+    assert value.drawn.share_finite == pytest.approx(0.841, abs=0.02)
+    assert not value.first_order_holds
+
+
+def test_draws_are_those_of_every_function(isolation):
+    text = " + ".join(f"{name}(x)" for name in sorted(FUNCTIONS))
+    value = parse_formula(text, [parse_variable("x=0.5±0.0001")]).evaluate(isolation=isolation)
+    assert value.first_order_holds
+    assert sum(value.drawn.interval) / 2 == pytest.approx(value.value, abs=1e-3)
 
 
 def test_the_value_comes_in_the_unit_asked_for():

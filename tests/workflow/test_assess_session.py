@@ -147,6 +147,7 @@ def test_a_forecast_and_an_index_answer_two_more(model, tmp_path):
     numbers = Prediction(*(np.array([value]) for value in (12.0, 5.0, 3.0, 25.0)))
     about = {"chosen": "preferential attachment", "chosen_for_patents": None, "until": 2024.0, "simulated": True}
     write_forecasts(cited / "forecasts.sqlite", cited / "citations.sqlite", np.array([7]), numbers, None, about)
+    write_pdb(model, helix(24))  # a shorter one has no shape
     out = tmp_path / "out"
     options = ("--index", tmp_path / "known", "--impact", cited, "--publication", "10.1000/helix")
     assert run("assess", model, "--out", out, *options) == 0

@@ -3,7 +3,16 @@ import json
 import pytest
 
 from cryoprism.core import InputError
-from cryoprism.workflow import PickConfig, RestoreConfig, SimulateConfig
+from cryoprism.workflow import (
+    AssessConfig,
+    NoveltyQueryConfig,
+    PickConfig,
+    ProveConfig,
+    RestoreConfig,
+    SandboxConfig,
+    SimulateConfig,
+    WeightsLearnConfig,
+)
 from cryoprism.workflow.jobs.resume import changed_files, changed_options
 
 
@@ -53,6 +62,48 @@ def test_an_unknown_field_is_refused_and_the_known_ones_listed():
 def test_values_that_contradict_each_other_are_refused(values):
     with pytest.raises(InputError, match=r" and --"):
         RestoreConfig(inputs="a.mrc", **values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "given", "option", "words"),
+    [
+        (ProveConfig, {"model_file": "a.pdb"}, {"contour": 0.1}, "--contour", "needs --map"),
+        (ProveConfig, {"model_file": "a.pdb"}, {"voxel_size_in_angstroms": 1.5}, "--pixel-size", "needs --map"),
+        (ProveConfig, {"model_file": "a.pdb"}, {"margin_in_angstroms": 4}, "--margin", "needs --map"),
+        (ProveConfig, {"model_file": "a.pdb", "symmetry": "C3"}, {"assembly": "1"}, "--assembly", "Give one"),
+        (AssessConfig, {"model_file": "a.pdb"}, {"contour": 0.1}, "--contour", "needs --map"),
+        (AssessConfig, {"model_file": "a.pdb"}, {"publication": "W1"}, "--publication", "needs --impact"),
+        (AssessConfig, {"model_file": "a.pdb"}, {"rerun_budget_in_seconds": 9}, "--rerun-budget", "needs --record"),
+        (AssessConfig, {"model_file": "a.pdb"}, {"perturbed_micrographs": 9}, "micrographs", "needs --record"),
+        (
+            AssessConfig,
+            {"model_file": "a.pdb", "record": "job", "rerun": False},
+            {"rerun_budget_in_seconds": 9},
+            "--rerun-budget",
+            "--no-rerun",
+        ),
+        (
+            AssessConfig,
+            {"model_file": "a.pdb", "symmetry": "C3"},
+            {"helical_rise_in_angstroms": 4.7, "helical_twist_in_degrees": 1},
+            "--helical-rise",
+            "Give one",
+        ),
+        (NoveltyQueryConfig, {"model_or_map": "a.pdb"}, {"prior": 0.2}, "--prior", "needs --index"),
+        (NoveltyQueryConfig, {"model_or_map": "a.pdb"}, {"neighbours": 3}, "--neighbours", "needs --index"),
+        (NoveltyQueryConfig, {"model_or_map": "a.pdb"}, {"voxel_size_in_angstroms": 2}, "--pixel-size", "needs a map"),
+        (NoveltyQueryConfig, {"model_or_map": "a.mrc"}, {"assembly": "1"}, "--assembly", "needs a model"),
+        (SandboxConfig, {"formula": "1"}, {"inputs": ("a",)}, "--input", "reads no files"),
+        (SandboxConfig, {"command": ("true",)}, {"unit": "nm"}, "--unit", "no formula"),
+        (WeightsLearnConfig, {"inputs": "a", "learn_shape": False}, {"trials": 9}, "--trials", "needs --shape"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(kind, base, given, option, words):
+    kind(**base)
+    with pytest.raises(InputError) as caught:
+        kind(**base, **given)
+    assert option in caught.value.where
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])

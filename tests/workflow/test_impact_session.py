@@ -49,6 +49,17 @@ def test_building_writes_a_graph_and_says_what_was_left_out(built, capsys):
     assert (place / "graph/citations.sqlite").stat().st_mtime_ns == before
 
 
+def test_a_dump_of_which_most_lines_cannot_be_used_is_no_success(tmp_path, capsys):
+    good, bad = '{"id": "W1", "publication_year": 2000}\n', "nonsense\n"
+    (tmp_path / "poor.jsonl").write_text(good + 5 * bad)
+    call = ("impact", "build", tmp_path / "poor.jsonl", "--out", tmp_path / "poor")
+    assert run(*call) == 1
+    assert "could not be used: 5 of 6 lines" in capsys.readouterr().out
+    assert run(*call, "--only-do-unfinished") == 1
+    (tmp_path / "fair.jsonl").write_text(good + good.replace("W1", "W2") + bad)
+    assert run("impact", "build", tmp_path / "fair.jsonl", "--out", tmp_path / "fair") == 0
+
+
 def test_training_and_looking_up(built, tmp_path, capsys):
     place, last = built
     quick = ["--model", "preferential attachment", "--model", "Wang–Song–Barabási"]
@@ -60,6 +71,8 @@ def test_training_and_looking_up(built, tmp_path, capsys):
     assert content["chosen"] in {"preferential attachment", "Wang–Song–Barabási"}
     page = (tmp_path / "impact/report.html").read_text()
     assert "Citations by patents" in page
+    assert "the 95 % intervals held" in page
+    assert "more than that which is used (95 %)" in page
     assert "<svg" in page
     assert run("impact", "forecast", f"10.5555/sim.{last}", "--trained", tmp_path / "impact", "--json") == 0
     answer = json.loads(capsys.readouterr().out)

@@ -20,6 +20,7 @@ from cryoprism.formats import Volume, write_mrc
 from cryoprism.workflow import ProveConfig, prove_model
 from cryoprism.workflow.judgement import certificate_folder
 from cryoprism.workflow.judgement.model_in_map import misfits, ranges_of, with_frame_remark
+from cryoprism.workflow.judgement.scale_of_map import scale_of_map
 from cryoprism.workflow.report._model_picture import model_section
 from cryoprism.workflow.report._residue_strip import Cell, cells_of, residue_strips
 
@@ -79,6 +80,20 @@ def test_a_model_outside_its_map_is_told_why(model, changes, words):
     result, remark = with_frame_remark(judged(model, volume), volume)
     assert words in remark
     assert remark in result.sentences()
+
+
+def test_a_wrong_voxel_size_is_named_before_any_shift(model):
+    volume = volume_of(model, voxel=1.6 * VOXEL)
+    _, remark = with_frame_remark(judged(model, volume), volume)
+    assert "Moved by" not in remark
+    named = float(re.search(r"probably ([\d.]+) Å", remark)[1])
+    assert named == pytest.approx(VOXEL, rel=0.03)
+    held = read_model(model)
+    places = (held.points + held.corner) / 1000
+    assert scale_of_map(places, volume).scale == pytest.approx(1.6, rel=0.03)
+    assert scale_of_map(places, volume_of(model)) is None
+    noise = replace(volume, data=torch.randn(volume.data.shape, generator=torch.Generator().manual_seed(0)))
+    assert scale_of_map(places, noise) is None
 
 
 def test_the_shift_that_is_named_is_the_one_that_was_made(model):

@@ -1,5 +1,6 @@
 """Coq behind the sandbox's walls: the same verdicts, nothing written outside, limits, and what is said without them."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from cryoprism.evaluation.consistency import PLAIN, Limits, check_consistency
 from cryoprism.evaluation.consistency._coq import coq_version, library_folder
+from cryoprism.evaluation.sandbox import Limits as SandboxLimits
+from cryoprism.evaluation.sandbox import execute
 from cryoprism.workflow import walled_prover
 from programs import needs_coq, require_walls
 
@@ -67,7 +70,7 @@ def test_limits_hold_behind_walls(tmp_path, walled, library):
     path.write_text(pdb({"A": helix(4)}))
     result = check_consistency(path, coq=walled, limits=Limits(memory_in_bytes=50_000_000))
     assert result.count("proved") == 0
-    assert any("raise --max-memory" in rule.why_unknown for rule in result.rules)
+    assert any("memory limit of 0.05 GB reached; raise --max-memory" in rule.why_unknown for rule in result.rules)
 
 
 @needs_coq
@@ -98,3 +101,23 @@ def test_a_coq_that_does_not_run_inside_is_a_child(tmp_path, monkeypatch):
     prover = walled_prover()
     assert prover.run is PLAIN.run
     assert "coqc does not run inside" in prover.words
+
+
+@needs_coq
+def test_prove_runs_inside_the_sandbox_and_says_that_it_has_no_walls_of_its_own(tmp_path):
+    require_walls()
+    (tmp_path / "model.pdb").write_text(pdb({"A": helix(4)}))
+    for path in (tmp_path, tmp_path / "model.pdb"):
+        path.chmod(0o755)
+    code = "from cryoprism.cli import main; main()"
+    ended = execute(
+        [sys.executable, "-c", code, "prove", str(tmp_path / "model.pdb"), "--out", "run"],
+        inputs=[tmp_path / "model.pdb"],
+        output=tmp_path / "out",
+        limits=SandboxLimits(cpu_seconds=200, wall_seconds=400),
+    )
+    said = (ended.printed + ended.errors).decode()
+    assert ended.exit_code in {0, 3}, said
+    result = json.loads((tmp_path / "out/run/consistency.json").read_text())
+    assert result["counts"]["proved"] > 0
+    assert result["sandbox"].startswith("Coq ran with limits of time and memory, without a sandbox (")

@@ -78,6 +78,19 @@ def test_a_formula_with_an_infinite_slope_has_a_value_all_the_same(tmp_path):
     assert "sqrt(x)" in (out / "report.html").read_text()
 
 
+def test_where_derivatives_do_not_hold_the_drawn_interval_is_given(tmp_path, capsys):
+    pytest.importorskip("sympy", reason="sympy is not installed (the extra 'assess')")
+    out = tmp_path / "square"
+    assert run("--isolation", WALLS, "--out", out, "--formula", "x^2", "--variable", "x=0±1") == 0
+    said = capsys.readouterr().out
+    assert "x**2 = 0. Draws of its variables give 95 % between" in said
+    assert "does not hold here: take the interval" in said
+    formula = record_of(out)["formula"]
+    assert formula["standard_deviation"] is None
+    assert formula["drawn"]["high"] == pytest.approx(5.02, rel=0.07)
+    assert "do not hold here: take the interval" in (out / "report.html").read_text()
+
+
 def test_a_formula_that_cannot_be_found_says_why(tmp_path, capsys):
     pytest.importorskip("sympy", reason="sympy is not installed (the extra 'assess')")
     out = tmp_path / "huge"

@@ -70,7 +70,8 @@ def prove(
     envelope, sequence and numbers, contacts of ligands, and what the file declares to hold. What could not be checked
     or told is unknown, never proved.
 
-    Writes consistency.json, certificate/ (check it again with make), report.html, job.json and run.log.
+    Writes consistency.json, certificate/ (sh check.sh in it checks the proofs again), report.html,
+    job.json and run.log.
 
     Exit codes: 0 all proved, 1 something refuted, 3 something unknown, 2 an error with its remedy.
 

@@ -1,7 +1,7 @@
 """Foundations: units, Fourier transforms, rotations and point groups, devices, random numbers, typed errors."""
 
 from .devices import resolve_device, single_threaded
-from .errors import ConvergenceError, CryoPrismError, CryoPrismWarning, InputError, OutputError
+from .errors import HOW_TO_INSTALL_ASSESS, ConvergenceError, CryoPrismError, CryoPrismWarning, InputError, OutputError
 from .fourier import (
     fourier_crop,
     frequency_grid,
@@ -33,6 +33,7 @@ __all__ = [
     "ANGSTROMS_PER_MILLIMETER",
     "ANGSTROMS_PER_NANOMETER",
     "AVOGADRO",
+    "HOW_TO_INSTALL_ASSESS",
     "ConvergenceError",
     "CryoPrismError",
     "CryoPrismWarning",

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["ConvergenceError", "CryoPrismError", "CryoPrismWarning", "InputError", "OutputError"]
+from typing import Final
+
+__all__ = [
+    "HOW_TO_INSTALL_ASSESS",
+    "ConvergenceError",
+    "CryoPrismError",
+    "CryoPrismWarning",
+    "InputError",
+    "OutputError",
+]
+
+#: Remedy where a library of the extra ``assess`` is absent; the package is not on PyPI.
+HOW_TO_INSTALL_ASSESS: Final = (
+    "Install it: in CryoPrism's own folder 'make assess', or in an environment of yours "
+    "pip install -c constraints.txt -e '.[assess]'."
+)
 
 
 class CryoPrismError(Exception):

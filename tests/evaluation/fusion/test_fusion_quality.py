@@ -35,7 +35,7 @@ def pairs(count, shape, seed, sharpness=0.4):
 
 
 def test_a_shape_that_is_far_from_the_default_is_found_to_be_better():
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'cryoprism[assess]'")
+    pytest.importorskip("optuna", reason="optuna is not installed (the extra 'assess')")
     # A judge for whom all below V = 0.6 is alike, which the default does not say.
     found = learn_shape(pairs(500, Shape(14.0, 7.0, 4.0), 0, sharpness=0.3), trials=25)
     assert found.gain > 0
@@ -64,7 +64,7 @@ def test_no_learned_shape_gives_every_work_the_same_score(seed):
 
 
 def test_the_default_shape_stays_where_it_is_the_truth():
-    pytest.importorskip("optuna", reason="optuna is not installed: pip install 'cryoprism[assess]'")
+    pytest.importorskip("optuna", reason="optuna is not installed (the extra 'assess')")
     found = learn_shape(pairs(300, default_shape(), 1), trials=12)
     assert found.shape == default_shape()
     assert "stays the default" in found.sentence()

@@ -17,10 +17,12 @@ from cryoprism.evaluation.impact import (
     GraphWriter,
     PreferentialAttachment,
     WangSongBarabasi,
+    compare,
     expected_citations,
     fit_model,
     forecast_impact,
     forecast_works,
+    held_out_coverage,
     import_entries,
     import_openalex,
     later_citations,
@@ -115,7 +117,7 @@ def _share(age):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_foretells_better_than_nothing_and_repeats(graph, past, name):
     if not installed(name):
-        pytest.skip(f"{NEEDS[name]} is not installed: pip install 'cryoprism[assess]'")
+        pytest.skip(f"{NEEDS[name]} is not installed (the extra 'assess')")
     cuts, targets = past
     test = snapshot(graph, 2010.0)
     truth = np.log1p(later_citations(graph, test))
@@ -136,7 +138,7 @@ def test_every_model_foretells_better_than_nothing_and_repeats(graph, past, name
 @pytest.mark.parametrize("name", ["preferential attachment", "gradient boosting"])
 def test_citations_dealt_out_at_random_cannot_be_foretold(graph, past, name):
     if not installed(name):
-        pytest.skip(f"{NEEDS[name]} is not installed: pip install 'cryoprism[assess]'")
+        pytest.skip(f"{NEEDS[name]} is not installed (the extra 'assess')")
     cuts, targets = past
     generator = np.random.default_rng(0)
     test = snapshot(graph, 2010.0)
@@ -148,7 +150,7 @@ def test_citations_dealt_out_at_random_cannot_be_foretold(graph, past, name):
 @pytest.mark.parametrize("name", [one for one in MODELS if one != "GraphSAGE"])
 def test_the_future_changes_no_forecast(graph, name):
     if not installed(name):
-        pytest.skip(f"{NEEDS[name]} is not installed: pip install 'cryoprism[assess]'")
+        pytest.skip(f"{NEEDS[name]} is not installed (the extra 'assess')")
     now = NOW
     changed = dataclasses.replace(graph, cited=np.where(graph.edge_time > now, graph.cited[::-1], graph.cited))
     assert not np.array_equal(changed.cited, graph.cited)
@@ -184,6 +186,44 @@ def test_intervals_of_exchangeable_works_cover_as_they_say():
     assert 0.94 <= np.mean(inside) <= 0.99
 
 
+def test_models_that_the_works_do_not_tell_apart_are_said_to_be_alike():
+    generator = np.random.default_rng(0)
+    base = generator.exponential(0.2, 139)
+    missed = {"used": base, "alike": base + generator.normal(0.003, 0.1, 139), "worse": base + 0.1}
+    found = compare(missed, "used", 0)
+    assert found["used"].behind == found["used"].behind_high == 0
+    assert found["alike"].is_as_good
+    assert not found["worse"].is_as_good
+    assert found["worse"].behind_low == pytest.approx(0.1)
+    half = 1.96 * base.std() / np.sqrt(139)
+    assert found["used"].high - found["used"].low == pytest.approx(2 * half, rel=0.2)
+
+
+def test_coverage_is_measured_on_works_that_did_not_give_the_interval():
+    generator = np.random.default_rng(0)
+    predicted = generator.uniform(0, 4, 600)
+    truth = np.maximum(predicted + generator.normal(0, 0.4, 600), 0)
+    held = held_out_coverage(predicted, truth, 0)
+    assert held.works == 600
+    assert held.low < held.share < held.high
+    assert 0.92 <= held.share <= 1
+    # Its own residuals would hold a work more often than those of the others do.
+    few = Conformal.of(predicted[:60], truth[:60]).predict(predicted[:60])
+    own = ((few.lower <= np.expm1(truth[:60]) + 1e-9) & (np.expm1(truth[:60]) <= few.upper + 1e-9)).mean()
+    assert held_out_coverage(predicted[:60], truth[:60], 0).share <= own
+
+
+def test_training_says_intervals_and_coverage(graph):
+    trained = train(graph, NOW, models=("preferential attachment", "Wang–Song–Barabási"))
+    assert "held-out works the 95 % intervals held" in trained.sentence()
+    content = trained.to_json()
+    for name, error in content["mean_absolute_error_of_log1p"].items():
+        low, high = content["mean_absolute_error_interval"][name]
+        assert low < error < high
+        assert f"{error:.3f} (95 % {low:.3f} to {high:.3f})" in trained.sentence()
+    assert content["held_out_coverage"]["works"] == content["works"]["intervals"]
+
+
 def test_too_short_a_graph_is_refused_with_what_is_needed(graph):
     with pytest.raises(InputError, match="13 years"):
         train(graph.until(1996.0), models=("preferential attachment",))
@@ -193,7 +233,7 @@ def test_without_the_extra_the_other_models_are_tried_and_it_is_said(graph, monk
     monkeypatch.setitem(__import__("sys").modules, "sklearn.ensemble", None)
     trained = train(graph, NOW, models=("preferential attachment", "gradient boosting"))
     assert trained.chosen == "preferential attachment"
-    assert "cryoprism[assess]" in trained.absent["gradient boosting"]
+    assert "make assess" in trained.absent["gradient boosting"]
 
 
 def test_preferential_attachment_learns_its_rate():

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from cryoprism.evaluation.novelty import (
     Calibration,
     Entry,
     IndexWriter,
+    NoShapeError,
     ShapeIndex,
     describe_file,
     judge,
@@ -288,6 +290,62 @@ def test_without_an_index_the_answer_is_not_available(tmp_path):
     assert answer.status == "not available"
     assert answer.value is None
     assert "cryoprism novelty build" in answer.sentences[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (helix()[:1], "has 1 atom in 1 residue "),
+        (helix(19), "fewer than 20"),
+        ([("O", "O", n, place) for n, (*_, place) in enumerate(helix(2))], "nothing but water"),
+    ],
+)
+def test_what_is_too_small_to_have_a_shape_is_not_available_and_not_new(known, tmp_path, rows, words):
+    file = write_pdb(tmp_path / "small.pdb", rows)
+    if "water" in words:
+        file.write_text(file.read_text().replace("ALA", "HOH"))
+    found = novelty_of(file, known, calibration=law())
+    assert found.answer().status == "not available"
+    assert found.sentences()[0].startswith("small.pdb: ")
+    assert words in found.sentences()[0]
+    assert found.evidence()["index_entries"] == 5
+    assert "at least 20 residues" in found.sentences()[1]
+    with pytest.raises(NoShapeError):
+        describe_file(file)
+
+
+def test_a_trace_of_alpha_carbons_has_a_shape(known, tmp_path):
+    rows = [row for row in helix(30) if row[0] == "CA"]
+    assert novelty_of(write_pdb(tmp_path / "trace.pdb", rows), known, calibration=law()).value is not None
+
+
+def test_the_size_of_a_small_index_stands_in_the_first_sentence(known, tmp_path):
+    found = novelty_of(write_pdb(tmp_path / "new.pdb", blob_rows(77)), known, calibration=law())
+    if found.value >= 0.9:
+        assert "new among 5 known shapes, which says little" in found.sentences()[0]
+    assert "5 known shapes" in found.sentences()[0]
+
+
+def test_a_large_index_says_that_it_is_not_calibrated_and_is_less_sure(known, tmp_path, monkeypatch):
+    facts = {"calibration_error_by_entries": {"10": 0.2, "1000": 0.3}}
+    wrong = replace(law(), facts=facts)
+    file = write_pdb(tmp_path / "copy.pdb", blob_rows(2, turn=4))
+    small = novelty_of(file, known, calibration=wrong)
+    assert not any("not calibrated" in sentence for sentence in small.sentences())
+    monkeypatch.setattr("cryoprism.evaluation.novelty.judgement._CALIBRATED", 4)
+    large = novelty_of(file, known, calibration=wrong)
+    assert any("wrong by 0.20 on average" in sentence for sentence in large.sentences())
+    assert large.value == small.value
+    assert large.deviation == pytest.approx(np.hypot(small.deviation, 0.2))
+    assert large.interval[1] == pytest.approx(min(1.0, small.interval[1] + 1.645 * 0.2), abs=1e-3)
+    assert large.evidence()["calibration_error"] == pytest.approx(0.2)
+
+
+def test_a_neighbourhood_like_most_is_not_called_emptier(known, tmp_path):
+    file = write_pdb(tmp_path / "copy.pdb", blob_rows(2, turn=4))
+    found = replace(novelty_of(file, known, calibration=law()), crowding=0.97)
+    assert any("about as many strangers as around most" in sentence for sentence in found.sentences())
+    assert not any("1.0 times" in sentence for sentence in found.sentences())
 
 
 def test_an_index_that_was_named_and_is_not_there_is_an_error(tmp_path):

@@ -103,6 +103,12 @@ def test_the_probability_counts_the_size_of_the_index_in():
     assert known_probability(np.array([2000.0]), 10, 0.5) == pytest.approx(1.0)
 
 
+def test_the_error_of_a_large_index_is_that_which_was_measured():
+    shipped = shipped_calibration()
+    assert shipped.error(100_000) == pytest.approx(0.149)
+    assert shipped.error(10_000) < shipped.error(300_000) < shipped.error(10**6) == shipped.error(10**8)
+
+
 def test_the_shipped_calibration_is_one_of_this_descriptor_and_comes_back():
     shipped = shipped_calibration()
     assert shipped.descriptor == DESCRIPTOR

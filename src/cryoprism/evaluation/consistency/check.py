@@ -395,7 +395,7 @@ def _remedy(reason: str, limits: Limits) -> str:
     if reason.startswith("time"):
         return f"time limit of {limits.cpu_seconds:g} CPU s reached; raise --time-limit."
     if reason.startswith("memory"):
-        return f"memory limit of {limits.memory_in_bytes / 2**30:.3g} GiB reached; raise --max-memory."
+        return f"memory limit of {limits.memory_in_bytes / 1e9:.3g} GB reached; raise --max-memory."
     return f"{reason}."
 
 

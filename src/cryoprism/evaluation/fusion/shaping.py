@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from scipy.optimize import minimize
 
-from cryoprism.core import InputError
+from cryoprism.core import HOW_TO_INSTALL_ASSESS, InputError
 
 from .judgements import Judgement, outcomes
 from .learning import learn_from
@@ -98,7 +98,7 @@ def learn_shape(
     try:
         import optuna
     except ImportError as error:
-        raise InputError("optuna", "is not installed", "Install it: pip install 'cryoprism[assess]'.") from error
+        raise InputError("optuna", "is not installed", HOW_TO_INSTALL_ASSESS) from error
     prior = default_weights() if prior is None else prior
     values = np.array([(one.a.vector(), one.b.vector()) for one in judgements], dtype=float)
     values = values.reshape(-1, 2, len(COMPONENTS))

@@ -1,6 +1,7 @@
 """Will it matter: a citation graph from public dumps, forecasts of citations and patents, and their intervals."""
 
 from .attachment import PreferentialAttachment, WangSongBarabasi, expected_citations
+from .conformal import Conformal, Prediction
 from .features import FEATURES, HORIZON_IN_YEARS, OLDEST_IN_YEARS, Snapshot, later_citations, snapshot
 from .forecast import HOW_TO_GET_DATA, Impact, forecast_impact, write_forecasts
 from .graph import CitationGraph, GraphWriter, load_graph
@@ -15,7 +16,8 @@ from .importers import (
 )
 from .learned import GradientBoosting, GraphSage
 from .simulator import simulate_citations
-from .training import MODELS, Conformal, Prediction, Trained, fit_model, forecast_works, train
+from .training import MODELS, Trained, fit_model, forecast_works, train
+from .validation import Compared, Coverage, compare, held_out_coverage
 
 __all__ = [
     "FEATURES",
@@ -24,7 +26,9 @@ __all__ = [
     "MODELS",
     "OLDEST_IN_YEARS",
     "CitationGraph",
+    "Compared",
     "Conformal",
+    "Coverage",
     "GradientBoosting",
     "GraphSage",
     "GraphWriter",
@@ -36,10 +40,12 @@ __all__ = [
     "Trained",
     "WangSongBarabasi",
     "clean_doi",
+    "compare",
     "expected_citations",
     "fit_model",
     "forecast_impact",
     "forecast_works",
+    "held_out_coverage",
     "import_entries",
     "import_openalex",
     "import_patent_citations",

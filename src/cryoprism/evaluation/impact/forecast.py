@@ -13,9 +13,9 @@ from typing import Any, Final
 from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer, available, not_available
 
+from .conformal import Prediction
 from .features import HORIZON_IN_YEARS, OLDEST_IN_YEARS
 from .importers import clean_doi
-from .training import Prediction
 
 __all__ = ["HOW_TO_GET_DATA", "Impact", "forecast_impact", "write_forecasts"]
 

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cryoprism.core import InputError
+from cryoprism.core import HOW_TO_INSTALL_ASSESS, InputError
 
 from .features import FEATURES, Snapshot
 from .graph import Floats
 
 __all__ = ["GradientBoosting", "GraphSage"]
 
-_REMEDY: Final = "Install it: pip install 'cryoprism[assess]'."
 _HIDDEN: Final = 32
 _EPOCHS: Final = 150
 _HELD_OUT: Final = 0.15
@@ -42,7 +41,7 @@ class GradientBoosting:
         try:
             from sklearn.ensemble import HistGradientBoostingRegressor
         except ImportError as error:
-            raise InputError("scikit-learn", "is not installed", _REMEDY) from error
+            raise InputError("scikit-learn", "is not installed", HOW_TO_INSTALL_ASSESS) from error
         self._model: Any = HistGradientBoostingRegressor(
             learning_rate=0.06, max_iter=300, max_leaf_nodes=15, early_stopping=True, random_state=seed
         )
@@ -63,7 +62,7 @@ def _sage_convolution() -> Any:
             warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which the library calls on import
             from torch_geometric.nn import SAGEConv
     except ImportError as error:
-        raise InputError("torch-geometric", "is not installed", _REMEDY) from error
+        raise InputError("torch-geometric", "is not installed", HOW_TO_INSTALL_ASSESS) from error
     return SAGEConv
 
 

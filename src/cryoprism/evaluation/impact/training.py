@@ -11,19 +11,18 @@ import numpy as np
 from cryoprism.core import InputError
 
 from .attachment import PreferentialAttachment, WangSongBarabasi
+from .conformal import Conformal, Prediction
 from .features import HORIZON_IN_YEARS, OLDEST_IN_YEARS, Snapshot, later_citations, snapshot
 from .graph import CitationGraph, Floats, Integers
 from .learned import GradientBoosting, GraphSage
+from .validation import Compared, Coverage, compare, held_out_coverage
 
-__all__ = ["MODELS", "Conformal", "Model", "Prediction", "Trained", "fit_model", "forecast_works", "train"]
+__all__ = ["MODELS", "Model", "Trained", "fit_model", "forecast_works", "train"]
 
 #: Names of the models, the simplest first: of equals the first is taken.
 MODELS: Final = ("preferential attachment", "Wang–Song–Barabási", "gradient boosting", "GraphSAGE")
 _TRAINING_CUTS: Final = 3
 _LEAST_WORKS: Final = 60
-_GROUPS: Final = 3
-_LEAST_IN_GROUP: Final = 60
-_COVERAGE: Final = 0.95
 
 
 class Model(Protocol):
@@ -53,74 +52,6 @@ def fit_model(name: str, cuts: Sequence[Snapshot], targets: Sequence[Floats], se
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Of k works: expected citations with deviation and 95 % interval.
-
-    Attributes
-    ----------
-    expected, deviation, lower, upper
-        (k,) counts.
-    """
-
-    expected: Floats
-    deviation: Floats
-    lower: Floats
-    upper: Floats
-
-
-@dataclass(frozen=True)
-class Conformal:
-    """Split conformal intervals on the scale ln(1 + citations).
-
-    Residuals of works that neither trained nor chose the model, in up to three groups by the size of the forecast,
-    since small counts scatter differently from large ones. Where the works to come are exchangeable with these, an
-    interval holds the truth with 95 %; years differ, so they are so only nearly.
-
-    Attributes
-    ----------
-    edges
-        Forecasts that part the groups.
-    residuals
-        Of each group, sorted: truth minus forecast.
-
-    References
-    ----------
-    Vovk, Gammerman and Shafer (2005), Algorithmic Learning in a Random World.
-    """
-
-    edges: Floats
-    residuals: tuple[Floats, ...]
-
-    @classmethod
-    def of(cls, predicted: Floats, truth: Floats) -> Conformal:
-        """Take the residuals of works that were held out, both as ln(1 + citations)."""
-        groups = max(1, min(_GROUPS, len(predicted) // _LEAST_IN_GROUP))
-        edges = np.unique(np.quantile(predicted, np.arange(1, groups) / groups))
-        which = np.searchsorted(edges, predicted, side="right")
-        residuals = [np.sort((truth - predicted)[which == g]) for g in range(len(edges) + 1)]
-        if min(map(len, residuals)) < 20:  # ties in the forecasts
-            return cls(np.zeros(0), (np.sort(truth - predicted),))
-        return cls(edges, tuple(residuals))
-
-    def predict(self, predicted: Floats) -> Prediction:
-        """Turn forecasts on the scale ln(1 + citations) into expected counts with intervals."""
-        which = np.searchsorted(self.edges, predicted, side="right")
-        found = np.zeros((4, len(predicted)))
-        for group, residuals in enumerate(self.residuals):
-            inside = which == group
-            counts = np.maximum(np.expm1(predicted[inside, None] + residuals), 0.0)
-            tail, many = (1 - _COVERAGE) / 2, len(residuals)
-            # The k-th smallest of n is passed by a new one with chance (n + 1 − k)/(n + 1).
-            high = int(np.ceil((1 - tail) * (many + 1)))
-            low = int(np.floor(tail * (many + 1)))
-            found[0, inside], found[1, inside] = counts.mean(axis=1), counts.std(axis=1)
-            # With too few to go by, an interval starts at 0, and reaches as far as the widest with twice its room.
-            found[2, inside] = counts[:, low - 1] if low >= 1 else 0.0
-            found[3, inside] = counts[:, high - 1] if high <= many else 2 * counts[:, -1] + 1
-        return Prediction(*found)
-
-
-@dataclass(frozen=True)
 class Trained:
     """What training came to.
 
@@ -132,6 +63,10 @@ class Trained:
         Name of the model that was best on the validation year.
     errors
         Mean absolute error of ln(1 + citations) of every model there.
+    compared
+        How sure these are.
+    coverage
+        Of the intervals, measured on the works that give them, each by the others.
     absent
         Models that could not be tried, and why.
     model, conformal
@@ -145,6 +80,8 @@ class Trained:
     by_patents: bool
     chosen: str
     errors: Mapping[str, float]
+    compared: Mapping[str, Compared]
+    coverage: Coverage
     absent: Mapping[str, str]
     model: Model
     conformal: Conformal
@@ -157,6 +94,11 @@ class Trained:
             "by_patents": self.by_patents,
             "chosen": self.chosen,
             "mean_absolute_error_of_log1p": dict(self.errors),
+            "mean_absolute_error_interval": {name: [one.low, one.high] for name, one in self.compared.items()},
+            "behind_the_chosen": {
+                name: [one.behind, one.behind_low, one.behind_high] for name, one in self.compared.items()
+            },
+            "held_out_coverage": self.coverage.to_json(),
             "absent": dict(self.absent),
             "works": {"training": self.works[0], "choosing": self.works[1], "intervals": self.works[2]},
             "training_moments": list(self.moments[0]),
@@ -166,13 +108,25 @@ class Trained:
 
     def sentence(self) -> str:
         """Say which model is used and how wrong it was."""
-        others = ", ".join(f"{name} {value:.3f}" for name, value in self.errors.items() if name != self.chosen)
+        others = ", ".join(f"{name} {self._error(name)}" for name in self.errors if name != self.chosen)
         what = "patent citations" if self.by_patents else "citations"
         said = (
             f"{what.capitalize()} are forecast by {self.chosen}: mean absolute error of ln(1 + {what}) "
-            f"{self.errors[self.chosen]:.3f} on works from before {self.moments[1]:.1f}"
+            f"{self._error(self.chosen)} on {self.works[1]} works from before {self.moments[1]:.1f}"
         )
-        return f"{said} ({others})." if others else f"{said}."
+        said = f"{said} ({others})." if others else f"{said}."
+        alike = [name for name, one in self.compared.items() if name != self.chosen and one.is_as_good]
+        if alike:
+            said += f" These works do not tell {' and '.join(alike)} from it."
+        held = self.coverage
+        return (
+            f"{said} Of {held.works} held-out works the 95 % intervals held {100 * held.share:.1f} % (95 % "
+            f"{100 * held.low:.1f} to {100 * held.high:.1f} %)."
+        )
+
+    def _error(self, name: str) -> str:
+        one = self.compared[name]
+        return f"{self.errors[name]:.3f} (95 % {one.low:.3f} to {one.high:.3f})"
 
 
 def train(
@@ -233,6 +187,7 @@ def train(
     fitted: dict[str, Model] = {}
     predicted: dict[str, Floats] = {}
     errors: dict[str, float] = {}
+    missed: dict[str, Floats] = {}
     absent: dict[str, str] = {}
     for name in models:
         try:
@@ -241,7 +196,8 @@ def train(
             absent[name] = str(error)
             continue
         predicted[name] = fitted[name].predict(check)
-        errors[name] = float(np.abs(predicted[name] - truth)[choose].mean())
+        missed[name] = np.abs(predicted[name] - truth)[choose]
+        errors[name] = float(missed[name].mean())
     if not errors:
         raise InputError("models", f"none can be tried: {'; '.join(absent.values())}", "Install what is missing.")
     chosen = min(errors, key=lambda name: errors[name])
@@ -249,6 +205,8 @@ def train(
         by_patents,
         chosen,
         errors,
+        compare(missed, chosen, seed),
+        held_out_coverage(predicted[chosen][rest], truth[rest], seed),
         absent,
         fitted[chosen],
         Conformal.of(predicted[chosen][rest], truth[rest]),

@@ -15,16 +15,18 @@ from .descriptor import (
     DESCRIPTOR,
     DIMENSION,
     Descriptor,
+    NoShapeError,
     describe_file,
     kind_of_file,
     shape_pictures,
     shape_vector,
 )
 from .index import FLAT_LIMIT, INDEX_REMEDY, SAMPLE, Entry, IndexWriter, Match, ShapeIndex, lists_for, require_faiss
-from .judgement import Neighbour, Novelty, Written, judge, novelty_of, write_shapes
+from .judgement import Neighbour, Novelty, judge, novelty_of
 from .preparation import Shape, shape_of_atoms, shape_of_map
 from .states import state_histogram, state_sequences, state_similarity, states_available
 from .storage import require_index
+from .writing import Written, write_shapes
 from .zernike import ball_grid, grid_invariants, invariant_labels, radial_polynomial, zernike_invariants
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "IndexWriter",
     "Match",
     "Neighbour",
+    "NoShapeError",
     "Novelty",
     "Shape",
     "ShapeIndex",

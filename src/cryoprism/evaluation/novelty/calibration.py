@@ -103,7 +103,8 @@ class Calibration:
     range_of_distances
         From the nearest pair of different shapes to the farthest of equal ones; outside the law is extrapolated.
     facts
-        How it was made: proteins, copies, seed, quantiles of 3Di similarity between different proteins.
+        How it was made: proteins, copies, seed, quantiles of 3Di similarity between different proteins; measured
+        calibration errors of the probability by the number of entries (``calibration_error_by_entries``).
     """
 
     coefficients: Array
@@ -160,6 +161,18 @@ class Calibration:
         most = float(np.exp(law[0] + student_t.ppf(0.95, _FREEDOM) * np.exp(law[1])))
         strange = float(np.exp(law[2] + norm.ppf(0.01) * np.exp(law[3])))
         return half - FLOOR, most - FLOOR, strange - FLOOR
+
+    def error(self, entries: int) -> float:
+        """Return the measured calibration error of the probability in an index of so many entries; 0 if not known.
+
+        Between the sizes at which it was measured it runs straight with their logarithm, beyond them it stays.
+        """
+        measured = self.facts.get("calibration_error_by_entries")
+        if not measured:
+            return 0.0
+        sizes = sorted(measured, key=int)
+        logs = np.log([int(size) for size in sizes])
+        return float(np.interp(np.log(max(entries, 1)), logs, [float(measured[size]) for size in sizes]))
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` reads back."""

@@ -15,7 +15,7 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from cryoprism.core import InputError
-from cryoprism.formats import read_map, read_structure
+from cryoprism.formats import Atoms, read_map, read_structure
 
 from .index import Entry
 from .preparation import SIDE, Shape, shape_of_atoms, shape_of_map
@@ -28,6 +28,7 @@ __all__ = [
     "MAP_SUFFIXES",
     "MODEL_SUFFIXES",
     "Descriptor",
+    "NoShapeError",
     "describe_file",
     "kind_of_file",
     "shape_pictures",
@@ -43,6 +44,15 @@ MAP_SUFFIXES: Final = (".mrc", ".map", ".ccp4", ".rec")
 # Invariants of high order carry more noise than shape: they fade as exp(-(n / 15)²).
 _FADE: Final = 15.0
 _PICTURE_SIDE: Final = 48
+#: A model of fewer residues and fewer atoms, and a map of a smaller radius of gyration (in resolutions), has no shape.
+_LEAST_RESIDUES: Final = 20
+_LEAST_ATOMS: Final = 100
+_LEAST_GYRATION: Final = 0.6
+_NO_SHAPE_REMEDY: Final = "Give a molecule or a complex of at least 20 residues or 100 atoms."
+
+
+class NoShapeError(InputError):
+    """What was given is too small for its outer shape to say what it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +100,10 @@ def shape_vector(shape: Shape) -> NDArray[np.float32]:
 
 
 def shape_pictures(shape: Shape) -> NDArray[np.uint8]:
-    """Projections (3, 48, 48) of an envelope along its principal axes, the longest upright in the first two.
+    """Projections (3, n, n) of an envelope along its principal axes, the longest upright in the first two.
 
-    The sides of the axes are chosen by the third moments, without mirroring; a picture is 3.6 radii of gyration wide.
+    The sides of the axes are chosen by the third moments, without mirroring. A pixel is 3.6/48 radii of gyration; n is
+    48, or as many as the molecule needs.
     """
     points = ball_grid(SIDE)
     weights = shape.envelope / shape.envelope.sum()
@@ -102,15 +113,18 @@ def shape_pictures(shape: Shape) -> NDArray[np.uint8]:
     skew = (weights[:, None] * (centred @ axes) ** 3).sum(0)
     axes = axes * np.where(skew < 0, -1.0, 1.0)
     axes[:, 2] *= np.sign(np.linalg.det(axes))
-    cube = np.zeros((SIDE,) * 3, dtype=np.float32)
-    place = np.rint((points + 1) * SIDE / 2 - 0.5).astype(int)
-    cube[place[:, 2], place[:, 1], place[:, 0]] = shape.envelope
+    cube = shape.beyond
+    if cube is None:
+        cube = np.zeros((SIDE,) * 3, dtype=np.float32)
+        place = np.rint((points + 1) * SIDE / 2 - 0.5).astype(int)
+        cube[place[:, 2], place[:, 1], place[:, 0]] = shape.envelope
+    pixels = _PICTURE_SIDE * len(cube) // SIDE
     # Rows of the turned cube: from the top down the longest axis, then the middle one, then the shortest.
-    grid = (np.arange(_PICTURE_SIDE) - (_PICTURE_SIDE - 1) / 2) * (2 / _PICTURE_SIDE)
+    grid = (np.arange(pixels) - (pixels - 1) / 2) * (2 / _PICTURE_SIDE)
     u, v, w = np.meshgrid(-grid, grid, grid, indexing="ij")
     at = np.stack([u, v, w], -1).reshape(-1, 3) @ axes.T
-    turned = scipy.ndimage.map_coordinates(cube, ((at[:, ::-1] + 1) * SIDE / 2 - 0.5).T, order=1)
-    turned = turned.reshape((_PICTURE_SIDE,) * 3)
+    turned = scipy.ndimage.map_coordinates(cube, (at[:, ::-1] * SIDE / 2 + (len(cube) - 1) / 2).T, order=1)
+    turned = turned.reshape((pixels,) * 3)
     sums = [turned.sum(2), turned.sum(1), turned.sum(0)]
     return np.stack([np.clip(255 * s / max(float(s.max()), 1e-9), 0, 255).astype(np.uint8) for s in sums])
 
@@ -159,18 +173,28 @@ def describe_file(
     restored = None
     try:
         if kind == "model":
-            atoms = read_structure(file, assembly, include_waters=False, include_hydrogens=False)
+            atoms = _read_model(file, assembly)
             if int(atoms.models.max()) > int(atoms.models.min()):
                 notes.append(f"Of {int(atoms.models.max()) + 1} models in {file.name} the first was taken.")
             atoms = atoms.select((atoms.models == atoms.models.min()) & (atoms.atomic_numbers > 0))
+            _require_a_shape(atoms)
             shape = shape_of_atoms(atoms, resolution_in_angstroms)
             if states_available():
                 states = state_histogram(state_sequences(atoms))
             else:
-                notes.append("3Di states were left out: install mini3di (the extra 'assess').")
+                notes.append(
+                    "3Di states were left out: mini3di is not installed (in CryoPrism's own folder: make assess)."
+                )
         elif kind == "map":
             volume = read_map(file, voxel_size_in_angstroms)
             shape = shape_of_map(volume, resolution_in_angstroms)
+            if shape.radius_of_gyration_in_angstroms < _LEAST_GYRATION * resolution_in_angstroms:
+                raise NoShapeError(
+                    "map",
+                    f"what stands out has a radius of gyration of {shape.radius_of_gyration_in_angstroms:.1f} Å, too "
+                    f"little to have a shape at {resolution_in_angstroms:g} Å",
+                    _NO_SHAPE_REMEDY,
+                )
             with suppress(InputError):  # raised, its noise may hide the molecule
                 restored = shape_vector(shape_of_map(volume, resolution_in_angstroms, low_frequencies_restored=True))
         else:
@@ -181,7 +205,7 @@ def describe_file(
             )
     except InputError as error:
         # What the map or model is called matters more than that it is one.
-        raise error if str(file) in str(error.where) else InputError(file, error.found, error.remedy) from error
+        raise error if str(file) in str(error.where) else type(error)(file, error.found, error.remedy) from error
     name = file.name
     for suffix in (".gz", ".bz2"):
         name = name.removesuffix(suffix)
@@ -196,6 +220,34 @@ def describe_file(
         pictures=shape_pictures(shape),
     )
     return Descriptor(shape_vector(shape), entry, shape.share_outside, tuple(notes), restored)
+
+
+def _read_model(file: Path, assembly: str | None) -> Atoms:
+    try:
+        return read_structure(file, assembly, include_waters=False, include_hydrogens=False)
+    except InputError as error:
+        if error.found != "holds no atoms":
+            raise
+        read_structure(file, assembly)  # raises where there is nothing at all
+        raise NoShapeError(file, "holds nothing but water and hydrogens", _NO_SHAPE_REMEDY) from error
+
+
+def _require_a_shape(atoms: Atoms) -> None:
+    """Refuse what is both less than 20 residues and less than 100 atoms.
+
+    A trace of alpha carbons has few atoms and a short piece of DNA few residues: either has a shape.
+    """
+    if not len(atoms):
+        raise InputError("model", "holds no atom of a known element", "Give a structure with known elements.")
+    residues = len(set(zip(atoms.chains, atoms.residue_numbers, strict=True)))
+    if residues < _LEAST_RESIDUES and len(atoms) < _LEAST_ATOMS:
+        raise NoShapeError(
+            "model",
+            f"has {len(atoms)} atom{'s' if len(atoms) != 1 else ''} in {residues} residue"
+            f"{'s' if residues != 1 else ''} (without water and hydrogens), fewer than {_LEAST_ATOMS} and fewer than "
+            f"{_LEAST_RESIDUES}: too little to have a shape",
+            _NO_SHAPE_REMEDY,
+        )
 
 
 def _digest(file: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoprism.core import InputError
+from cryoprism.core import HOW_TO_INSTALL_ASSESS, InputError
 
 from .storage import INDEX_REMEDY, PAGE, SCHEMA, damaged, digest, lock, order, read_page, read_sample, verify, whole
 
@@ -55,9 +55,7 @@ def require_faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise InputError(
-            "novelty", "the package faiss is not installed", "Install it: pip install 'cryoprism[assess]'."
-        ) from error
+        raise InputError("novelty", "the package faiss is not installed", HOW_TO_INSTALL_ASSESS) from error
     return faiss
 
 

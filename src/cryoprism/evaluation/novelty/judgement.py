@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer, available, not_available
 
 from .calibration import AROUND, Calibration, Crowd, known_probability, shipped_calibration
-from .descriptor import DESCRIPTOR, DIMENSION, Descriptor, describe_file
-from .index import INDEX_REMEDY, Entry, IndexWriter, ShapeIndex
+from .descriptor import DESCRIPTOR, Descriptor, NoShapeError, describe_file
+from .index import INDEX_REMEDY, Entry, ShapeIndex
 from .states import state_similarity
 
-__all__ = ["Neighbour", "Novelty", "Written", "judge", "novelty_of", "write_shapes"]
+__all__ = ["Neighbour", "Novelty", "judge", "novelty_of"]
 
 #: Neighbours whose likelihood ratios are added up; the others are farther and count next to nothing.
 _SUMMED: Final = 64
 #: A small index is compared in 3Di states whole; of a large one only the neighbours in shape are.
 _COMPARED_IN_STATES: Final = 10_000
+#: In larger indexes the probability was measured to be wrong by so much that it is said and counted in.
+_CALIBRATED: Final = 10_000
+_NORMAL_90: Final = 1.645
+#: To be new among fewer says little.
+_LITTLE: Final = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +100,9 @@ class Novelty:
         How many times more strangers are around the query than around most shapes, and the count behind it.
     used
         What the probability comes from: ``shape``, or ``shape and 3Di states``.
+    calibration_error
+        By how much the probability was wrong on average in measured indexes of this size, where they are so large that
+        it counts; deviation and interval hold it.
     """
 
     query: Descriptor | None
@@ -113,6 +120,7 @@ class Novelty:
     crowding: float | None = None
     crowd: Crowd | None = None
     used: str = ""
+    calibration_error: float = 0.0
 
     def sentences(self) -> tuple[str, ...]:
         """Say it in words, the verdict first."""
@@ -120,13 +128,20 @@ class Novelty:
             return (self.reason, self.remedy, *self.notes)
         best = self.neighbours[0]
         low, high = self.interval
+        said = _verdict(self.value, best.entry.name, self.entries)
         words = [
-            f"{_verdict(self.value, best.entry.name)} Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): the "
-            f"probability that none of {self.entries} known shapes is this one, where {1 - self.prior:.2f} was "
+            f"{said} Novelty {self.value:.2f} ({low:.2f} to {high:.2f}): "
+            f"the probability that none of {_shapes(self.entries)} is this one, where {1 - self.prior:.2f} was "
             "expected beforehand.",
             f"The nearest is {best.entry.name} at a distance of {best.distance:.3f}, which is {_times(best)} for "
             "different ones.",
         ]
+        if self.calibration_error:
+            words.append(
+                f"In an index of more than {_CALIBRATED:,} shapes the probability is not calibrated: measured ones of "
+                f"this size were wrong by {self.calibration_error:.2f} on average, calling known shapes too new. "
+                "Deviation and interval hold that."
+            )
         if self.crowding is not None and self.crowd is not None:
             words.append(
                 f"Around it lie {_crowded(self.crowding)} most shapes ({self.crowd.count} of {self.crowd.sampled} at "
@@ -168,21 +183,29 @@ class Novelty:
             "crowding": self.crowding,
             "crowd": None if self.crowd is None else {"count": self.crowd.count, "sampled": self.crowd.sampled},
             "used": self.used or None,
+            "calibration_error": self.calibration_error,
             "neighbours": [one.to_json() for one in self.neighbours],
             "fold_neighbours": [one.to_json() for one in self.fold_neighbours],
         }
 
 
 def _crowded(crowding: float) -> str:
-    if crowding >= 1:
-        return f"{crowding:.1f} times as many strangers as around"
-    return f"{1 / crowding:.1f} times fewer strangers than around"
+    if 0.95 <= crowding < 1.05:
+        return "about as many strangers as around"
+    return f"{crowding:.{1 if crowding >= 1 else 2}f} times as many strangers as around"
 
 
-def _verdict(value: float, nearest: str) -> str:
+def _shapes(entries: int) -> str:
+    return "1 known shape" if entries == 1 else f"{entries:,} known shapes"
+
+
+def _verdict(value: float, nearest: str, entries: int) -> str:
     if value <= 0.1:
         return f"This shape is known: {nearest}."
-    return "This shape is new to the index." if value >= 0.9 else "Whether this shape is new cannot be told."
+    if value < 0.9:
+        return f"Whether this shape is new among {_shapes(entries)} cannot be told."
+    little = ", which says little of the world's" if entries < _LITTLE else ""
+    return f"This shape is new among {_shapes(entries)}{little}."
 
 
 def _times(best: Neighbour) -> str:
@@ -232,12 +255,16 @@ def novelty_of(
     if index is None:
         return _nothing(None, "No index of known shapes was given.", INDEX_REMEDY, prior)
     opened = ShapeIndex.open(index, DESCRIPTOR)
-    query = describe_file(
-        path,
-        resolution_in_angstroms=float(opened.page["resolution_in_angstroms"]),
-        assembly=assembly,
-        voxel_size_in_angstroms=voxel_size_in_angstroms,
-    )
+    try:
+        query = describe_file(
+            path,
+            resolution_in_angstroms=float(opened.page["resolution_in_angstroms"]),
+            assembly=assembly,
+            voxel_size_in_angstroms=voxel_size_in_angstroms,
+        )
+    except NoShapeError as error:
+        nothing = _nothing(None, f"{Path(error.where).name}: {error.found}.", error.remedy, prior)
+        return replace(nothing, entries=len(opened), is_flat=opened.is_flat)
     return judge(query, opened, neighbours=neighbours, prior=prior, calibration=calibration)
 
 
@@ -271,7 +298,9 @@ def judge(
     known = known_probability(ratios, len(index), prior)
     each = (law.log_ratio(distances, alike, crowd, draw) for draw in law.draws)
     drawn = 1 - np.array([known_probability(ratio, len(index), prior) for ratio in each])
+    wrong = law.error(len(index)) if len(index) > _CALIBRATED else 0.0
     low, high = np.quantile(drawn, [0.05, 0.95])
+    low, high = max(0.0, low - _NORMAL_90 * wrong), min(1.0, high + _NORMAL_90 * wrong)
     shares = np.exp(ratios - ratios.max())
     shares = known * shares / shares.sum()
     shown = tuple(
@@ -295,9 +324,11 @@ def judge(
             "invariants do not see."
         )
     return Novelty(
-        query, 1 - known, float(drawn.std()), (float(min(low, 1 - known)), float(max(high, 1 - known))), shown,
+        query, 1 - known, float(np.hypot(drawn.std(), wrong)),
+        (float(min(low, 1 - known)), float(max(high, 1 - known))), shown,
         _alike(query, index, [(m.entry, m.distance) for m in found], neighbours),
         len(index), index.is_flat, prior, notes=tuple(notes), crowding=law.crowding(crowd), crowd=crowd,
+        calibration_error=wrong,
         used="shape and 3Di states" if law.uses_states and bool(np.isfinite(alike).any()) else "shape",
     )  # fmt: skip
 
@@ -348,69 +379,3 @@ def _alike(
     made = (_neighbour(entry, distance, query, None, None) for entry, distance in everything)
     listed = sorted((one for one in made if one.state_similarity is not None), key=lambda n: -(n.state_similarity or 0))
     return tuple(listed[:count])
-
-
-@dataclass(frozen=True)
-class Written:
-    """What came of writing shapes into an index.
-
-    Attributes
-    ----------
-    entries, added, known
-        Of the index now, those that are new, and files that it held already.
-    refused
-        Files that could not be used, with the reason.
-    notes
-        What was left out of the others.
-    """
-
-    entries: int
-    added: int
-    known: int
-    refused: tuple[tuple[Path, InputError], ...]
-    notes: tuple[str, ...]
-
-
-def write_shapes(
-    index: str | os.PathLike[str],
-    described: Iterable[tuple[Path, Descriptor | InputError]],
-    *,
-    fresh: bool,
-    page: dict[str, Any],
-) -> Written:
-    """Write descriptors into an index; nothing counts before all are in.
-
-    Parameters
-    ----------
-    index
-        Its folder.
-    described
-        Files with their descriptors, or with the reason why there is none.
-    fresh
-        Begin a new index in the folder.
-    page
-        What goes into ``index.json`` beside the rest; ``resolution_in_angstroms`` is needed.
-
-    Raises
-    ------
-    InputError
-        No file could be used, another run writes into the index, or it cannot be written to.
-    """
-    refused: list[tuple[Path, InputError]] = []
-    notes: set[str] = set()
-    with IndexWriter(index, DESCRIPTOR, DIMENSION, fresh=fresh) as writer:
-        before = len(writer)
-        known = 0
-        for path, one in described:
-            if isinstance(one, InputError):
-                refused.append((path, one))
-            elif writer.holds(one.entry):
-                known += 1
-            else:
-                notes.update(one.notes)
-                writer.add(one.vector[None], [one.entry])
-        if len(writer) == before and not known:
-            raise refused[0][1] if refused else InputError("files", "none was given", "Name maps and models.")
-        if len(writer) > before:
-            writer.commit(page)
-        return Written(len(writer), len(writer) - before, known, tuple(refused), tuple(sorted(notes)))

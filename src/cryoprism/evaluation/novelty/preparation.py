@@ -33,6 +33,8 @@ _PASSES = 12
 _LOSS, _LOST_IN_ANGSTROMS = 0.55, 50.0
 #: A molecule has to stand out of the solvent by this many of the solvent's standard deviations.
 _LEAST_CONTRAST = 4.0
+#: Pictures reach as far as this many radii of the ball.
+_WIDEST = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +51,16 @@ class Shape:
         [Å³] of the envelope.
     share_outside
         Part of the envelope beyond the unit ball, which the descriptor does not see.
+    beyond
+        (n, n, n) as (z, y, x): the envelope on a grid of the same pitch that holds what lies beyond the ball too, for
+        pictures; None where nothing of note does.
     """
 
     envelope: Array
     radius_of_gyration_in_angstroms: float
     volume_in_cubic_angstroms: float
     share_outside: float
+    beyond: NDArray[np.float32] | None = None
 
 
 def shape_of_map(
@@ -98,7 +104,23 @@ def shape_of_map(
         gyration,
         total * float(np.prod(voxels)),
         float(envelope[beyond].sum(dtype=np.float64)) / total,
+        _with_what_lies_beyond(envelope, centre, voxels, radius),
     )
+
+
+def _with_what_lies_beyond(
+    envelope: NDArray[np.float32], centre: list[float], voxels: list[float], radius: float
+) -> NDArray[np.float32] | None:
+    """Envelope on a wider grid; None where the ball holds every place of half the density and more."""
+    places = np.argwhere(envelope > 0.5) * np.array(voxels) - np.array(centre)
+    reach = float(np.sqrt((places**2).sum(1).max(initial=0.0))) / radius
+    if reach <= 1:
+        return None
+    half = min(math.ceil(reach * SIDE / 2) + 1, _WIDEST * SIDE // 2)
+    steps = (np.arange(2 * half) - (2 * half - 1) / 2) * (2 / SIDE) * radius
+    axes = [(steps + c) / v for c, v in zip(centre, voxels, strict=True)]
+    at = np.stack(np.meshgrid(*axes, indexing="ij"))
+    return np.asarray(scipy.ndimage.map_coordinates(envelope, at, order=1, mode="constant"), dtype=np.float32)
 
 
 def shape_of_atoms(atoms: Atoms, resolution_in_angstroms: float = 10.0) -> Shape:
@@ -111,7 +133,7 @@ def shape_of_atoms(atoms: Atoms, resolution_in_angstroms: float = 10.0) -> Shape
     """
     atoms = atoms.select((atoms.models == atoms.models.min()) & (atoms.atomic_numbers > 0))
     if not len(atoms):
-        raise InputError("model", "holds no atoms but water and unknown ones", "Give a structure with known elements.")
+        raise InputError("model", "holds no atoms of a known element", "Give a structure with known elements.")
     like = box_around(atoms.positions_in_angstroms, resolution_in_angstroms / 3.0, 2.0 * resolution_in_angstroms)
     # B-factors say how sharp the atoms are, not where they are; some files hold other numbers in their place.
     return shape_of_map(model_map(atoms, like, b_factor_in_square_angstroms=0.0), resolution_in_angstroms)
@@ -179,12 +201,18 @@ def _envelope(smooth: NDArray[np.float32]) -> NDArray[np.float32]:
             break
         piece = fresh
     height = float(smooth[piece].mean()) - solvent
-    if height < _LEAST_CONTRAST * spread or piece.sum() < 8:
+    if height < _LEAST_CONTRAST * spread:
         raise InputError(
             "map",
-            f"no molecule stands out: its densest parts exceed the solvent by {height / max(spread, 1e-12):.1f} of the "
-            "noise's standard deviations",
+            f"no molecule stands out: its densest parts are {height / max(spread, 1e-12):.1f} standard deviations of "
+            f"the noise above the solvent, and {_LEAST_CONTRAST:g} are needed",
             "Give a map of a molecule, its protein bright; half maps are averaged first.",
+        )
+    if piece.sum() < 8:
+        raise InputError(
+            "map",
+            "what stands out is too small to have a shape at this resolution",
+            "Give a map of a molecule or a complex of at least 20 residues.",
         )
     low, high = _LEVEL - _EDGE, _LEVEL + _EDGE
     share = np.clip(((smooth - solvent) / height - low) / (high - low), 0.0, 1.0)

@@ -16,7 +16,7 @@ __all__ = ["STATES_REMEDY", "state_histogram", "state_sequences", "state_similar
 Array = NDArray[np.float64]
 
 #: How to get what reads 3Di states.
-STATES_REMEDY = "Install mini3di (the extra 'assess') for 3Di states."
+STATES_REMEDY = "Install mini3di for 3Di states: 'make assess' in CryoPrism's own folder."
 _LETTERS = 20
 #: Fewer residues than this say nothing about a fold.
 _LEAST_RESIDUES = 20

@@ -2,7 +2,7 @@
 
 from .bubblewrap import Walls, walls
 from .execution import NOT_PROTECTED, execute
-from .formula import FUNCTIONS, Derivative, Formula, FormulaValue, Variable, parse_formula, parse_variable
+from .formula import FUNCTIONS, Derivative, Drawn, Formula, FormulaValue, Variable, parse_formula, parse_variable
 from .limits import Accounting, Execution, Isolation, Limits, StoppedBy, Verdict
 from .seccomp import seccomp_filter
 from .units import Unit, parse_unit
@@ -12,6 +12,7 @@ __all__ = [
     "NOT_PROTECTED",
     "Accounting",
     "Derivative",
+    "Drawn",
     "Execution",
     "Formula",
     "FormulaValue",

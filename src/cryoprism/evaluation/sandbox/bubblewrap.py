@@ -27,8 +27,10 @@ __all__ = ["OUTPUT", "Walls", "interpreter", "runtime_paths", "walls"]
 #: Where the output folder lies inside.
 OUTPUT: Final = "/out"
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt")
+# OCaml's library manager, by which Coq finds its plug-ins, says in its own file what lies where.
 _SETTINGS: Final = (
     "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime",
+    "/etc/ocamlfind.conf", "/etc/ocamlfind.conf.d",
 )  # fmt: skip
 #: Users that no account has (systemd hands numbers of this range out for the same purpose).
 _FREE_USERS: Final = range(61184, 65520)

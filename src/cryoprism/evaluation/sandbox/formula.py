@@ -14,13 +14,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from cryoprism.core import InputError
+from cryoprism.core import HOW_TO_INSTALL_ASSESS, InputError
 
 from .execution import execute
 from .limits import Execution, Isolation, Limits
 from .units import DIMENSIONLESS, Unit, parse_unit
 
-__all__ = ["FUNCTIONS", "Derivative", "Formula", "FormulaValue", "Variable", "parse_formula", "parse_variable"]
+__all__ = ["FUNCTIONS", "Derivative", "Drawn", "Formula", "FormulaValue", "Variable", "parse_formula", "parse_variable"]
 
 #: What may be called, each with one argument without a unit (``sqrt`` and ``abs``: with any). ``sinc(x)`` is sin(x)/x.
 FUNCTIONS: Final = frozenset({
@@ -31,6 +31,11 @@ _OPERATORS: Final[dict[type[ast.operator], str]] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**",
 }  # fmt: skip
 _LONGEST: Final = 2000
+#: Draws of the variables beside the derivatives, their seed, and how far the two may lie apart.
+_DRAWS: Final = 4096
+_SEED: Final = 0
+_AGREE: Final = 0.2
+_NORMAL_95: Final = 1.96
 _DEEPEST: Final = 60
 _PROGRAM: Final = Path(__file__).with_name("_formula_program.py")
 _VARIABLE: Final = re.compile(
@@ -66,6 +71,45 @@ class Derivative:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What normal draws of the variables give, each independent of the others.
+
+    Attributes
+    ----------
+    deviation, interval
+        Standard deviation and 2.5 to 97.5 % of the draws with a finite value, in the unit of the formula's value; None
+        where there is none.
+    share_finite
+        Of the draws.
+    """
+
+    deviation: float | None
+    interval: tuple[float, float] | None
+    share_finite: float
+
+    def agrees_with(self, value: float, deviation: float) -> bool:
+        """Whether value ± deviation says the same: deviation and ends of the 95 % interval within 20 %."""
+        if self.deviation is None or self.interval is None or self.share_finite < 1:
+            return False
+        room = _AGREE * max(self.deviation, deviation)
+        ends = (value - _NORMAL_95 * deviation, value + _NORMAL_95 * deviation)
+        near = all(abs(a - b) <= _NORMAL_95 * room for a, b in zip(ends, self.interval, strict=True))
+        return near and abs(self.deviation - deviation) <= room
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``sandbox.json`` holds of it."""
+        low, high = self.interval or (None, None)
+        return {
+            "draws": _DRAWS,
+            "seed": _SEED,
+            "share_finite": self.share_finite,
+            "standard_deviation": self.deviation,
+            "low": low,
+            "high": high,
+        }
+
+
+@dataclass(frozen=True)
 class FormulaValue:
     """What came out of a formula.
 
@@ -79,6 +123,8 @@ class FormulaValue:
         As asked for, or of base units.
     derivatives
         By variable.
+    drawn
+        What draws give; None where every variable is exact.
     execution
         The run that found it.
     """
@@ -88,7 +134,13 @@ class FormulaValue:
     deviation: float
     unit: str
     derivatives: Mapping[str, Derivative]
+    drawn: Drawn | None
     execution: Execution
+
+    @property
+    def first_order_holds(self) -> bool:
+        """Whether the draws say the same as the derivatives."""
+        return self.drawn is None or self.drawn.agrees_with(self.value, self.deviation)
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``sandbox.json`` holds of it."""
@@ -96,7 +148,10 @@ class FormulaValue:
         return {
             "expression": self.expression,
             "value": self.value,
-            "standard_deviation": self.deviation,
+            "standard_deviation": self.deviation if self.first_order_holds else None,
+            "first_order_standard_deviation": self.deviation,
+            "first_order_holds": self.first_order_holds,
+            "drawn": None if self.drawn is None else self.drawn.to_json(),
             "unit": self.unit,
             "derivatives": derivatives,
         }
@@ -144,9 +199,12 @@ class Formula:
         if not wanted.is_like(self.unit):
             raise InputError("--unit", f"the formula gives {self.unit}, not {unit}", f"Ask for {self.unit} or like it.")
         if importlib.util.find_spec("sympy") is None:
-            raise InputError("sympy", "is not installed", "Install it with: pip install 'cryoprism[assess]'")
+            raise InputError("sympy", "is not installed", HOW_TO_INSTALL_ASSESS)
         values = {name: variable.value * variable.unit.factor for name, variable in self.variables.items()}
-        task = json.dumps({"tree": self.tree, "values": values})
+        deviations = {name: variable.deviation * variable.unit.factor for name, variable in self.variables.items()}
+        task = json.dumps(
+            {"tree": self.tree, "values": values, "deviations": deviations, "draws": _DRAWS, "seed": _SEED}
+        )
         command = [sys.executable, "-c", _PROGRAM.read_text(encoding="utf-8"), task]
         run = execute(command, limits=limits or _DEFAULT_LIMITS, isolation=isolation)
         if run.verdict != "finished":
@@ -177,8 +235,19 @@ class Formula:
             deviation=math.sqrt(variance) / wanted.factor,
             unit=str(wanted) if unit is None else unit,
             derivatives=derivatives,
+            drawn=_drawn(answer["drawn"], wanted.factor),
             execution=run,
         )
+
+
+def _drawn(answer: Mapping[str, Any] | None, factor: float) -> Drawn | None:
+    if answer is None:
+        return None
+    share = answer["finite"] / _DRAWS
+    if answer["low"] is None:
+        return Drawn(None, None, share)
+    spread = None if answer["deviation"] is None else answer["deviation"] / factor
+    return Drawn(spread, (answer["low"] / factor, answer["high"] / factor), share)
 
 
 def parse_variable(text: str) -> Variable:

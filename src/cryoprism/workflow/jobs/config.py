@@ -61,6 +61,9 @@ class JobConfig(BaseModel):
     #: Fields that name files but are no paths.
     named_files: ClassVar[frozenset[str]] = frozenset({"inputs"})
 
+    #: Fields that mean nothing without another one: given without it they are refused, not left aside.
+    needs: ClassVar[dict[str, str]] = {}
+
     output: Path | None = Field(None, description="Folder to write; the next free KIND/jobNNN if absent.")
     only_do_unfinished: bool = Field(False, description="Continue in an existing folder and skip what is done.")
     overwrite: bool = Field(False, description="Start over in an existing folder.")
@@ -77,6 +80,14 @@ class JobConfig(BaseModel):
                 "both were asked for, but one keeps finished work and the other discards it",
                 "Choose one of them.",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_that_has_no_effect(self) -> Self:
+        for name, other in self.needs.items():
+            if getattr(self, name) != type(self).model_fields[name].default and not getattr(self, other):
+                given, lacking = type(self).option(name), type(self).option(other)
+                raise InputError(given, f"needs {lacking}, which was not given", f"Add {lacking}, or leave it out.")
         return self
 
     def __init__(self, **values: Any) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cryoprism.core import InputError
 from cryoprism.workflow.jobs.config import JobConfig, PointGroup
+
+from .prove_config import require_one
 
 __all__ = ["AssessConfig"]
 
@@ -50,6 +53,15 @@ class AssessConfig(JobConfig):
         "time_limit_in_seconds": "--time-limit",
     }
 
+    needs: ClassVar[dict[str, str]] = {
+        "contour": "map_file",
+        "margin_in_angstroms": "map_file",
+        "voxel_size_in_angstroms": "map_file",
+        "publication": "forecasts",
+        "rerun_budget_in_seconds": "record",
+        "perturbed_micrographs": "record",
+    }
+
     model_file: Path = Field(description="Atomic model: PDB or mmCIF, gzipped or not.")
     map_file: Path | None = Field(None, description="Map in the model's frame; its envelope has to hold the model.")
     record: Path | None = Field(None, description="Folder of the job that made the map or the model.")
@@ -82,3 +94,15 @@ class AssessConfig(JobConfig):
         le=1_000_000,
         description="Micrographs whose fitted parameters are moved, evenly spread over the record's.",
     )
+
+    @model_validator(mode="after")
+    def _one_kind_of_copies(self) -> Self:
+        helix = self.helical_rise_in_angstroms is not None or self.helical_twist_in_degrees is not None
+        if helix and self.symmetry not in {None, "C1", "c1"}:
+            require_one(["--symmetry", "--helical-rise and --helical-twist"])
+        if (
+            not self.rerun
+            and self.rerun_budget_in_seconds != type(self).model_fields["rerun_budget_in_seconds"].default
+        ):
+            raise InputError("--rerun-budget", "needs a re-run, and --no-rerun was given", "Leave one of them out.")
+        return self

@@ -53,9 +53,12 @@ class ImpactSummary(StepSummary):
     ----------
     sentences
         What is there now, in words.
+    mostly_unusable
+        Files of which more lines could not be used than could.
     """
 
     sentences: tuple[str, ...]
+    mostly_unusable: tuple[str, ...] = ()
 
 
 def build_impact_graph(config: ImpactBuildConfig) -> ImpactSummary:
@@ -95,7 +98,10 @@ def build_impact_graph(config: ImpactBuildConfig) -> ImpactSummary:
                 counts = writer.finish()
             finally:
                 writer.close()
-        sentences = _built(counts, counted)
+        # An entry without a publication is no fault of its file.
+        lines = counted[: len(counted) - len(config.entries)]
+        poor = tuple(one.file for one in lines if one.bad > one.read)
+        sentences = (*_built(counts, counted), *_poor(lines))
         write_json(
             job.path / "import.json",
             {
@@ -105,8 +111,19 @@ def build_impact_graph(config: ImpactBuildConfig) -> ImpactSummary:
                 "sentences": list(sentences),
             },
         )
-        _mark(job, "graph", hashes, [target, job.path / "import.json"], sentences)
-        return ImpactSummary(output=job.path, sentences=sentences, seconds=time.monotonic() - started)
+        _mark(job, "graph", hashes, [target, job.path / "import.json"], sentences, poor)
+        return ImpactSummary(
+            output=job.path, sentences=sentences, mostly_unusable=poor, seconds=time.monotonic() - started
+        )
+
+
+def _poor(counted: Sequence[ImportCount]) -> list[str]:
+    return [
+        f"Most of {one.file} could not be used: {one.bad} of {one.bad + one.read} lines. Give a dump as it was "
+        "downloaded."
+        for one in counted
+        if one.bad > one.read
+    ]
 
 
 def _built(counts: dict[str, int], counted: Sequence[ImportCount]) -> tuple[str, ...]:
@@ -217,9 +234,22 @@ def _hashes(sources: Sequence[Path]) -> str:
 def _kept(job: Job, config: JobConfig, stage: str, hashes: str) -> ImpactSummary | None:
     if not (config.only_do_unfinished and job.is_done(stage, stage=stage, depends_on=hashes)):
         return None
-    said = job.done_result(stage, stage=stage)["sentences"]
-    return ImpactSummary(output=job.path, sentences=tuple(said), skipped=True)
+    kept = job.done_result(stage, stage=stage)
+    return ImpactSummary(
+        output=job.path,
+        sentences=tuple(kept["sentences"]),
+        mostly_unusable=tuple(kept["mostly_unusable"]),
+        skipped=True,
+    )
 
 
-def _mark(job: Job, stage: str, hashes: str, outputs: Sequence[Path], sentences: Sequence[str]) -> None:
-    job.mark_done(stage, stage=stage, outputs=outputs, depends_on=hashes, result={"sentences": list(sentences)})
+def _mark(
+    job: Job,
+    stage: str,
+    hashes: str,
+    outputs: Sequence[Path],
+    sentences: Sequence[str],
+    poor: Sequence[str] = (),
+) -> None:
+    result = {"sentences": list(sentences), "mostly_unusable": list(poor)}
+    job.mark_done(stage, stage=stage, outputs=outputs, depends_on=hashes, result=result)

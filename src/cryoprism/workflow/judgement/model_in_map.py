@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from cryoprism.evaluation.consistency import FINE, Consistency, Envelope, Model, residue_words
 from cryoprism.formats import Volume
 
+from .scale_of_map import scale_of_map
+
 __all__ = ["ResidueRange", "misfits", "ranges_of", "with_frame_remark"]
 
 #: Below this share of residues within the envelope it is asked why.
@@ -122,6 +124,13 @@ def _why(model: Model, volume: Volume, envelope: Envelope, within: float) -> str
         "that brings their centres together; the model is not fitted into this map, or the map has lost its "
         "origin": to_centre,
     }
+    if (found := scale_of_map(places / 1000, volume)) is not None:
+        return (
+            f"{head} The map looks like the model at {found.scale:.2f} times its size (correlation "
+            f"{found.correlation:.2f}, at its own size {found.as_it_is:.2f}): its voxels are probably "
+            f"{size / found.scale:.2f} Å and not {size:g} Å. Give that size with --pixel-size, or correct the header; "
+            "only then look whether the model has to be moved."
+        )
     for words, shift in known.items():
         share = _share(places, envelope, shift)
         if np.abs(shift).max() > size and share >= _CONVINCING:

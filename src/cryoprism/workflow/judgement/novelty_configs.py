@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cryoprism.core import InputError
+from cryoprism.evaluation.novelty import kind_of_file
 from cryoprism.workflow.jobs.config import Inputs, JobConfig
 
 __all__ = ["NoveltyAddConfig", "NoveltyBuildConfig", "NoveltyQueryConfig"]
@@ -49,7 +51,18 @@ class NoveltyAddConfig(_ShapesConfig):
 class NoveltyQueryConfig(_ShapesConfig):
     """Everything that decides what ``cryoprism novelty query`` does."""
 
+    needs: ClassVar[dict[str, str]] = {"neighbours": "index", "prior": "index"}
+
     model_or_map: Path = Field(description="Model (PDB, mmCIF) or map (MRC), gzipped or not.")
     index: Path | None = Field(None, description="Folder of the index; without one there is no answer.")
     neighbours: int = Field(10, ge=1, le=1000, description="Nearest entries to list.")
     prior: float = Field(0.5, gt=0, lt=1, description="Probability that the index holds the shape, before looking.")
+
+    @model_validator(mode="after")
+    def _what_fits_the_file(self) -> Self:
+        kind = kind_of_file(self.model_or_map)
+        if kind == "model" and self.voxel_size_in_angstroms is not None:
+            raise InputError("--pixel-size", "needs a map, and a model was given", "Leave it out.")
+        if kind == "map" and self.assembly is not None:
+            raise InputError("--assembly", "needs a model, and a map was given", "Leave it out.")
+        return self

@@ -13,8 +13,6 @@ from cryoprism.evaluation.sandbox import Execution, Limits, execute
 __all__ = ["walled_prover"]
 
 _SYSTEM = (Path("/usr"), Path("/opt"), Path("/bin"))
-#: Where OCaml's library manager, by which Coq finds its plug-ins, says what lies where.
-_SETTINGS = (Path("/etc/ocamlfind.conf"), Path("/etc/ocamlfind.conf.d"))
 _COMPILE = (
     'ulimit -s 1000000 2>/dev/null; cp "$1"/model/* . || exit 9; '
     'exec "$2" -q -noglob -Q "$1/library" CryoPrism -Q . Model "$3"'
@@ -32,7 +30,6 @@ def walled_prover() -> Prover:
     # Coq of a package manager of its own brings its folder along.
     place = Path(program).resolve().parent.parent
     brought = [] if any(place.is_relative_to(root) for root in _SYSTEM) else [place]
-    brought += [path for path in _SETTINGS if path.exists()]
     try:
         with tempfile.TemporaryDirectory(prefix="cryoprism-prove-") as folder:
             small = Path(folder, "Small.v")

@@ -67,7 +67,10 @@ class SandboxConfig(JobConfig):
     @model_validator(mode="after")
     def _one_thing_to_run(self) -> Self:
         if self.formula is None and (self.variables or self.unit):
-            raise InputError("--variable", "no formula was given", "Add --formula.")
+            option = "--variable" if self.variables else "--unit"
+            raise InputError(option, "no formula was given", "Add --formula.")
+        if self.formula is not None and self.inputs:
+            raise InputError("--input", "a formula reads no files", "Leave it out, or give a program behind --.")
         if (self.formula is None) == (not self.command):
             found = "nothing was given" if self.formula is None else "a program was given beside a formula"
             raise InputError("PROGRAM or --formula", found, "Put a program behind --, or give one --formula.")
@@ -193,7 +196,26 @@ def _finish(
 
 def _value_in_words(value: FormulaValue) -> str:
     unit = "" if value.unit == "dimensionless" else f" {value.unit}"
-    spread = f" ± {value.deviation:.3g}" if value.deviation else ""
+    spread = f" ± {value.deviation:.3g}" if value.deviation and value.first_order_holds else ""
     text = f"{value.expression} = {value.value:.6g}{spread}{unit}."
     slopes = "; ".join(f"by {name}: {slope.expression}" for name, slope in value.derivatives.items())
-    return f"{text} Derivatives {slopes}." if slopes else text
+    return " ".join(part for part in (text, _drawn_in_words(value), f"Derivatives {slopes}." if slopes else "") if part)
+
+
+def _drawn_in_words(value: FormulaValue) -> str:
+    drawn = value.drawn
+    if drawn is None:
+        return ""
+    if drawn.interval is None:
+        return "No draw of its variables gives a finite value, so that nothing can be said of its spread."
+    low, high = drawn.interval
+    spread = "" if drawn.deviation is None else f", standard deviation {drawn.deviation:.3g}"
+    unit = "" if value.unit == "dimensionless" else f" {value.unit}"
+    text = f"Draws of its variables give 95 % between {low:.3g} and {high:.3g}{unit}{spread}"
+    if drawn.share_finite < 1:
+        text += f"; {100 * (1 - drawn.share_finite):.2g} % of them have no finite value and are left out"
+    if not value.first_order_holds:
+        text += (
+            f". The derivatives alone would say ± {value.deviation:.3g}, which does not hold here: take the interval"
+        )
+    return f"{text}."

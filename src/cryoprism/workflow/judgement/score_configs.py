@@ -16,6 +16,7 @@ class WeightsLearnConfig(JobConfig):
     """Everything that decides what ``cryoprism weights learn`` finds."""
 
     options: ClassVar[dict[str, str]] = {**JobConfig.options, "inputs": "JUDGEMENTS", "learn_shape": "--shape"}
+    needs: ClassVar[dict[str, str]] = {"trials": "learn_shape"}
 
     inputs: Inputs = Field(min_length=1, description="Files of judgements, one JSON object a line.")
     learn_shape: bool = Field(True, description="Look for β, γ and κ too, where there are judgements enough.")

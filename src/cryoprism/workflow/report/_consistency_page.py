@@ -91,7 +91,7 @@ def _head(title: str, result: Consistency, notice: str) -> str:
     warning = f'<p class="notice">{escape(notice)}</p>' if notice else ""
     links = (
         '<p class="small"><a href="consistency.json">consistency.json</a> · <a href="certificate/README.md">certificate'
-        "</a>: <code>make -C certificate</code> checks every proof again</p>"
+        "</a>: <code>sh certificate/check.sh</code> checks every proof again</p>"
     )
     return (
         f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(sentences[0])}</p>'

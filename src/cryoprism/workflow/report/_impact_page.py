@@ -50,14 +50,27 @@ def impact_report(folder: Path, content: Mapping[str, Any], *, predicted: Sequen
 def _models(told: Mapping[str, Any], heading: str) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td class="number">{error:.3f}</td>'
-        f"<td>{'used' if name == told['chosen'] else ''}</td></tr>"
+        f'<td class="number">{_span(told["mean_absolute_error_interval"][name])}</td>'
+        f'<td class="number">{_behind(told["behind_the_chosen"][name], name == told["chosen"])}</td></tr>'
         for name, error in told["mean_absolute_error_of_log1p"].items()
     )
-    count = told["works"]
+    count, held = told["works"], told["held_out_coverage"]
     return (
         f'<section><h2>{heading}</h2><div class="box"><table class="compact"><caption>Trained on {count["training"]} '
         f"works of earlier years; chosen by {count['choosing']} works from before {told['validation_moment']:.1f}, the "
         f"intervals from {count['intervals']} others of them.</caption><thead><tr><th>model</th>"
-        '<th class="number">mean absolute error of ln(1 + c)</th><th></th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></section>"
+        '<th class="number">mean absolute error of ln(1 + c)</th><th class="number">95 %</th>'
+        '<th class="number">more than that which is used (95 %)</th></tr></thead>'
+        f'<tbody>{rows}</tbody></table><p class="quiet small">Of {held["works"]} works that neither trained nor chose '
+        f"the model the 95 % intervals held {100 * held['share']:.1f} % ({100 * held['low']:.1f} to "
+        f"{100 * held['high']:.1f} %), each work by the residuals of the others; years to come can differ.</p></div>"
+        "</section>"
     )
+
+
+def _span(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def _behind(values: Sequence[float], used: bool) -> str:
+    return "used" if used else f"{values[0]:+.3f} ({values[1]:+.3f} to {values[2]:+.3f})"

@@ -31,8 +31,8 @@ margin-bottom:10px;max-width:880px}
 """
 _SIDE = 240
 _MOST_PICTURES = 10
-# A picture is this many radii of gyration wide.
-_WIDTH_IN_GYRATIONS = 3.6
+# A pixel of a picture in radii of gyration.
+_PIXEL_IN_GYRATIONS = 3.6 / 48
 
 
 def novelty_report(folder: Path, novelty: Novelty, *, title: str) -> Path:
@@ -77,13 +77,19 @@ def _row(entry: Entry, heading: str, words: str, largest: float, kind: str = "")
         cells = '<div class="nothing">no picture</div>' * 3
     else:
         # One scale in Å for all: a small molecule is shown small.
-        width = 100 * entry.radius_of_gyration_in_angstroms / largest
+        width = 100 * _width(entry) / largest
         cells = "".join(
             f'<div class="cell"><img src="{_source(picture)}" '
             f'style="width:{width:.1f}%" alt="{escape(heading)} along principal axis {axis}"></div>'
             for axis, picture in zip((3, 2, 1), entry.pictures, strict=True)
         )
     return f'<div class="shape {kind}">{name}{cells}</div>'
+
+
+def _width(entry: Entry) -> float:
+    """Width of its pictures [Å]."""
+    side = 48 if entry.pictures is None else entry.pictures.shape[-1]
+    return _PIXEL_IN_GYRATIONS * side * entry.radius_of_gyration_in_angstroms
 
 
 def _source(picture: NDArray[np.uint8]) -> str:
@@ -96,7 +102,7 @@ def novelty_pictures(novelty: Novelty, *, most: int = _MOST_PICTURES) -> str:
         return ""
     shown = novelty.neighbours[:most]
     entries = [novelty.query.entry, *(one.entry for one in shown)]
-    largest = max(entry.radius_of_gyration_in_angstroms for entry in entries) or 1.0
+    largest = max(map(_width, entries)) or 1.0
     asked = novelty.query.entry
     heads = ("", "long axis upright, broad side", "long axis upright, narrow side", "down the long axis")
     rows = [f'<div class="shape heads small quiet">{"".join(f"<div>{head}</div>" for head in heads)}</div>']
@@ -106,7 +112,7 @@ def novelty_pictures(novelty: Novelty, *, most: int = _MOST_PICTURES) -> str:
         '<section id="pictures"><h2>The shape and its nearest</h2><div class="box">'
         f"{''.join(rows)}"
         '<p class="quiet small">Projections of the envelopes along their principal axes: the longest axis upright in '
-        f"the first two. Every field is {_WIDTH_IN_GYRATIONS * largest:.0f} Å wide. Rows may differ by half a turn "
+        f"the first two. Every field is {largest:.0f} Å wide. Rows may differ by half a turn "
         f"about an axis. {_distances()}</p></div></section>"
     )
 

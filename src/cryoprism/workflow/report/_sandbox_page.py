@@ -136,7 +136,25 @@ def _formula(document: Mapping[str, Any]) -> str:
     )
     return (
         '<section id="formula"><h2>The formula</h2><div class="box scroll">'
-        f"<p><code>{escape(one['expression'])}</code></p>{table}</div></section>"
+        f"<p><code>{escape(one['expression'])}</code></p>{_spread(one)}{table}</div></section>"
+    )
+
+
+def _spread(one: Mapping[str, Any]) -> str:
+    drawn = one["drawn"]
+    if drawn is None:
+        return ""
+    rows = [
+        ("standard deviation by the derivatives", plain(one["first_order_standard_deviation"], 4)),
+        (f"standard deviation of {drawn['draws']:,} draws", plain(drawn["standard_deviation"], 4)),
+        ("95 % of the draws", f"{plain(drawn['low'], 4)} to {plain(drawn['high'], 4)}"),
+        ("draws with a finite value", f"{100 * drawn['share_finite']:.4g} %"),
+    ]
+    cells = "".join(f'<tr><th scope="row">{name}</th><td class="number">{value}</td></tr>' for name, value in rows)
+    return (
+        f"<table><caption>In {escape(one['unit'])}; the derivatives "
+        f"{'say the same as the draws' if one['first_order_holds'] else 'do not hold here: take the interval'}."
+        f"</caption><tbody>{cells}</tbody></table>"
     )
 
 
