@@ -89,11 +89,6 @@ class Cost:
     cpu_seconds: Range
     memory_in_bytes: Range
 
-    @property
-    def wall_seconds(self) -> Range:
-        """What the clock will show where one core works on it and nothing else runs: the CPU time."""
-        return self.cpu_seconds
-
     def to_json(self) -> dict[str, Any]:
         """Return it by name."""
         return asdict(self)

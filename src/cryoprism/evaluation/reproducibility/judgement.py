@@ -356,7 +356,6 @@ def _objection(record: Record, items: Sequence[Item], predicted: Cost | None, li
         return None
     over = (
         ("CPU time", predicted.cpu_seconds, limits.cpu_seconds, "s", 1.0),
-        ("time", predicted.wall_seconds, limits.wall_seconds, "s", 1.0),
         ("memory", predicted.memory_in_bytes, limits.memory_in_gigabytes * 1e9, "GB", 1e9),
     )
     for name, span, most, unit, scale in over:
@@ -405,7 +404,7 @@ def _repeat_in_words(repeat: Repeat, delta: float) -> list[str]:
     )
     if repeat.predicted is not None:
         cost += (
-            f"; foreseen were {_about(repeat.predicted.cpu_seconds, 1.0)} CPU s, "
-            f"{_about(repeat.predicted.wall_seconds, 1.0)} s and {_about(repeat.predicted.memory_in_bytes, 1e9)} GB"
+            f"; foreseen were {_about(repeat.predicted.cpu_seconds, 1.0)} CPU s and "
+            f"{_about(repeat.predicted.memory_in_bytes, 1e9)} GB"
         )
     return [*sentences, cost + "."]

@@ -200,7 +200,7 @@ def _why_not_again(config: AssessConfig, record: Record, found: Reproducibility)
     if (absent := absence(walls)) is not None:
         return ". ".join(absent).rstrip(".")
     budget = config.rerun_budget_in_seconds
-    expected = record.seconds if found.predicted is None else found.predicted.wall_seconds.median
+    expected = record.seconds if found.predicted is None else found.predicted.cpu_seconds.median
     if expected is None:
         return "what it would cost is not known, and the record does not say what it took"
     if expected > budget:
