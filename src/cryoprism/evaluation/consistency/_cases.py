@@ -143,7 +143,8 @@ def _ignored(topology: Topology) -> str:
     return f"{topology.ignored} recorded links are not as long as bonds of their elements and exempt no pair"
 
 
-def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "") -> Case:
+def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "", pieces: int = 0) -> Case:
+    """Obligations about distances; the last ``pieces`` of them are those within a residue that is torn."""
     slacks = (0,) if model.exact else (2, -2)
     found = {slack: rule.failing(model.points, slack) for slack in slacks}
     refuted = set(found[slacks[-1]])
@@ -152,7 +153,12 @@ def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "") 
         i, j = (int(a) for a in rule.pairs[k])
         apart = _spread(model, i, j)
         low, high = (float(edge) / 1000 for edge in rule.ranges[k])
-        if name == "bonds":
+        if k >= len(rule.pairs) - pieces:
+            words = (
+                f"{atom_words(model, j)} lies apart from its residue: the nearest atom that is bonded with the rest, "
+                f"{atom_words(model, i)}, is {length_words(apart, high)} Å away; possible are {high:.2f} Å"
+            )
+        elif name == "bonds":
             words = (
                 f"The bond from {atom_words(model, i)} to {atom_words(model, j)} is {length_words(apart, low, high)} Å "
                 f"long; possible are {low:.2f} to {high:.2f} Å"
@@ -374,7 +380,7 @@ def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelop
     """Return every rule that the model has obligations of."""
     cases = [
         _clashes(model, topology),
-        _distances(model, "bonds", _rules.bond_lengths(topology), _ignored(topology)),
+        _distances(model, "bonds", _rules.bond_lengths(topology), _ignored(topology), len(topology.held)),
         _distances(model, "chains", _rules.chains(model)),
         _chirality(model),
         _cis(model),

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from ._chemistry import template_bonds, template_centres
+from ._chemistry import template_bonds
+from ._hands import centres_of
 from ._model import Model
-from ._topology import Topology, atoms_named, polymers, step, together
+from ._pieces import together
+from ._topology import Topology, atoms_named, polymers, step
 
 __all__ = [
     "Distances",
@@ -153,10 +155,10 @@ def clashes(
 
 
 def bond_lengths(topology: Topology) -> Distances:
-    """Return the obligations about lengths of bonds."""
-    if not topology.measured:
+    """Return the obligations about lengths of bonds, then those about gaps between pieces of a residue."""
+    if not (topology.measured or topology.held):
         return Distances(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2), dtype=np.int64))
-    table = np.array(topology.measured)
+    table = np.array(topology.measured + topology.held)
     return Distances(table[:, :2].astype(np.int64), np.rint(1000 * table[:, 2:]).astype(np.int64))
 
 
@@ -186,7 +188,7 @@ def chains(model: Model) -> Distances:
                 ranges += [(1000 * low, 1000 * (high if gap == 1 else stretched * min(gap, 500)))] * len(both)
                 if here:
                     last, gap = here, 0
-                elif template_bonds(residue.name) is None:
+                elif template_bonds(residue.standard) is None:
                     gap += (residue.stop - residue.start) // 4
     return Distances(
         np.array(pairs, dtype=np.int64).reshape(-1, 2), np.rint(np.array(ranges)).astype(np.int64).reshape(-1, 2)
@@ -201,7 +203,7 @@ def chirality(model: Model) -> Fours:
     for residue in model.residues:
         if residue.role == "water":
             continue
-        for *quartet, sign in template_centres(residue.name):
+        for *quartet, sign in centres_of(model, residue)[0]:
             for chosen in _quartets(model, [atoms_named(model, residue, name) for name in quartet]):
                 atoms.append(chosen)
                 ranges.append((low, high) if sign > 0 else (-high, -low))
@@ -214,7 +216,7 @@ def cis_peptides(model: Model) -> Fours:
     for chain in polymers(model):
         for before, after in itertools.pairwise(chain):
             one, other = model.residues[before], model.residues[after]
-            if step(model, before, after) != 1 or other.name in {"PRO", "DPR", "HYP"}:
+            if step(model, before, after) != 1 or other.standard in {"PRO", "DPR", "HYP"}:
                 continue
             places = [(one, "CA"), (one, "C"), (other, "N"), (other, "CA")]
             atoms += _quartets(model, [atoms_named(model, residue, name) for residue, name in places])
@@ -231,6 +233,8 @@ def _quartets(model: Model, choices: list[list[int]]) -> list[tuple[int, int, in
         chosen = [[i for i in choice if model.alternatives[i] in (0, label)] for choice in choices]
         if all(chosen):
             found.append((chosen[0][-1], chosen[1][-1], chosen[2][-1], chosen[3][-1]))
+    if not found and all(choices):  # each in an alternative of its own
+        found.append((choices[0][0], choices[1][0], choices[2][0], choices[3][0]))
     return sorted(set(found))
 
 
