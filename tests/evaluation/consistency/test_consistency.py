@@ -47,7 +47,7 @@ def test_a_clean_helix_is_proved_in_its_map(tmp_path):
         "cis_peptides",
         "envelope",
     }
-    assert rule_of(result, "chirality").obligations == 8
+    assert rule_of(result, "chirality").obligations == 8 + 7  # centres, peptides
     assert rule_of(result, "bonds").obligations == 8 * 4 + 7
     assert result.score == 1.0
     assert 0 < result.deviation < 0.05

@@ -134,7 +134,7 @@ def test_hands_are_asked_where_each_atom_has_a_letter_of_its_own(witnesses):
 
 def renamed(name, **residues):
     def change(line):
-        return f"{line[:17]}{name}{line[20:]}" if int(line[22:26]) in residues.get("only", range(99)) else line
+        return f"{line[:17]}{name:>3s}{line[20:]}" if int(line[22:26]) in residues.get("only", range(99)) else line
 
     return change
 
@@ -168,3 +168,87 @@ def test_occupancies_and_b_factors_are_possible(witnesses, occupancy, b_factor, 
     found = words_of(witnesses(text), "completeness")
     assert (found == []) == fine
     assert fine or "the first its N: occupancy" in found[0]
+
+
+def test_waters_and_ligands_lead_to_a_chain(witnesses):
+    rows = helix()
+    near = beside(rows, 3.0)
+    away = near - np.mean([p for _, _, p in rows], axis=0)
+    away /= np.linalg.norm(away)
+    waters = [hetero([("O", "O", near + 4.5 * k * away)], "HOH", 901 + k) for k in range(3)]
+    assert words_of(witnesses(pdb({"A": rows}, extra="\n".join(waters)))) == []
+    lost = hetero([("O", "O", (200, 200, 200))], "HOH", 920)
+    found = words_of(witnesses(pdb({"A": rows}, extra="\n".join([*waters, lost]))))
+    assert len(found) == 1
+    assert found[0].startswith("HOH 920 in chain L: its contacts lead to no chain")
+    pair = [hetero([("ZN", "ZN", (300 + 4 * k, 0, 0))], "ZN", 930 + k) for k in range(2)]
+    found = words_of(witnesses(pdb({"A": rows}, extra="\n".join(pair))), "completeness")
+    assert [words[:6] for words in found] == ["ZN 930", "ZN 931"]
+
+
+def test_a_water_at_a_copy_of_the_chain_belongs(witnesses):
+    rows = helix()
+    places = np.array([p for _, _, p in rows])
+    head = "CRYST1   60.000   60.000   60.000  90.00  90.00  90.00 P 1           1"
+    water = hetero([("O", "O", beside(rows, 3.0) + np.array([0, 0, 60.0]))], "HOH")
+    assert np.linalg.norm(places - (beside(rows, 3.0) + np.array([0, 0, 60.0])), axis=1).min() > 20
+    assert words_of(witnesses(pdb({"A": rows}, extra=water, head=head)), "completeness") == []
+
+
+@pytest.mark.parametrize(("occupancy", "fine"), [(0.33, True), (0.34, False), (0.5, False)])
+def test_three_alternatives_at_one_place_share_one_occupancy(witnesses, occupancy, fine):
+    place = beside(helix(), 3.0)
+    rows = [hetero([("O", "O", place)], "HOH", 901 + k) for k in range(3)]
+    text = "\n".join(f"{row[:16]}{'ABC'[k]}{row[17:54]}{occupancy:6.2f}{row[60:]}" for k, row in enumerate(rows))
+    found = words_of(witnesses(pdb({"A": helix()}, extra=text)))
+    assert (found == []) == fine, found
+    assert fine or "3 atoms keep one another out" in found[0]
+
+
+def outside(rows, residue, name, distance):
+    """A place that is nearest to one atom, as far from it as said."""
+    here = next(p for k, n, p in rows if (k, n) == (residue, name))
+    others = np.array([p for k, n, p in rows if (k, n) != (residue, name)])
+    steps = np.random.default_rng(1).normal(size=(4000, 3))
+    places = here + distance * steps / np.linalg.norm(steps, axis=1, keepdims=True)
+    return max(places, key=lambda place: np.linalg.norm(others - place, axis=1).min())
+
+
+def linked(rows, name, atom, element, distance):
+    text = hetero([(atom, element, outside(rows, 4, "CB", distance))], name)
+    link = f"LINK         CB  ALA A   4                {atom:>2s}   {name:>3s} L 900     1555   1555  {distance:.2f}  "
+    return pdb({"A": rows}, extra=text, head=link)
+
+
+@pytest.mark.parametrize(
+    ("name", "element", "distance", "fine"),
+    [("HOH", "O", 1.5, False), ("LIG", "O", 1.43, True), ("ZN", "ZN", 1.63, False), ("ZN", "ZN", 1.95, True)],
+)
+def test_a_record_makes_no_bond_of_what_cannot_be_one(witnesses, name, element, distance, fine):
+    found = words_of(witnesses(linked(helix(), name, element, element, distance)), "clashes")
+    assert (found == []) == fine, found
+
+
+def test_no_metal_lies_in_a_carbon(witnesses):
+    rows = helix()
+    text = hetero([("ZN", "ZN", outside(rows, 4, "CB", 1.7))], "ZN")
+    assert any("at least 1.9 Å" in words for words in words_of(witnesses(pdb({"A": rows}, extra=text)), "clashes"))
+
+
+def turned(rows, degrees):
+    """Turn all after the peptide bond between 4 and 5 about it."""
+    c, n = (next(p for k, a, p in rows if (k, a) == key) for key in ((4, "C"), (5, "N")))
+    axis = (n - c) / np.linalg.norm(n - c)
+    angle = np.radians(degrees)
+
+    def turn(place):
+        v = place - n
+        return n + v * np.cos(angle) + np.cross(axis, v) * np.sin(angle) + axis * (axis @ v) * (1 - np.cos(angle))
+
+    return [(k, a, turn(p) if k > 5 or (k == 5 and a != "N") else p) for k, a, p in rows]
+
+
+@pytest.mark.parametrize(("degrees", "fine"), [(0, True), (30, True), (-30, True), (66, False), (-80, False)])
+def test_peptides_are_flat(witnesses, degrees, fine):
+    found = words_of(witnesses(pdb({"A": turned(helix(), degrees)})), "chirality")
+    assert [("from Ala 4" in w and "is twisted" in w) for w in found] == ([] if fine else [True])

@@ -19,6 +19,8 @@ _EXTRA = frozenset({"OXT", "OP3", "O3P", "O5T", "O3T"})
 _NOT_MISSED = frozenset({"OXT", "P", "OP1", "OP2", "N", "CA", "C", "O"})
 
 _LEAST_B = -20.0
+#: Atoms of what closes a chain: acetyl, amide, methyl amide, ethanolamine, with hydrogens.
+_LARGEST_CAP = 11
 
 
 class Add(Protocol):
@@ -78,7 +80,10 @@ def _strange(model: Model, index: int, residue: Residue, add: Add) -> None:
         if hands
         else "its name is in no table, and it has no whole backbone: what to ask of it is not known"
     )
-    known = asked or gemmi.find_tabulated_residue(residue.name).found()
+    around = [k for k in (index - 1, index + 1) if 0 <= k < len(model.residues)]
+    inside = sum(model.residues[k].role == "polymer" and model.residues[k].chain == residue.chain for k in around) == 2
+    cap = not inside and residue.stop - residue.start <= _LARGEST_CAP
+    known = asked or cap or gemmi.find_tabulated_residue(residue.name).found()
     add(int(hands or not known), 0, index, words, unsure=True)
 
 

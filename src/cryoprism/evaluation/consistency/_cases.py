@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from . import _emit, _rules
+from ._company import lead_to_a_chain
 from ._completeness import completeness
 from ._envelope import Envelope, voxel_indices
+from ._crowding import taken_together
 from ._lean import lean_distances, lean_fours, lean_numbers
 from ._model import Model
 from ._symmetry import Copies, Scope, joined_copies, overlaps, place, within_scope
@@ -26,7 +28,7 @@ RULES = {
     "clashes": ("Atoms keep apart", "residue"),
     "bonds": ("Bonds have possible lengths", "bond"),
     "chains": ("Chains are unbroken: consecutive Cα and P", "step of a chain"),
-    "chirality": ("Residues have the right hand", "chiral centre"),
+    "chirality": ("Residues have the right hand, peptides are flat", "centre or peptide bond"),
     "cis_peptides": ("Peptide bonds are trans, but before proline", "peptide bond"),
     "copies": ("Symmetry copies do not overlap", "residue"),
     "envelope": ("The model lies within its map", "residue"),
@@ -179,13 +181,23 @@ def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "", 
 
 
 def _chirality(model: Model) -> Case:
-    rule = _rules.chirality(model)
+    hands, planes = _rules.chirality(model), _rules.peptide_planes(model)
+    rule = _rules.Fours(np.concatenate([hands.atoms, planes.atoms]), hands.ranges + planes.ranges)
     values = _rules.volumes(model.points, rule)
     found = rule.failing(values)
     offenders = []
     for k in found:
         centre, volume = int(rule.atoms[k][0]), values[k] / 1e9
+        residues = tuple(dict.fromkeys(int(model.residue_of[int(a)]) for a in (rule.atoms[k][0], rule.atoms[k][3])))
         low, high = (edge / 1e9 for edge in rule.ranges[k])
+        if k >= len(hands.atoms):
+            one, other = (residue_words(model.residues[int(model.residue_of[int(rule.atoms[k][n])])]) for n in (0, 3))
+            words = (
+                f"The peptide bond from {one} to {other} is twisted: its Cα, C, N and Cα span {volume:.2f} Å³, and with "
+                f"more than {high:.1f} Å³ they lie more than 45° out of a plane"
+            )
+            offenders.append(Offender(words, residues, (centre,), volume))
+            continue
         mirrored = volume * (low + high) < 0 and abs(volume) > min(abs(low), abs(high))
         what = "is the mirror image of what its name says" if mirrored else "is flattened or torn"
         words = (
@@ -290,8 +302,10 @@ def _numbering(model: Model) -> Case:
     return Case("numbering", list(rule.residues), set(found), set(), offenders, source, note, lean)
 
 
-def _completeness(model: Model) -> Case:
+def _completeness(model: Model, topology: Topology, copies: Copies) -> Case:
     held = completeness(model)
+    lead_to_a_chain(model, copies, held.add)
+    taken_together(model, _rules.clashes(model, topology.all_bonds(), 0 if model.exact else -2)[1], held.add)
     rule = held.rule
     found = rule.failing()
     offenders = [
@@ -385,7 +399,7 @@ def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelop
         _chirality(model),
         _cis(model),
         _numbering(model),
-        _completeness(model),
+        _completeness(model, topology, copies),
     ]
     if copies.operations or copies.left_out:
         cases.append(_copies(model, topology, copies))

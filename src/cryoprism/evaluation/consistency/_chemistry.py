@@ -106,6 +106,7 @@ ACCEPTORS: Final = frozenset({"N", "O", "S", "F", "CL", "BR", "I", "SE"})
 LEAST_DISTANCES: Final = {
     "two atoms": 2.2,
     "metal and other atom": 1.6,
+    "metal and C, P or B, without a bond": 1.9,
     "two metals": 2.0,
     "hydrogen and N, O, S or halogen, or metal": 1.2,
     "hydrogen and other atom": 1.6,
@@ -151,7 +152,9 @@ def link_range(one: str, other: str) -> tuple[float, float, bool]:
     if limits is not None:
         return (*limits, True)
     radii = float(gemmi.Element(one).covalent_r + gemmi.Element(other).covalent_r)
-    return 0.65 * radii, radii + (0.9 if metal else 0.4), not metal
+    # Ni-CO and Fe-CO of hydrogenases and haems 1.7 to 1.8 Å, alkyl and aryl 1.9 Å and more.
+    least = max(0.65 * radii, 1.65) if metal and "C" in (one, other) else 0.65 * radii
+    return least, radii + (0.9 if metal else 0.4), not metal
 
 
 def backbone_atoms(name: str) -> tuple[str, ...]:

@@ -165,6 +165,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
                     standard,
                 )
             )
+    waters = {k for of in residues if of.role == "water" for k in range(of.start, of.stop)}
     places = np.array(positions)
     shares = np.array(occupancies)
     if not (np.isfinite(places).all() and np.isfinite(shares).all()):
@@ -201,7 +202,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         bool(np.abs(scaled - whole).max() < 1e-5),
         len(structure),
         _sequences(structure),
-        links_of(structure, _linked(structure, residues, written), elements, alternatives, codes),
+        links_of(structure, _linked(structure, residues, written), elements, alternatives, codes, waters),
         declared,
         structure,
     )
