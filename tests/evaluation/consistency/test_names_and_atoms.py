@@ -6,7 +6,9 @@ import pytest
 from small_models import helix, moved, pdb
 
 from cryoprism.evaluation.consistency import check_consistency
+from cryoprism.evaluation.consistency._chemistry import template_centres
 from cryoprism.evaluation.consistency._completeness import completeness
+from cryoprism.evaluation.consistency._names import bears, standard_atoms, standard_name
 
 
 @pytest.fixture
@@ -252,3 +254,42 @@ def turned(rows, degrees):
 def test_peptides_are_flat(witnesses, degrees, fine):
     found = words_of(witnesses(pdb({"A": turned(helix(), degrees)})), "chirality")
     assert [("from Ala 4" in w and "is twisted" in w) for w in found] == ([] if fine else [True])
+
+
+def test_carbonyl_groups_are_flat(witnesses):
+    rows = helix()
+    alpha, carbon, oxygen = (next(p for k, n, p in rows if (k, n) == (4, name)) for name in ("CA", "C", "O"))
+    normal = np.cross(alpha - carbon, oxygen - carbon)
+    out = moved(rows, 4, "O", carbon + 1.23 * normal / np.linalg.norm(normal))
+    found = words_of(witnesses(pdb({"A": out})), "chirality")
+    assert len(found) == 1
+    assert found[0].startswith("C of Ala 4 in chain A and the three atoms that it is bonded to are not flat")
+
+
+def test_a_hydrogen_is_at_the_atom_that_its_name_says():
+    for standard, heavy, hydrogens in (
+        ("ALA", "N", ("H", "HN", "H1", "2H")),
+        ("ALA", "CB", ("HB2", "1HB", "HB")),
+        ("THR", "OG1", ("HG1",)),
+        ("DA", "C5'", ("H5'", "H5''")),
+        ("A", "N6", ("H61",)),
+    ):
+        assert all(bears(standard, heavy, hydrogen) for hydrogen in hydrogens)
+    assert not bears("ALA", "CA", "H")
+    assert not bears("ALA", "CA", "HB1")
+
+
+def test_names_of_force_fields_are_the_standard_ones():
+    ribose, deoxyribose = ["C1'", "C2'", "O2'"], ["C1*", "C2*"]
+    names = {"HSD": "HIS", "CYX": "CYS", "NALA": "ALA", "CCYX": "CYS", "ala": "ALA", "DPR": "DPR", "XYZ": "XYZ"}
+    assert {name: standard_name(name, []) for name in names} == names
+    assert [standard_name(name, ribose) for name in ("ADE", "RA5", "A3", "URA", "A")] == ["A", "A", "A", "U", "A"]
+    assert [standard_name(name, deoxyribose) for name in ("ADE", "DA5", "THY", "DT3")] == ["DA", "DA", "T", "DT"]
+    assert standard_atoms("ILE", ["CD", "ot1", "OT2"]) == ["CD1", "O", "OXT"]
+    assert standard_atoms("DT", ["O1P", "C5M", "C1*"]) == ["OP1", "C7", "C1'"]
+    assert standard_atoms("LIG", ["O1P", "CD"]) == ["O1P", "CD"]
+
+
+def test_arabinose_is_not_ribose():
+    centres = {one[0]: one for one in template_centres("A")}
+    assert centres["C2'"] == ("C2'", "C1'", "C3'", "O2'", -1)  # ribose, as in crystals of RNA: -2.4 to -2.9 Å³

@@ -17,6 +17,7 @@ from ._envelope import Envelope, voxel_indices
 from ._crowding import taken_together
 from ._lean import lean_distances, lean_fours, lean_numbers
 from ._model import Model
+from ._planes import peptide_planes, planar_centres
 from ._symmetry import Copies, Scope, joined_copies, overlaps, place, within_scope
 from ._topology import Topology
 from ._words import atom_words, length_words, residue_words
@@ -28,7 +29,7 @@ RULES = {
     "clashes": ("Atoms keep apart", "residue"),
     "bonds": ("Bonds have possible lengths", "bond"),
     "chains": ("Chains are unbroken: consecutive Cα and P", "step of a chain"),
-    "chirality": ("Residues have the right hand, peptides are flat", "centre or peptide bond"),
+    "chirality": ("Residues have the right hand, planar groups are flat", "centre or peptide bond"),
     "cis_peptides": ("Peptide bonds are trans, but before proline", "peptide bond"),
     "copies": ("Symmetry copies do not overlap", "residue"),
     "envelope": ("The model lies within its map", "residue"),
@@ -181,8 +182,9 @@ def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "", 
 
 
 def _chirality(model: Model) -> Case:
-    hands, planes = _rules.chirality(model), _rules.peptide_planes(model)
-    rule = _rules.Fours(np.concatenate([hands.atoms, planes.atoms]), hands.ranges + planes.ranges)
+    parts = _rules.chirality(model), peptide_planes(model), planar_centres(model)
+    first_plane, first_flat = len(parts[0].atoms), len(parts[0].atoms) + len(parts[1].atoms)
+    rule = _rules.Fours(np.concatenate([part.atoms for part in parts]), [one for part in parts for one in part.ranges])
     values = _rules.volumes(model.points, rule)
     found = rule.failing(values)
     offenders = []
@@ -190,7 +192,14 @@ def _chirality(model: Model) -> Case:
         centre, volume = int(rule.atoms[k][0]), values[k] / 1e9
         residues = tuple(dict.fromkeys(int(model.residue_of[int(a)]) for a in (rule.atoms[k][0], rule.atoms[k][3])))
         low, high = (edge / 1e9 for edge in rule.ranges[k])
-        if k >= len(hands.atoms):
+        if k >= first_flat:
+            words = (
+                f"{atom_words(model, centre)} and the three atoms that it is bonded to are not flat: they span "
+                f"{volume:.2f} Å³, and planar groups at most {high:.1f} Å³"
+            )
+            offenders.append(Offender(words, residues[:1], (centre,), volume))
+            continue
+        if k >= first_plane:
             one, other = (residue_words(model.residues[int(model.residue_of[int(rule.atoms[k][n])])]) for n in (0, 3))
             words = (
                 f"The peptide bond from {one} to {other} is twisted: its Cα, C, N and Cα span {volume:.2f} Å³, and with "

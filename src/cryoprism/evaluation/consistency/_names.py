@@ -9,7 +9,7 @@ import gemmi
 
 from ._chemistry import D_RESIDUES, NUCLEIC, SIDE_CHAINS
 
-__all__ = ["WATERS", "hand_of", "standard_atoms", "standard_name"]
+__all__ = ["WATERS", "bears", "hand_of", "standard_atoms", "standard_name"]
 
 #: Water in AMBER, CHARMM and GROMACS, beside the names that gemmi knows.
 WATERS: Final = frozenset({"HOH", "DOD", "WAT", "H2O", "TIP", "TIP3", "TIP4", "TP3", "SOL", "SPC", "T3P", "T4P"})
@@ -62,6 +62,14 @@ def standard_atoms(name: str, atoms: Sequence[str]) -> list[str]:
         table["C5M"] = "C7"
     wanted = [table.get(atom, atom) for atom in upper]
     return [new if new == old or new not in present else old for old, new in zip(upper, wanted, strict=True)]
+
+
+def bears(standard: str, heavy: str, hydrogen: str) -> bool:
+    """Whether a heavy atom bears a hydrogen by their names: N has H, H1 and HN; CB has HB2, 1HB and HB; C5' has H5''."""
+    rest = hydrogen.lstrip("0123456789")[1:]
+    if standard in SIDE_CHAINS and rest in {"", "1", "2", "3", "N", "N1", "N2", "N3", "T1", "T2", "T3"}:
+        return heavy == "N"
+    return len(heavy) > 1 and heavy != "OXT" and rest.startswith(heavy[1:])
 
 
 def hand_of(name: str) -> Literal["L", "D", "unknown"]:

@@ -32,7 +32,7 @@ __all__ = [
     "clashes",
     "limits",
     "numbering",
-    "peptide_planes",
+    "quartets",
     "sides",
     "volumes",
 ]
@@ -43,8 +43,6 @@ CALPHA = (2.6, 4.3, 4.0)
 PHOSPHORUS = (4.2, 8.3, 8.0)
 #: Volume at a centre [Å³]: 2.5 with ideal geometry, its sign tells the hand, near zero the centre is flat.
 VOLUME = (0.8, 4.5)
-#: Volume of a peptide bond's Cα, C, N and Cα [Å³].
-TWISTED = 1.6
 
 
 @dataclass
@@ -208,7 +206,7 @@ def chirality(model: Model) -> Fours:
         if residue.role == "water":
             continue
         for *quartet, sign in centres_of(model, residue)[0]:
-            for chosen in _quartets(model, [atoms_named(model, residue, name) for name in quartet]):
+            for chosen in quartets(model, [atoms_named(model, residue, name) for name in quartet]):
                 atoms.append(chosen)
                 ranges.append((low, high) if sign > 0 else (-high, -low))
     return Fours(np.array(atoms, dtype=np.int64).reshape(-1, 4), ranges)
@@ -223,29 +221,11 @@ def cis_peptides(model: Model) -> Fours:
             if step(model, before, after) != 1 or other.standard in {"PRO", "DPR", "HYP"}:
                 continue
             places = [(one, "CA"), (one, "C"), (other, "N"), (other, "CA")]
-            atoms += _quartets(model, [atoms_named(model, residue, name) for residue, name in places])
+            atoms += quartets(model, [atoms_named(model, residue, name) for residue, name in places])
     return Fours(np.array(atoms, dtype=np.int64).reshape(-1, 4), [(-(10**40), -1)] * len(atoms))
 
 
-def peptide_planes(model: Model) -> Fours:
-    """Volumes of Cα, C, N and Cα of the next residue: 2.25 Å³ times the sine of the dihedral angle ω.
-
-    Beyond 1.6 Å³ the peptide is twisted by more than 45° from its plane, trans or cis. The wwPDB calls 30° twisted;
-    the other 15° are for bonds and angles out of the ideal. Where no bond is (2 Å), the rule about bonds says so.
-    """
-    atoms: list[tuple[int, int, int, int]] = []
-    for chain in polymers(model):
-        for before, after in itertools.pairwise(chain):
-            one, other = model.residues[before], model.residues[after]
-            if step(model, before, after) == 1:
-                places = [(one, "CA"), (one, "C"), (other, "N"), (other, "CA")]
-                found = _quartets(model, [atoms_named(model, residue, name) for residue, name in places])
-                atoms += [four for four in found if np.linalg.norm(np.subtract(*model.points[list(four[1:3])])) < 2000]
-    most = round(1e9 * TWISTED)
-    return Fours(np.array(atoms, dtype=np.int64).reshape(-1, 4), [(-most, most)] * len(atoms))
-
-
-def _quartets(model: Model, choices: list[list[int]]) -> list[tuple[int, int, int, int]]:
+def quartets(model: Model, choices: list[list[int]]) -> list[tuple[int, int, int, int]]:
     """Combine four atoms that belong to the same alternative, for each that there is."""
     if all(len(choice) == 1 for choice in choices):
         return [(choices[0][0], choices[1][0], choices[2][0], choices[3][0])]

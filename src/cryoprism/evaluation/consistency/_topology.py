@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from ._chemistry import bond_range, link_range, template_bonds
 from ._links import Link
 from ._model import Model, Residue
+from ._names import bears
 from ._pieces import holding_together, together
 
 __all__ = ["Topology", "build_topology", "polymers"]
@@ -146,15 +147,18 @@ def _within(model: Model, residue: Residue, by_name: dict[str, list[int]], found
         return
     free = [i for i in places if model.names[i] not in known or model.kinds[i] == 3]
     if free:
-        _by_distance(model, residue, free, found)
+        _by_distance(model, residue, free, found, known=bonds is not None)
     edges = [(i, j) for i, j, *_ in found.measured[before[0] :]] + found.joined[before[1] :]
     bonded, apart = holding_together(model, residue, edges, known)
     found.measured += bonded
     found.held += apart
 
 
-def _by_distance(model: Model, residue: Residue, free: list[int], found: Topology) -> None:
-    """Bonds of atoms that no template knows: those whose distance is that of a bond; each hydrogen has one."""
+def _by_distance(model: Model, residue: Residue, free: list[int], found: Topology, *, known: bool) -> None:
+    """Bonds of atoms that no template knows: those whose distance is that of a bond; each hydrogen has one.
+
+    In a ``known`` residue its name says with which atom (HB2 with CB), else the nearest one is meant.
+    """
     other = np.arange(residue.start, residue.stop)
     radii = np.array([gemmi.Element(model.elements[i]).covalent_r for i in other])
     for i in free:
@@ -165,8 +169,9 @@ def _by_distance(model: Model, residue: Residue, free: list[int], found: Topolog
             found.joined += [(i, int(j)) for j in near if model.kinds[j] != 3 and together(model, i, int(j))]
             continue
         heavy = [int(j) for j in other if model.kinds[j] != 3 and together(model, i, int(j))]
-        if heavy:  # the nearest one has to be as near as a bond is
-            parent = min(heavy, key=lambda j: apart[j - residue.start])
+        if heavy:  # it has to be as near as a bond is
+            named = [j for j in heavy if bears(residue.standard, model.names[j], model.names[i])] if known else []
+            parent = min(named or heavy, key=lambda j: apart[j - residue.start])
             found.measured.append((i, parent, *link_range(model.elements[i], model.elements[parent])[:2]))
             # That atom in each alternative, where the hydrogen has no letter but it has.
             found.joined += [(i, j) for j in heavy if model.names[j] == model.names[parent] and j != parent]
