@@ -1,6 +1,5 @@
 """Names that force fields give, atoms that lie loose or belong elsewhere; judged without the prover."""
 
-import gemmi
 import numpy as np
 import pytest
 from small_models import helix, moved, pdb
@@ -163,7 +162,8 @@ def test_elements_are_those_of_the_names(witnesses, atom, element):
 
 
 @pytest.mark.parametrize(
-    ("occupancy", "b_factor", "fine"), [(1, 20, True), (1, -3, True), (-0.5, 20, False), (1.5, 20, False), (1, -50, False)]
+    ("occupancy", "b_factor", "fine"),
+    [(1, 20, True), (1, -3, True), (-0.5, 20, False), (1.5, 20, False), (1, -50, False)],
 )
 def test_occupancies_and_b_factors_are_possible(witnesses, occupancy, b_factor, fine):
     text = edited(pdb({"A": helix()}), lambda line: f"{line[:54]}{occupancy:6.2f}{b_factor:6.2f}{line[66:]}")

@@ -71,7 +71,7 @@ def atoms_of_residues(model: Model, add: Add) -> list[str]:
 
 
 def _strange(model: Model, index: int, residue: Residue, add: Add) -> None:
-    """A residue of a chain that no template knows: unknown where neither a table nor its atoms tell what to ask."""
+    """Add a residue that no template knows: unknown where neither a table nor its atoms tell what to ask."""
     hands = centres_of(model, residue)[1]
     names = {name.replace("*", "'") for name in model.names[residue.start : residue.stop]}
     asked = names >= set(BACKBONE_ATOMS["protein"]) or {"C1'", "C3'", "C4'"} <= names or names == {"CA"}
@@ -107,7 +107,7 @@ def _shares(model: Model, add: Add) -> None:
     if bad:
         first = atoms[bad[0]]
         words = (
-            f"{len(bad)} atoms have an occupancy out of 0 to 1 or a B factor below {_LEAST_B:g} Å², the first its {first.name}: "
-            f"occupancy {first.occ:g}, B factor {first.b_iso:g} Å²"
+            f"{len(bad)} atoms have an occupancy out of 0 to 1 or a B factor below {_LEAST_B:g} Å², the first its "
+            f"{first.name}: occupancy {first.occ:g}, B factor {first.b_iso:g} Å²"
         )
     add(len(bad), 0, int(model.residue_of[bad[0]]) if bad else len(model.residues) - 1, words)

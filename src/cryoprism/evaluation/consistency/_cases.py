@@ -13,8 +13,8 @@ from scipy.spatial import cKDTree
 from . import _emit, _rules
 from ._company import lead_to_a_chain
 from ._completeness import completeness
-from ._envelope import Envelope, voxel_indices
 from ._crowding import taken_together
+from ._envelope import Envelope, voxel_indices
 from ._lean import lean_distances, lean_fours, lean_numbers
 from ._model import Model
 from ._planes import peptide_planes, planar_centres
@@ -37,12 +37,12 @@ RULES = {
     "completeness": ("Nothing is missing or doubled: backbones, atoms, what the file declares", "comparison"),
     "ligands": ("Ligands touch something", "ligand"),
 }
-#: Weight of one obligation in the score: a residue has about eight bonds and three comparisons.
+#: Weight of one obligation in the score: a residue has about eight bonds, three comparisons, and three to five volumes.
 WEIGHTS = {
     "clashes": 1.0,
     "bonds": 0.125,
     "chains": 1.0,
-    "chirality": 1.0,
+    "chirality": 1 / 3,
     "cis_peptides": 0.5,
     "copies": 1.0,
     "envelope": 1.0,

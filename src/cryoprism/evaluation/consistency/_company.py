@@ -35,9 +35,7 @@ def lead_to_a_chain(model: Model, copies: Copies, add: Add) -> None:
             add(int(reached[index]), 1, int(index), words, unsure=bool(copies.left_out))
 
 
-def _spread(
-    model: Model, around: Copies, reached: NDArray[np.bool_], wanted: NDArray[np.bool_], reach: int
-) -> None:
+def _spread(model: Model, around: Copies, reached: NDArray[np.bool_], wanted: NDArray[np.bool_], reach: int) -> None:
     """Add to ``reached`` (residues) the wanted ones that touch it, from one to the next."""
     fresh = reached.copy()
     while True:
@@ -61,9 +59,7 @@ def _spread(
         reached |= fresh
 
 
-def _touching(
-    model: Model, fresh: NDArray[np.bool_], wanted: NDArray[np.bool_], reach: int
-) -> NDArray[np.bool_]:
+def _touching(model: Model, fresh: NDArray[np.bool_], wanted: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """Which of the wanted residues have an atom within reach of a fresh one."""
     found = np.zeros(len(fresh), dtype=bool)
     here, there = (np.flatnonzero(chosen[model.residue_of]) for chosen in (fresh, wanted))

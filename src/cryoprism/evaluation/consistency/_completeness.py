@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from ._chemistry import backbone_atoms
 from ._belonging import atoms_of_residues
+from ._chemistry import backbone_atoms
 from ._model import Model
 from ._rules import Numbers
 from ._topology import polymers, step

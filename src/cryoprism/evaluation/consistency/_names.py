@@ -58,7 +58,7 @@ def standard_atoms(name: str, atoms: Sequence[str]) -> list[str]:
     if name == "ILE":
         table["CD"] = "CD1"
     if name in NUCLEIC:
-        table |= {atom: atom.replace("*", "'") for atom in upper}
+        table |= {atom: atom.replace("*", "'") for atom in upper if "*" in atom}
         table["C5M"] = "C7"
     wanted = [table.get(atom, atom) for atom in upper]
     return [new if new == old or new not in present else old for old, new in zip(upper, wanted, strict=True)]
