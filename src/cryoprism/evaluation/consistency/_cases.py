@@ -202,8 +202,8 @@ def _chirality(model: Model) -> Case:
         if k >= first_plane:
             one, other = (residue_words(model.residues[int(model.residue_of[int(rule.atoms[k][n])])]) for n in (0, 3))
             words = (
-                f"The peptide bond from {one} to {other} is twisted: its Cα, C, N and Cα span {volume:.2f} Å³, and with "
-                f"more than {high:.1f} Å³ they lie more than 45° out of a plane"
+                f"The peptide bond from {one} to {other} is twisted: its Cα, C, N and Cα span {volume:.2f} Å³, and "
+                f"with more than {high:.1f} Å³ they lie more than 45° out of a plane"
             )
             offenders.append(Offender(words, residues, (centre,), volume))
             continue

@@ -1,4 +1,4 @@
-"""Which chiral centres a residue has, and of which hand: by its template, or by its atoms where no template knows it."""
+"""Which chiral centres a residue has, and of which hand: by its template, or by its atoms where there is none."""
 
 from __future__ import annotations
 

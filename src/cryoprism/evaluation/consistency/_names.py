@@ -65,7 +65,7 @@ def standard_atoms(name: str, atoms: Sequence[str]) -> list[str]:
 
 
 def bears(standard: str, heavy: str, hydrogen: str) -> bool:
-    """Whether a heavy atom bears a hydrogen by their names: N has H, H1 and HN; CB has HB2, 1HB and HB; C5' has H5''."""
+    """Whether a heavy atom bears a hydrogen by their names: N has H, H1 and HN; CB has HB2 and 1HB; C5' has H5''."""
     rest = hydrogen.lstrip("0123456789")[1:]
     if standard in SIDE_CHAINS and rest in {"", "1", "2", "3", "N", "N1", "N2", "N3", "T1", "T2", "T3"}:
         return heavy == "N"

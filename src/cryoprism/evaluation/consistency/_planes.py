@@ -71,7 +71,7 @@ def _bonded(model: Model) -> list[tuple[int, int]]:
 
 
 def _chosen(model: Model, places: list[tuple[int, str]]) -> list[tuple[int, int, int, int]]:
-    """The four atoms in each alternative, where C and N of two residues are bonded."""
+    """Return the four atoms in each alternative, where C and N of two residues are bonded."""
     choices = [atoms_named(model, model.residues[residue], name) for residue, name in places]
     found = quartets(model, choices) if all(choices) else []
     ends = [k for k, (_, name) in enumerate(places) if name in ("C", "N")]
