@@ -55,8 +55,8 @@ TRUSTED = (
     "an atom nearer than 0.5 Å to its own copy lies on a symmetry element and is not held against it; recorded bonds "
     "to copies may be as short as bonds are, for the operator that the record states",
     "what is not there is not asked about: side chains and Cβ that are not built (a note counts them), residues that "
-    "the file does not declare or declares as missing, chains that are traces of Cα or P, chains where numbers start again without a "
-    "sequence",
+    "the file does not declare or declares as missing, chains that are traces of Cα or P, chains where numbers start "
+    "again without a sequence",
     "which voxels of the map belong to its envelope (contour, distance); hydrogens, waters and atoms without occupancy "
     "are not asked",
     "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for "

@@ -64,10 +64,10 @@ def standard_atoms(name: str, atoms: Sequence[str]) -> list[str]:
     return [new if new == old or new not in present else old for old, new in zip(upper, wanted, strict=True)]
 
 
-def bears(standard: str, heavy: str, hydrogen: str) -> bool:
-    """Whether a heavy atom bears a hydrogen by their names: N has H, H1 and HN; CB has HB2 and 1HB; C5' has H5''."""
+def bears(heavy: str, hydrogen: str) -> bool:
+    """Whether a heavy atom of an amino acid bears a hydrogen by their names: N has H, H1 and HN; CB has HB2 and 1HB."""
     rest = hydrogen.lstrip("0123456789")[1:]
-    if standard in SIDE_CHAINS and rest in {"", "1", "2", "3", "N", "N1", "N2", "N3", "T1", "T2", "T3"}:
+    if rest in {"", "1", "2", "3", "N", "N1", "N2", "N3", "T1", "T2", "T3"}:
         return heavy == "N"
     return len(heavy) > 1 and heavy != "OXT" and rest.startswith(heavy[1:])
 

@@ -10,7 +10,7 @@ import gemmi
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ._chemistry import bond_range, link_range, template_bonds
+from ._chemistry import BACKBONE_ATOMS, backbone_atoms, bond_range, link_range, template_bonds
 from ._links import Link
 from ._model import Model, Residue
 from ._names import bears
@@ -147,18 +147,19 @@ def _within(model: Model, residue: Residue, by_name: dict[str, list[int]], found
         return
     free = [i for i in places if model.names[i] not in known or model.kinds[i] == 3]
     if free:
-        _by_distance(model, residue, free, found, known=bonds is not None)
+        _by_distance(model, residue, free, found)
     edges = [(i, j) for i, j, *_ in found.measured[before[0] :]] + found.joined[before[1] :]
     bonded, apart = holding_together(model, residue, edges, known)
     found.measured += bonded
     found.held += apart
 
 
-def _by_distance(model: Model, residue: Residue, free: list[int], found: Topology, *, known: bool) -> None:
+def _by_distance(model: Model, residue: Residue, free: list[int], found: Topology) -> None:
     """Bonds of atoms that no template knows: those whose distance is that of a bond; each hydrogen has one.
 
-    In a ``known`` residue its name says with which atom (HB2 with CB), else the nearest one is meant.
+    In an amino acid its name says with which atom (HB2 with CB), else the nearest one is meant.
     """
+    amino = BACKBONE_ATOMS["protein"] == backbone_atoms(residue.standard)
     other = np.arange(residue.start, residue.stop)
     radii = np.array([gemmi.Element(model.elements[i]).covalent_r for i in other])
     for i in free:
@@ -170,7 +171,7 @@ def _by_distance(model: Model, residue: Residue, free: list[int], found: Topolog
             continue
         heavy = [int(j) for j in other if model.kinds[j] != 3 and together(model, i, int(j))]
         if heavy:  # it has to be as near as a bond is
-            named = [j for j in heavy if bears(residue.standard, model.names[j], model.names[i])] if known else []
+            named = [j for j in heavy if bears(model.names[j], model.names[i])] if amino else []
             parent = min(named or heavy, key=lambda j: apart[j - residue.start])
             found.measured.append((i, parent, *link_range(model.elements[i], model.elements[parent])[:2]))
             # That atom in each alternative, where the hydrogen has no letter but it has.
