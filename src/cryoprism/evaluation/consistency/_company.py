@@ -49,7 +49,7 @@ def _spread(model: Model, around: Copies, reached: NDArray[np.bool_], wanted: ND
         tree = cKDTree(model.points[held])
         for operation, scope in zip(around.operations, around.scopes, strict=True):
             for atom, near in zip(
-                open_atoms, tree.query_ball_point(place(model, operation, open_atoms), reach), strict=True
+                open_atoms, tree.query_ball_point(place(model, operation, open_atoms.tolist()), reach), strict=True
             ):
                 residue = int(model.residue_of[atom])
                 if near and within_scope(scope[0], residue):

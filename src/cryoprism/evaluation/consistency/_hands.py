@@ -32,9 +32,9 @@ def centres_of(model: Model, residue: Residue) -> tuple[list[Centre], bool]:
         places.setdefault(model.names[index].replace("*", "'"), index)
     centres = [one for one in AMINO_CENTRES["ALL"] if places.keys() >= set(one[:4])]
     if "C1'" in places and "C4'" in places:
-        near = {
+        near: dict[str, float] = {
             name: float(np.linalg.norm(model.points[places[name]] - model.points[places["C1'"]])) / 1000
-            for name in ("N9", "N1", "C5")
+            for name in ["N9", "N1", "C5"]
             if name in places
         }
         base = min(near, key=lambda name: near[name], default="")
