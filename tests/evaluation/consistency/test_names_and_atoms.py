@@ -8,6 +8,7 @@ from cryoprism.evaluation.consistency import check_consistency
 from cryoprism.evaluation.consistency._chemistry import template_centres
 from cryoprism.evaluation.consistency._completeness import completeness
 from cryoprism.evaluation.consistency._names import bears, standard_atoms, standard_name
+from programs import needs_coq
 
 
 @pytest.fixture
@@ -287,3 +288,19 @@ def test_names_of_force_fields_are_the_standard_ones():
 def test_arabinose_is_not_ribose():
     centres = {one[0]: one for one in template_centres("A")}
     assert centres["C2'"] == ("C2'", "C1'", "C3'", "O2'", -1)  # ribose, as in crystals of RNA: -2.4 to -2.9 Å³
+
+
+@needs_coq
+def test_coq_agrees_about_what_is_loose(tmp_path):
+    rows = moved(turned(helix(), 80), 2, "CB", [60.0, 60, 60])
+    place = beside(rows, 3.0)
+    waters = [hetero([("O", "O", place)], "HOH", 901 + k) for k in range(3)]
+    text = "\n".join(f"{row[:16]}{'ABC'[k]}{row[17:54]}  0.50{row[60:]}" for k, row in enumerate(waters))
+    path = tmp_path / "model.pdb"
+    path.write_text(pdb({"A": rows}, extra=text, names={("A", 2): "MLE"}))
+    result = check_consistency(path)
+    assert {rule.name: rule.why_unknown for rule in result.rules if rule.unknown} == {}
+    assert {rule.name for rule in result.rules if rule.refuted} >= {"bonds", "chirality", "completeness"}
+    assert any("is twisted" in words for words in words_of(result, "chirality"))
+    assert any("lies apart from its residue" in words for words in words_of(result, "bonds"))
+    assert any("3 atoms keep one another out" in words for words in words_of(result, "completeness"))
