@@ -47,7 +47,7 @@ def test_a_clean_helix_is_proved_in_its_map(tmp_path):
         "cis_peptides",
         "envelope",
     }
-    assert rule_of(result, "chirality").obligations == 8
+    assert rule_of(result, "chirality").obligations == 8 + 7 + 7  # centres, peptides, carbonyls
     assert rule_of(result, "bonds").obligations == 8 * 4 + 7
     assert result.score == 1.0
     assert 0 < result.deviation < 0.05
@@ -212,7 +212,7 @@ def test_residues_that_no_template_knows_are_bonded_by_distance(tmp_path):
     result = checked(tmp_path, pdb({"A": helix()}, names=names))
     assert result.verdict == "proved", result.sentences()
     assert rule_of(result, "chains").obligations == 7
-    assert rule_of(result, "chirality").obligations == 7  # nothing is known about the hand of XYZ
+    assert rule_of(result, "chirality").obligations == 8 + 7 + 7  # XYZ by its atoms
     broken = checked(tmp_path, pdb({"A": [(k, n, p + (9 if k >= 5 else 0)) for k, n, p in helix()]}, names=names))
     assert any("XYZ 5 in chain A" in one.words for one in rule_of(broken, "chains").offenders)
 

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from . import _emit, _rules
+from ._company import lead_to_a_chain
 from ._completeness import completeness
+from ._crowding import taken_together
 from ._envelope import Envelope, voxel_indices
 from ._lean import lean_distances, lean_fours, lean_numbers
 from ._model import Model
+from ._planes import peptide_planes, planar_centres
 from ._symmetry import Copies, Scope, joined_copies, overlaps, place, within_scope
 from ._topology import Topology
 from ._words import atom_words, length_words, residue_words
@@ -26,7 +29,7 @@ RULES = {
     "clashes": ("Atoms keep apart", "residue"),
     "bonds": ("Bonds have possible lengths", "bond"),
     "chains": ("Chains are unbroken: consecutive Cα and P", "step of a chain"),
-    "chirality": ("Residues have the right hand", "chiral centre"),
+    "chirality": ("Residues have the right hand, planar groups are flat", "centre or peptide bond"),
     "cis_peptides": ("Peptide bonds are trans, but before proline", "peptide bond"),
     "copies": ("Symmetry copies do not overlap", "residue"),
     "envelope": ("The model lies within its map", "residue"),
@@ -34,12 +37,12 @@ RULES = {
     "completeness": ("Nothing is missing or doubled: backbones, atoms, what the file declares", "comparison"),
     "ligands": ("Ligands touch something", "ligand"),
 }
-#: Weight of one obligation in the score: a residue has about eight bonds and three comparisons.
+#: Weight of one obligation in the score: a residue has about eight bonds, three comparisons, and three to five volumes.
 WEIGHTS = {
     "clashes": 1.0,
     "bonds": 0.125,
     "chains": 1.0,
-    "chirality": 1.0,
+    "chirality": 1 / 3,
     "cis_peptides": 0.5,
     "copies": 1.0,
     "envelope": 1.0,
@@ -143,7 +146,8 @@ def _ignored(topology: Topology) -> str:
     return f"{topology.ignored} recorded links are not as long as bonds of their elements and exempt no pair"
 
 
-def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "") -> Case:
+def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "", pieces: int = 0) -> Case:
+    """Obligations about distances; the last ``pieces`` of them are those within a residue that is torn."""
     slacks = (0,) if model.exact else (2, -2)
     found = {slack: rule.failing(model.points, slack) for slack in slacks}
     refuted = set(found[slacks[-1]])
@@ -152,7 +156,12 @@ def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "") 
         i, j = (int(a) for a in rule.pairs[k])
         apart = _spread(model, i, j)
         low, high = (float(edge) / 1000 for edge in rule.ranges[k])
-        if name == "bonds":
+        if k >= len(rule.pairs) - pieces:
+            words = (
+                f"{atom_words(model, j)} lies apart from its residue: the nearest atom that is bonded with the rest, "
+                f"{atom_words(model, i)}, is {length_words(apart, high)} Å away; possible are {high:.2f} Å"
+            )
+        elif name == "bonds":
             words = (
                 f"The bond from {atom_words(model, i)} to {atom_words(model, j)} is {length_words(apart, low, high)} Å "
                 f"long; possible are {low:.2f} to {high:.2f} Å"
@@ -173,13 +182,31 @@ def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "") 
 
 
 def _chirality(model: Model) -> Case:
-    rule = _rules.chirality(model)
+    parts = _rules.chirality(model), peptide_planes(model), planar_centres(model)
+    first_plane, first_flat = len(parts[0].atoms), len(parts[0].atoms) + len(parts[1].atoms)
+    rule = _rules.Fours(np.concatenate([part.atoms for part in parts]), [one for part in parts for one in part.ranges])
     values = _rules.volumes(model.points, rule)
     found = rule.failing(values)
     offenders = []
     for k in found:
         centre, volume = int(rule.atoms[k][0]), values[k] / 1e9
+        residues = tuple(dict.fromkeys(int(model.residue_of[int(a)]) for a in (rule.atoms[k][0], rule.atoms[k][3])))
         low, high = (edge / 1e9 for edge in rule.ranges[k])
+        if k >= first_flat:
+            words = (
+                f"{atom_words(model, centre)} and the three atoms that it is bonded to are not flat: they span "
+                f"{volume:.2f} Å³, and planar groups at most {high:.1f} Å³"
+            )
+            offenders.append(Offender(words, residues[:1], (centre,), volume))
+            continue
+        if k >= first_plane:
+            one, other = (residue_words(model.residues[int(model.residue_of[int(rule.atoms[k][n])])]) for n in (0, 3))
+            words = (
+                f"The peptide bond from {one} to {other} is twisted: its Cα, C, N and Cα span {volume:.2f} Å³, and "
+                f"with more than {high:.1f} Å³ they lie more than 45° out of a plane"
+            )
+            offenders.append(Offender(words, residues, (centre,), volume))
+            continue
         mirrored = volume * (low + high) < 0 and abs(volume) > min(abs(low), abs(high))
         what = "is the mirror image of what its name says" if mirrored else "is flattened or torn"
         words = (
@@ -284,8 +311,10 @@ def _numbering(model: Model) -> Case:
     return Case("numbering", list(rule.residues), set(found), set(), offenders, source, note, lean)
 
 
-def _completeness(model: Model) -> Case:
+def _completeness(model: Model, topology: Topology, copies: Copies) -> Case:
     held = completeness(model)
+    lead_to_a_chain(model, copies, held.add)
+    taken_together(model, _rules.clashes(model, topology.all_bonds(), 0 if model.exact else -2)[1], held.add)
     rule = held.rule
     found = rule.failing()
     offenders = [
@@ -374,12 +403,12 @@ def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelop
     """Return every rule that the model has obligations of."""
     cases = [
         _clashes(model, topology),
-        _distances(model, "bonds", _rules.bond_lengths(topology), _ignored(topology)),
+        _distances(model, "bonds", _rules.bond_lengths(topology), _ignored(topology), len(topology.held)),
         _distances(model, "chains", _rules.chains(model)),
         _chirality(model),
         _cis(model),
         _numbering(model),
-        _completeness(model),
+        _completeness(model, topology, copies),
     ]
     if copies.operations or copies.left_out:
         cases.append(_copies(model, topology, copies))

@@ -39,8 +39,11 @@ TRUSTED = (
     "that the lists of obligations are all that the rules ask of this model, and the operations all its copies: "
     "check.sh checks what is proved about the lists, not whether they are whole, nor why a rule is not_asked",
     "which bonds there are: templates of standard residues, records of the file at lengths that their elements allow "
-    "(LINK, SSBOND, struct_conn; CONECT is not read), disulfides, sugars; within other residues atoms as near as "
-    "bonds are: two that overlap there are seen below 0.9 Å alone",
+    "(LINK, SSBOND, struct_conn; CONECT is not read; none of water but to metals), disulfides, sugars; within other "
+    "residues atoms as near as bonds are: two that overlap there are seen below 0.9 Å alone",
+    "names: which template a residue has (force fields' names count as the standard ones), which hand it has where "
+    "gemmi's table tells it, which atoms and elements belong to a template, which atom bears a hydrogen; and, counted "
+    "by Python, what leads to a chain and which alternatives meet at one place",
     "the limits: least distances of Copies.v, ranges of bonds, chains and volumes in the sources of each rule",
     "alternative locations: atoms of different letters are not held against each other, nor asked for bonds, where "
     "their occupancies add to no more than 1.01 (the note of each rule counts the pairs); letters are taken as the "
@@ -51,9 +54,9 @@ TRUSTED = (
     "element of its crystal's symmetry is taken as its own copy",
     "an atom nearer than 0.5 Å to its own copy lies on a symmetry element and is not held against it; recorded bonds "
     "to copies may be as short as bonds are, for the operator that the record states",
-    "what is not there is not asked about: side chains and Cβ that are not built, residues that the file does not "
-    "declare or declares as missing, chains that are traces of Cα or P, chains where numbers start again without a "
-    "sequence",
+    "what is not there is not asked about: side chains and Cβ that are not built (a note counts them), residues that "
+    "the file does not declare or declares as missing, chains that are traces of Cα or P, chains where numbers start "
+    "again without a sequence",
     "which voxels of the map belong to its envelope (contour, distance); hydrogens, waters and atoms without occupancy "
     "are not asked",
     "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for "

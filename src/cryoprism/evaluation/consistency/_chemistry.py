@@ -8,6 +8,7 @@ import gemmi
 
 __all__ = [
     "ACCEPTORS",
+    "AMINO_CENTRES",
     "ANGLE_DISTANCES",
     "BACKBONES",
     "BACKBONE_ATOMS",
@@ -22,6 +23,7 @@ __all__ = [
     "backbone_atoms",
     "bond_range",
     "link_range",
+    "sugar_centres",
     "template_bonds",
     "template_centres",
 ]
@@ -85,6 +87,10 @@ BOND_RANGES: Final = {
     ("C", "SE"): (1.60, 2.25),
     ("S", "S"): (1.75, 2.40),
     ("O", "P"): (1.25, 1.90),
+    ("C", "H"): (0.60, 1.35),
+    ("H", "N"): (0.60, 1.30),
+    ("H", "O"): (0.60, 1.30),
+    ("H", "S"): (0.60, 1.60),
 }
 METALS: Final = frozenset(
     (  # noqa: SIM905
@@ -100,6 +106,7 @@ ACCEPTORS: Final = frozenset({"N", "O", "S", "F", "CL", "BR", "I", "SE"})
 LEAST_DISTANCES: Final = {
     "two atoms": 2.2,
     "metal and other atom": 1.6,
+    "metal and C, P or B, without a bond": 1.9,
     "two metals": 2.0,
     "hydrogen and N, O, S or halogen, or metal": 1.2,
     "hydrogen and other atom": 1.6,
@@ -114,7 +121,7 @@ BONDED_DISTANCES: Final = {"two atoms": 0.9, "metal and other atom": 1.4, "hydro
 #: Atoms of the backbone along the chain; O is beside C.
 BACKBONE_ATOMS: Final = {"protein": ("N", "CA", "C", "O"), "nucleic": ("P", "O5'", "C5'", "C4'", "C3'", "O3'")}
 
-_AMINO_CENTRES = {
+AMINO_CENTRES = {
     "ALL": (("CA", "N", "C", "CB", 1),),
     "THR": (("CB", "CA", "OG1", "CG2", 1),),
     "ILE": (("CB", "CA", "CG1", "CG2", 1),),
@@ -124,11 +131,13 @@ CENTRES: Final = (
     ("C1'", "O4'", "C2'", "N", 1),
     ("C3'", "C2'", "C4'", "O3'", -1),
     ("C4'", "C3'", "C5'", "O4'", -1),
+    ("C2'", "C1'", "C3'", "O2'", -1),
 )
 
 
 def bond_range(one: str, other: str) -> tuple[float, float] | None:
     """Range [Å] of a bond between two elements, or None where nothing is known."""
+    one, other = ("H" if element == "D" else element for element in (one, other))
     return BOND_RANGES.get((min(one, other), max(one, other)))
 
 
@@ -143,7 +152,9 @@ def link_range(one: str, other: str) -> tuple[float, float, bool]:
     if limits is not None:
         return (*limits, True)
     radii = float(gemmi.Element(one).covalent_r + gemmi.Element(other).covalent_r)
-    return 0.65 * radii, radii + (0.9 if metal else 0.4), not metal
+    # Ni-CO and Fe-CO of hydrogenases and haems 1.7 to 1.8 Å, alkyl and aryl 1.9 Å and more.
+    least = max(0.65 * radii, 1.65) if metal and "C" in (one, other) else 0.65 * radii
+    return least, radii + (0.9 if metal else 0.4), not metal
 
 
 def backbone_atoms(name: str) -> tuple[str, ...]:
@@ -157,7 +168,7 @@ def template_bonds(name: str) -> list[tuple[str, str]] | None:
     """Bonds of a residue between heavy atoms by their names, or None where the residue is not known."""
     name = D_RESIDUES.get(name, name)
     if name in SIDE_CHAINS:
-        text = f"{BACKBONES} {SIDE_CHAINS[name]}"
+        text = BACKBONES.removesuffix(" CA-CB") if name == "GLY" else f"{BACKBONES} {SIDE_CHAINS[name]}"
     elif name in NUCLEIC:
         text = NUCLEIC[name]
     else:
@@ -169,12 +180,16 @@ def template_bonds(name: str) -> list[tuple[str, str]] | None:
 def template_centres(name: str) -> list[tuple[str, str, str, str, int]]:
     """Chiral centres of a residue: centre, three neighbours, and the sign that their volume has to have."""
     if name in NUCLEIC:
-        base = "N9" if name[-1] in "AGI" else "N1"
-        return [(a, b, c, base if d == "N" else d, sign) for a, b, c, d, sign in CENTRES]
+        return sugar_centres("N9" if name[-1] in "AGI" else "N1")
     parent = D_RESIDUES.get(name, name)
     if parent not in SIDE_CHAINS or parent == "GLY":
         return []
-    centres = list(_AMINO_CENTRES["ALL"])
+    centres = list(AMINO_CENTRES["ALL"])
     if name == parent:
-        centres += _AMINO_CENTRES.get(name, ())
+        centres += AMINO_CENTRES.get(name, ())
     return [(a, b, c, d, sign if name == parent else -sign) for a, b, c, d, sign in centres]
+
+
+def sugar_centres(base: str) -> list[tuple[str, str, str, str, int]]:
+    """Chiral centres of ribose and deoxyribose; ``base`` is the atom that C1' bears."""
+    return [(a, b, c, base if d == "N" else d, sign) for a, b, c, d, sign in CENTRES]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from ._belonging import atoms_of_residues
 from ._chemistry import backbone_atoms
 from ._model import Model
 from ._rules import Numbers
@@ -49,7 +50,7 @@ def completeness(model: Model) -> Completeness:
     notes = _declared(model, found)
     excused, traces = 0, []
     for chain in polymers(model):
-        wanted = [backbone_atoms(model.residues[k].name) for k in chain]
+        wanted = [backbone_atoms(model.residues[k].standard) for k in chain]
         present = [_names(model, k) for k in chain]
         if not any(len(there & set(names)) > 1 for there, names in zip(present, wanted, strict=True) if names):
             if any(wanted):
@@ -67,6 +68,7 @@ def completeness(model: Model) -> Completeness:
         twice = sorted(name for name, _ in different if sum(model.names[k] == name for k in places) > 1)
         words = f"two of its atoms bear one name in one alternative ({', '.join(twice[:3])})" if twice else "names"
         found.add(len(different), len(places), index, words)
+    notes += atoms_of_residues(model, found.add)
     if excused:
         notes.append(f"{excused} backbone atoms are declared as missing")
     if traces:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 
 import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
-from ._chemistry import link_range
+from ._chemistry import METALS, link_range
 
 __all__ = ["Link", "address_of", "codes_in_mmcif", "codes_in_pdb", "links_of"]
 
@@ -48,8 +49,12 @@ def links_of(
     elements: list[str],
     alternatives: list[int],
     codes: dict[tuple[str, ...], tuple[str, str]],
+    waters: Set[int] = frozenset(),
 ) -> tuple[Link, ...]:
-    """Find the recorded bonds; ``codes`` are the symmetry operators of both ends, by the names of the atoms."""
+    """Find the recorded bonds.
+
+    ``codes`` are the symmetry operators of both ends, by the names of the atoms; ``waters`` the atoms of waters.
+    """
     found = []
     for link in structure.connections:
         if link.type == gemmi.ConnectionType.Hydrog:
@@ -60,6 +65,8 @@ def links_of(
                 if alternatives[i] and alternatives[j] and alternatives[i] != alternatives[j]:
                     continue
                 least, most, covalent = link_range(elements[i], elements[j])
+                if {i, j} & waters and not {elements[i], elements[j]} & METALS:
+                    least, most, covalent = 1.0, 0.0, False  # water has no bonds but to metals: no length is one
                 images = None
                 if link.asu == gemmi.Asu.Different:
                     stated = codes.get((*map(str, ends[0]), *map(str, ends[1])), ("", ""))

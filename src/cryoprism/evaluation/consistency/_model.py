@@ -17,6 +17,7 @@ from cryoprism.formats import parse_structure
 from ._chemistry import ACCEPTORS, METALS, template_bonds
 from ._declared import Declared, declared_in_mmcif, declared_in_pdb, text_of
 from ._links import Link, address_of, codes_in_mmcif, codes_in_pdb, links_of
+from ._names import WATERS, standard_atoms, standard_name
 
 __all__ = ["Model", "Residue", "read_model"]
 
@@ -39,6 +40,7 @@ class Residue:
     start: int
     stop: int
     subchain: str = ""  # asym id of mmCIF
+    standard: str = ""  # name of its template, where force fields have others for it
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,11 @@ def _kind(element: str, role: str) -> int:
 def _role(residue: gemmi.Residue) -> str:
     if residue.entity_type == gemmi.EntityType.Water or residue.is_water():
         return "water"
+    if residue.name.upper() in WATERS and {atom.element.name for atom in residue} <= {"O", "H", "D", "X"}:
+        return "water"
     # Sugars of some entries are listed with the polymer, but stand nowhere in its sequence.
-    stray = residue.het_flag == "H" and residue.label_seq is None and template_bonds(residue.name) is None
+    known = template_bonds(standard_name(residue.name, [atom.name for atom in residue])) is not None
+    stray = residue.het_flag == "H" and residue.label_seq is None and not known
     return "polymer" if residue.entity_type == gemmi.EntityType.Polymer and not stray else "ligand"
 
 
@@ -128,12 +133,16 @@ def read_model(path: str | os.PathLike[str]) -> Model:
     alternatives: list[int] = []
     occupancies: list[float] = []
     names: list[str] = []
+    written: list[str] = []  # as the file has them
     elements: list[str] = []
     residues: list[Residue] = []
     for chain in first:
         for residue in chain:
             role = _role(residue)
             start = len(names)
+            written += [atom.name for atom in residue]
+            standard = standard_name(residue.name, written[start:])
+            names += standard_atoms(standard, written[start:])
             for atom in residue:
                 element = atom.element.name.upper()
                 positions.append((atom.pos.x, atom.pos.y, atom.pos.z))
@@ -141,7 +150,6 @@ def read_model(path: str | os.PathLike[str]) -> Model:
                 kinds.append(_kind(element, role))
                 alternatives.append(0 if atom.altloc == "\0" else ord(atom.altloc) & 255)
                 occupancies.append(atom.occ)
-                names.append(atom.name)
                 elements.append(element)
             residues.append(
                 Residue(
@@ -154,8 +162,10 @@ def read_model(path: str | os.PathLike[str]) -> Model:
                     start,
                     len(names),
                     residue.subchain,
+                    standard,
                 )
             )
+    waters = {k for of in residues if of.role == "water" for k in range(of.start, of.stop)}
     places = np.array(positions)
     shares = np.array(occupancies)
     if not (np.isfinite(places).all() and np.isfinite(shares).all()):
@@ -192,7 +202,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         bool(np.abs(scaled - whole).max() < 1e-5),
         len(structure),
         _sequences(structure),
-        links_of(structure, _linked(structure, residues, names), elements, alternatives, codes),
+        links_of(structure, _linked(structure, residues, written), elements, alternatives, codes, waters),
         declared,
         structure,
     )

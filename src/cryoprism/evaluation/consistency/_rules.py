@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from ._chemistry import template_bonds, template_centres
+from ._chemistry import template_bonds
+from ._hands import centres_of
 from ._model import Model
-from ._topology import Topology, atoms_named, polymers, step, together
+from ._pieces import together
+from ._topology import Topology, atoms_named, polymers, step
 
 __all__ = [
     "Distances",
@@ -30,6 +32,7 @@ __all__ = [
     "clashes",
     "limits",
     "numbering",
+    "quartets",
     "sides",
     "volumes",
 ]
@@ -92,7 +95,8 @@ def limits(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64
     metal = (one == 2) | (other == 2)
     hydrogen = (one == 3) | (other == 3)
     acceptor = np.isin(one, (1, 4)) | np.isin(other, (1, 4))
-    with_metal = np.where(one == other, 2000, np.where(hydrogen, 1200, 1600))
+    carbon = (one == 0) | (other == 0)
+    with_metal = np.where(one == other, 2000, np.where(hydrogen, 1200, np.where(carbon, 1900, 1600)))
     with_hydrogen = np.where(acceptor, 1200, 1600)
     found: NDArray[np.int64] = np.where(metal, with_metal, np.where(hydrogen, with_hydrogen, 2200))
     return found
@@ -153,10 +157,10 @@ def clashes(
 
 
 def bond_lengths(topology: Topology) -> Distances:
-    """Return the obligations about lengths of bonds."""
-    if not topology.measured:
+    """Return the obligations about lengths of bonds, then those about gaps between pieces of a residue."""
+    if not (topology.measured or topology.held):
         return Distances(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2), dtype=np.int64))
-    table = np.array(topology.measured)
+    table = np.array(topology.measured + topology.held)
     return Distances(table[:, :2].astype(np.int64), np.rint(1000 * table[:, 2:]).astype(np.int64))
 
 
@@ -186,7 +190,7 @@ def chains(model: Model) -> Distances:
                 ranges += [(1000 * low, 1000 * (high if gap == 1 else stretched * min(gap, 500)))] * len(both)
                 if here:
                     last, gap = here, 0
-                elif template_bonds(residue.name) is None:
+                elif template_bonds(residue.standard) is None:
                     gap += (residue.stop - residue.start) // 4
     return Distances(
         np.array(pairs, dtype=np.int64).reshape(-1, 2), np.rint(np.array(ranges)).astype(np.int64).reshape(-1, 2)
@@ -201,8 +205,8 @@ def chirality(model: Model) -> Fours:
     for residue in model.residues:
         if residue.role == "water":
             continue
-        for *quartet, sign in template_centres(residue.name):
-            for chosen in _quartets(model, [atoms_named(model, residue, name) for name in quartet]):
+        for *quartet, sign in centres_of(model, residue)[0]:
+            for chosen in quartets(model, [atoms_named(model, residue, name) for name in quartet]):
                 atoms.append(chosen)
                 ranges.append((low, high) if sign > 0 else (-high, -low))
     return Fours(np.array(atoms, dtype=np.int64).reshape(-1, 4), ranges)
@@ -214,14 +218,14 @@ def cis_peptides(model: Model) -> Fours:
     for chain in polymers(model):
         for before, after in itertools.pairwise(chain):
             one, other = model.residues[before], model.residues[after]
-            if step(model, before, after) != 1 or other.name in {"PRO", "DPR", "HYP"}:
+            if step(model, before, after) != 1 or other.standard in {"PRO", "DPR", "HYP"}:
                 continue
             places = [(one, "CA"), (one, "C"), (other, "N"), (other, "CA")]
-            atoms += _quartets(model, [atoms_named(model, residue, name) for residue, name in places])
+            atoms += quartets(model, [atoms_named(model, residue, name) for residue, name in places])
     return Fours(np.array(atoms, dtype=np.int64).reshape(-1, 4), [(-(10**40), -1)] * len(atoms))
 
 
-def _quartets(model: Model, choices: list[list[int]]) -> list[tuple[int, int, int, int]]:
+def quartets(model: Model, choices: list[list[int]]) -> list[tuple[int, int, int, int]]:
     """Combine four atoms that belong to the same alternative, for each that there is."""
     if all(len(choice) == 1 for choice in choices):
         return [(choices[0][0], choices[1][0], choices[2][0], choices[3][0])]
@@ -231,6 +235,8 @@ def _quartets(model: Model, choices: list[list[int]]) -> list[tuple[int, int, in
         chosen = [[i for i in choice if model.alternatives[i] in (0, label)] for choice in choices]
         if all(chosen):
             found.append((chosen[0][-1], chosen[1][-1], chosen[2][-1], chosen[3][-1]))
+    if not found and all(choices):  # each in an alternative of its own
+        found.append((choices[0][0], choices[1][0], choices[2][0], choices[3][0]))
     return sorted(set(found))
 
 

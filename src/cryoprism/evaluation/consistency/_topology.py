@@ -10,9 +10,11 @@ import gemmi
 import numpy as np
 from scipy.spatial import cKDTree
 
-from ._chemistry import bond_range, template_bonds
+from ._chemistry import BACKBONE_ATOMS, backbone_atoms, bond_range, link_range, template_bonds
 from ._links import Link
 from ._model import Model, Residue
+from ._names import bears
+from ._pieces import holding_together, together
 
 __all__ = ["Topology", "build_topology", "polymers"]
 
@@ -27,6 +29,9 @@ class Topology:
         Bonds whose length has to lie within a range: first atom, second atom, least and most [Å].
     joined
         Bonds that only exempt from the clash rule: hydrogens, residues without a template, recorded links.
+    held
+        What holds a residue together where its bonds do not: nearest atoms of its pieces, ranges as in ``measured``.
+        They exempt nothing from the clash rule.
     across
         Recorded bonds to a symmetry copy.
     ignored
@@ -35,6 +40,7 @@ class Topology:
 
     measured: list[tuple[int, int, float, float]] = field(default_factory=list)
     joined: list[tuple[int, int]] = field(default_factory=list)
+    held: list[tuple[int, int, float, float]] = field(default_factory=list)
     across: list[Link] = field(default_factory=list)
     ignored: int = 0
 
@@ -58,12 +64,6 @@ def polymers(model: Model) -> list[list[int]]:
                 continue
         before.append(index)
     return list(chains.values())
-
-
-def together(model: Model, i: int, j: int) -> bool:
-    """Whether two atoms are in the same alternative, or one of them in all."""
-    one, other = model.alternatives[i], model.alternatives[j]
-    return bool(one == 0 or other == 0 or one == other)
 
 
 def atoms_named(model: Model, residue: Residue, name: str) -> list[int]:
@@ -90,21 +90,18 @@ def build_topology(model: Model) -> Topology:
         for index in range(residue.start, residue.stop):
             by_name[model.names[index]].append(index)
         names.append(by_name)
-        if residue.role != "water":
-            _within(model, residue, by_name, found)
+        _within(model, residue, by_name, found)
     for chain in polymers(model):
         for before, after in itertools.pairwise(chain):
             gap = step(model, before, after)
             for tail, head in (("C", "N"), ("O3'", "P")):
-                for i in names[before].get(tail, ()):
-                    for j in names[after].get(head, ()):
-                        if not together(model, i, j):
-                            continue
-                        if gap == 1:
-                            low, high = bond_range(model.elements[i], model.elements[j]) or (1.0, 2.0)
-                            found.measured.append((i, j, low, high))
-                        elif _distance(model, i, j) < 1.9:
-                            found.joined.append((i, j))
+                both = [(i, j) for i in names[before].get(tail, ()) for j in names[after].get(head, ())]
+                for i, j in [pair for pair in both if together(model, *pair)] or both:
+                    if gap == 1:
+                        low, high = bond_range(model.elements[i], model.elements[j]) or (1.0, 2.0)
+                        found.measured.append((i, j, low, high))
+                    elif _distance(model, i, j) < 1.9:
+                        found.joined.append((i, j))
     _sulphur(model, found)
     _sugars(model, found)
     for link in model.links:
@@ -133,36 +130,52 @@ def _recorded(model: Model, link: Link, found: Topology) -> None:
 
 
 def _within(model: Model, residue: Residue, by_name: dict[str, list[int]], found: Topology) -> None:
-    bonds = template_bonds(residue.name)
+    bonds = template_bonds(residue.standard)
     places = range(residue.start, residue.stop)
     known = set() if bonds is None else {name for bond in bonds for name in bond}
+    before = len(found.measured), len(found.joined)
     for first, second in bonds or ():
-        for i in by_name.get(first, ()):
-            for j in by_name.get(second, ()):
-                if together(model, i, j):
-                    limits = bond_range(model.elements[i], model.elements[j])
-                    if limits is None:
-                        found.joined.append((i, j))
-                    else:
-                        found.measured.append((i, j, *limits))
-    free = [i for i in places if model.names[i] not in known or model.kinds[i] == 3]
-    if not free or len(places) < 2:
+        both = [(i, j) for i in by_name.get(first, ()) for j in by_name.get(second, ())]
+        # Alternatives go with their own; where an atom has only one that the other has not, with any.
+        for i, j in [pair for pair in both if together(model, *pair)] or both:
+            limits = bond_range(model.elements[i], model.elements[j])
+            if limits is None:
+                found.joined.append((i, j))
+            else:
+                found.measured.append((i, j, *limits))
+    if len(places) < 2:
         return
-    # Atoms that no template knows: bonded where the distance is that of a bond.
+    free = [i for i in places if model.names[i] not in known or model.kinds[i] == 3]
+    if free:
+        _by_distance(model, residue, free, found)
+    edges = [(i, j) for i, j, *_ in found.measured[before[0] :]] + found.joined[before[1] :]
+    bonded, apart = holding_together(model, residue, edges, known)
+    found.measured += bonded
+    found.held += apart
+
+
+def _by_distance(model: Model, residue: Residue, free: list[int], found: Topology) -> None:
+    """Bonds of atoms that no template knows: those whose distance is that of a bond; each hydrogen has one.
+
+    In an amino acid its name says with which atom (HB2 with CB), else the nearest one is meant.
+    """
+    amino = BACKBONE_ATOMS["protein"] == backbone_atoms(residue.standard)
     other = np.arange(residue.start, residue.stop)
     radii = np.array([gemmi.Element(model.elements[i]).covalent_r for i in other])
     for i in free:
         reach = 1000 * (radii + radii[i - residue.start] + 0.4)
         apart = np.sqrt(((model.points[other] - model.points[i]) ** 2).sum(axis=1))
-        near = other[(apart < reach) & (other != i)]
-        if model.kinds[i] == 3:  # a hydrogen has one bond, with the nearest heavy atom
-            heavy = [int(j) for j in near if model.kinds[j] != 3 and together(model, i, int(j))]
-            closest = model.names[min(heavy, key=lambda j: apart[j - residue.start])] if heavy else ""
+        if model.kinds[i] != 3:
+            near = other[(apart < reach) & (other != i)]
+            found.joined += [(i, int(j)) for j in near if model.kinds[j] != 3 and together(model, i, int(j))]
+            continue
+        heavy = [int(j) for j in other if model.kinds[j] != 3 and together(model, i, int(j))]
+        if heavy:  # it has to be as near as a bond is
+            named = [j for j in heavy if bears(model.names[j], model.names[i])] if amino else []
+            parent = min(named or heavy, key=lambda j: apart[j - residue.start])
+            found.measured.append((i, parent, *link_range(model.elements[i], model.elements[parent])[:2]))
             # That atom in each alternative, where the hydrogen has no letter but it has.
-            near = np.array([j for j in heavy if model.names[j] == closest], dtype=np.int64)
-        found.joined += [
-            (i, int(j)) for j in near if (model.kinds[j] != 3 or model.kinds[i] == 3) and together(model, i, int(j))
-        ]
+            found.joined += [(i, j) for j in heavy if model.names[j] == model.names[parent] and j != parent]
 
 
 def _sulphur(model: Model, found: Topology) -> None:

@@ -12,7 +12,7 @@ _GREEK = {"A": "α", "B": "β", "G": "γ", "D": "δ", "E": "ε", "Z": "ζ", "H":
 
 def residue_words(residue: Residue, *, chain: bool = True) -> str:
     """Return a residue as ``Ala 12 in chain A``."""
-    name = residue.name.capitalize() if len(residue.name) == 3 and template_bonds(residue.name) else residue.name
+    name = residue.name.capitalize() if len(residue.name) == 3 and template_bonds(residue.standard) else residue.name
     where = f" in chain {residue.chain}" if chain and residue.chain.strip() else ""
     return f"{name} {residue.number}{residue.insertion}{where}"
 

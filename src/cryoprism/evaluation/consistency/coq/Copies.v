@@ -7,7 +7,8 @@ Open Scope Z_scope.
 Definition acceptor (k : int) : bool := ((k =? 1) || (k =? 4))%uint63.
 (** Nearest that atoms without a bond come, 0.001 Å, and a margin for rounding. *)
 Definition limit (margin ka kb : int) : int :=
-  (margin + (if (ka =? 2) || (kb =? 2) then (if ka =? kb then 2000 else if (ka =? 3) || (kb =? 3) then 1200 else 1600)
+  (margin + (if (ka =? 2) || (kb =? 2) then (if ka =? kb then 2000 else if (ka =? 3) || (kb =? 3) then 1200 else
+                                                   if (ka =? 0) || (kb =? 0) then 1900 else 1600)
              else if (ka =? 3) || (kb =? 3) then (if acceptor ka || acceptor kb then 1200 else 1600)
              else 2200))%uint63.
 (** The same for atoms that share a bond, and for two that are bonded to one and the same atom. *)

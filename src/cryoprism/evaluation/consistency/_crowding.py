@@ -1,0 +1,45 @@
+"""Alternatives at one place: all that keep each other out have to share one occupancy of 1."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from ._belonging import Add
+from ._model import Model
+from ._words import atom_words
+
+__all__ = ["taken_together"]
+
+#: Occupancy that two decimals may hide in each atom, in thousandths; two atoms may have 1.01, as in Copies.v.
+_HIDDEN = 5
+
+
+def taken_together(model: Model, pairs: list[tuple[int, int]], add: Add) -> None:
+    """Compare the occupancies of three and more atoms, each too near to every other, with what fits at one place.
+
+    ``pairs`` are those that different letters exempt from the clash rule: two of them may be there in turns. Of more
+    atoms at most one is there at any time, so that their occupancies add to 1 at most (and 0.005 each, for rounding).
+    Groups are made one atom after the other, the fullest first; none is asked where three do not meet.
+    """
+    graph: dict[int, set[int]] = defaultdict(set)
+    for i, j in pairs:
+        graph[i].add(j)
+        graph[j].add(i)
+    occupied = model.occupancies
+    seen: set[tuple[int, ...]] = set()
+    for i, j in pairs:
+        group, common = [i, j], graph[i] & graph[j]
+        while common:
+            most = max(common, key=lambda k: (int(occupied[k]), -k))
+            group.append(most)
+            common = common & graph[most]
+        key = tuple(sorted(group))
+        if len(key) < 3 or key in seen:
+            continue
+        seen.add(key)
+        total, room = int(occupied[list(key)].sum()), 1000 + _HIDDEN * len(key)
+        words = (
+            f"{len(key)} atoms keep one another out, but their occupancies add to {total / 1000:.2f}: "
+            f"{', '.join(atom_words(model, k) for k in key[:4])}"
+        )
+        add(max(total, room), room, int(model.residue_of[key[0]]), words)
