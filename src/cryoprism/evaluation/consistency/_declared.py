@@ -91,7 +91,7 @@ def declared_in_pdb(text: str) -> Declared:
             least = int(line[50:55])
         elif line.rstrip() == "END":
             ended = True
-    modelled = {chain: length - len(absent[chain]) for chain, length in lengths.items()} if archived else None
+    modelled = {chain: max(length - len(absent[chain]), 0) for chain, length in lengths.items()} if archived else None
     return Declared(
         modelled,
         sum(lengths.values()),
