@@ -14,7 +14,7 @@ from ._chemistry import bond_range, template_bonds
 from ._links import Link
 from ._model import Model, Residue
 
-__all__ = ["Topology", "build_topology", "polymers"]
+__all__ = ["Topology", "build_topology", "places_of", "polymers", "touching"]
 
 
 @dataclass
@@ -46,18 +46,35 @@ class Topology:
 
 
 def polymers(model: Model) -> list[list[int]]:
-    """Return residues of each polymer chain in their order; of several at one place (microheterogeneity) the first."""
-    chains: dict[str, list[int]] = {}
+    """Return residues of each polymer chain in their order; of alternative residues at one place the first."""
+    return [[place[0] for place in chain] for chain in places_of(model)]
+
+
+def places_of(model: Model) -> list[list[list[int]]]:
+    """Return the places of each polymer chain in their order, and the residues of each place.
+
+    Several residues share a place (microheterogeneity) where they share a number, all of their atoms carry letters of
+    alternatives, and no two residues share a letter. Else a number is used twice: two places.
+    """
+    chains: dict[str, list[list[int]]] = {}
     for index, residue in enumerate(model.residues):
         if residue.role != "polymer":
             continue
-        before = chains.setdefault(residue.chain, [])
-        if before:
-            last = model.residues[before[-1]]
-            if (last.number, last.insertion) == (residue.number, residue.insertion) and last.name != residue.name:
-                continue
-        before.append(index)
+        places = chains.setdefault(residue.chain, [])
+        if places and all(_take_turns(model, other, index) for other in places[-1]):
+            places[-1].append(index)
+        else:
+            places.append([index])
     return list(chains.values())
+
+
+def _take_turns(model: Model, before: int, after: int) -> bool:
+    """Whether two residues are alternatives of one place."""
+    one, other = model.residues[before], model.residues[after]
+    if (one.number, one.insertion) != (other.number, other.insertion) or one.name == other.name:
+        return False
+    letters = [{int(model.alternatives[k]) for k in range(each.start, each.stop)} for each in (one, other)]
+    return 0 not in letters[0] | letters[1] and not letters[0] & letters[1]
 
 
 def together(model: Model, i: int, j: int) -> bool:
@@ -74,11 +91,24 @@ def atoms_named(model: Model, residue: Residue, name: str) -> list[int]:
 def step(model: Model, before: int, after: int) -> int:
     """How many places further the second of two residues stands: by the declared sequence, or by their numbers."""
     one, other = model.residues[before], model.residues[after]
+    if (one.number, one.insertion) == (other.number, other.insertion):  # a number that is used twice
+        return 1
     if one.position is not None and other.position is not None:
         return other.position - one.position
     if one.number == other.number:
         return 1
     return other.number - one.number
+
+
+def touching(model: Model, before: int, after: int) -> bool:
+    """Whether two residues are near enough to be neighbours in a chain: C and N, O3' and P, else Cα or P."""
+    one, other = model.residues[before], model.residues[after]
+    for tail, head, most in (("C", "N", 2.0), ("O3'", "P", 2.2), ("CA", "CA", 4.3), ("P", "P", 8.3)):
+        pairs = itertools.product(atoms_named(model, one, tail), atoms_named(model, other, head))
+        apart = [_distance(model, i, j) for i, j in pairs]
+        if apart:
+            return min(apart) < most
+    return False
 
 
 def build_topology(model: Model) -> Topology:
@@ -92,19 +122,10 @@ def build_topology(model: Model) -> Topology:
         names.append(by_name)
         if residue.role != "water":
             _within(model, residue, by_name, found)
-    for chain in polymers(model):
-        for before, after in itertools.pairwise(chain):
-            gap = step(model, before, after)
-            for tail, head in (("C", "N"), ("O3'", "P")):
-                for i in names[before].get(tail, ()):
-                    for j in names[after].get(head, ()):
-                        if not together(model, i, j):
-                            continue
-                        if gap == 1:
-                            low, high = bond_range(model.elements[i], model.elements[j]) or (1.0, 2.0)
-                            found.measured.append((i, j, low, high))
-                        elif _distance(model, i, j) < 1.9:
-                            found.joined.append((i, j))
+    for chain in places_of(model):
+        for one, other in itertools.pairwise(chain):
+            for before, after in itertools.product(one, other):
+                _along(model, (before, after), names, found)
     _sulphur(model, found)
     _sugars(model, found)
     for link in model.links:
@@ -115,6 +136,26 @@ def build_topology(model: Model) -> Topology:
         else:
             found.ignored += 1
     return found
+
+
+def _along(model: Model, pair: tuple[int, int], names: list[dict[str, list[int]]], found: Topology) -> None:
+    """Add the bond from one residue of a chain to the next."""
+    before, after = pair
+    gap = step(model, before, after)
+    known = all(model.residues[k].position is not None for k in pair)
+    for tail, head in (("C", "N"), ("O3'", "P")):
+        for i, j in itertools.product(names[before].get(tail, ()), names[after].get(head, ())):
+            low, high = bond_range(model.elements[i], model.elements[j]) or (1.0, 2.0)
+            near = low <= _distance(model, i, j) <= high
+            if not together(model, i, j):
+                # Letters of neighbours need not be the same: what is there at once and as near as a bond is one.
+                if gap == 1 and near and model.occupancies[i] + model.occupancies[j] > 1010:
+                    found.joined.append((i, j))
+            elif gap == 1:
+                found.measured.append((i, j, low, high))
+            # Numbers may skip without a residue missing; between places of the declared sequence one is.
+            elif _distance(model, i, j) < 1.9 and not (known and gap > 1):
+                found.joined.append((i, j))
 
 
 def _distance(model: Model, i: int, j: int) -> float:
