@@ -115,6 +115,9 @@ def _clashes(model: Model, topology: Topology) -> Case:
             limit, what = _rules.angle_limits(*kinds), "atoms that are bonded to one atom"
         else:
             limit, what = _rules.limits(*kinds), "atoms that share no bond"
+        missing = topology.skipped.get((i, j)) or topology.skipped.get((j, i))
+        if missing:
+            what = f"the declared sequence has {missing} residues between them that are not there, and such atoms"
         apart, least = _spread(model, i, j), int(limit[0]) / 1000
         words = (
             f"{atom_words(model, i)} is {length_words(apart, least)} Å from {atom_words(model, j)}; {what} keep "

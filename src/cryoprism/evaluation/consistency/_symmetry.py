@@ -170,9 +170,11 @@ def _crystal(
                 f"the file has a cell, but its space group '{structure.spacegroup_hm}' is none: its crystal's copies "
                 "are not judged."
             )
+        elif len(strict) > 1:
+            unused.append("the file has strict operators (MTRIX) in a frame that it does not state: not judged.")
         elif len(frames) == 1:
             asked.append(_packed(model, _operators(model, names[0]) if names else own))
-            of = f", of biological assemblies {names[0]}" if names else ""
+            of = f", of particles as in biological assembly {names[0]}" if names else ""
             kinds.append(f"crystal, space group {structure.spacegroup_hm}{of}")
         else:
             unused.append(
@@ -185,10 +187,7 @@ def _crystal(
         unused.append(
             f"the file has a cell of space group '{structure.spacegroup_hm}', but names a method without crystals."
         )
-    if len(strict) > 1 and frames:
-        if not names:
-            unused.append("the file has strict operators (MTRIX) in a frame that it does not state: not judged.")
-    elif len(strict) > 1:
+    if len(strict) > 1 and not frames:
         asked.append(_assembled(strict))
         kinds.append("strict non-crystallographic operators")
 

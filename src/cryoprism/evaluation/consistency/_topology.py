@@ -31,12 +31,15 @@ class Topology:
         Recorded bonds to a symmetry copy.
     ignored
         Recorded bonds that hold no bond: out of the range of their elements, or with a copy that is not there.
+    skipped
+        Pairs along a chain that are as near as a bond, and how many residues the declared sequence has between them.
     """
 
     measured: list[tuple[int, int, float, float]] = field(default_factory=list)
     joined: list[tuple[int, int]] = field(default_factory=list)
     across: list[Link] = field(default_factory=list)
     ignored: int = 0
+    skipped: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def all_bonds(self) -> list[tuple[int, int]]:
         """Return every bond within the model once."""
@@ -142,7 +145,10 @@ def _along(model: Model, pair: tuple[int, int], names: list[dict[str, list[int]]
     """Add the bond from one residue of a chain to the next."""
     before, after = pair
     gap = step(model, before, after)
-    known = all(model.residues[k].position is not None for k in pair)
+    one, other = (model.residues[k] for k in pair)
+    missing = (
+        gap - 1 if one.position is not None and other.position is not None and other.number - one.number > 1 else 0
+    )
     for tail, head in (("C", "N"), ("O3'", "P")):
         for i, j in itertools.product(names[before].get(tail, ()), names[after].get(head, ())):
             low, high = bond_range(model.elements[i], model.elements[j]) or (1.0, 2.0)
@@ -153,9 +159,12 @@ def _along(model: Model, pair: tuple[int, int], names: list[dict[str, list[int]]
                     found.joined.append((i, j))
             elif gap == 1:
                 found.measured.append((i, j, low, high))
-            # Numbers may skip without a residue missing; between places of the declared sequence one is.
-            elif _distance(model, i, j) < 1.9 and not (known and gap > 1):
-                found.joined.append((i, j))
+            elif _distance(model, i, j) < 1.9:
+                # Numbers may skip without a residue missing; where the declared sequence skips as well, one is.
+                if missing > 0:
+                    found.skipped[(i, j)] = missing
+                else:
+                    found.joined.append((i, j))
 
 
 def _distance(model: Model, i: int, j: int) -> float:
