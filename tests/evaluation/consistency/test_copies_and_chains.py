@@ -160,11 +160,9 @@ def test_coq_counts_atoms_of_no_occupancy_in_the_envelope(tmp_path):
     assert "refused" not in (run.stdout + run.stderr).lower()
 
 
-def residue_lines(rows, number, **names):
-    kind = names.get("kind", "ALA")
-    return [
-        line for line in pdb({"A": [row for row in rows if row[0] == number]}).replace("ALA", kind).splitlines()[:-2]
-    ]
+def residue_lines(rows, number, kind="ALA"):
+    text = pdb({"A": [row for row in rows if row[0] == number]}, names={("A", number): kind})
+    return text.splitlines()[:-2]
 
 
 def lettered(lines, letter, occupancy):

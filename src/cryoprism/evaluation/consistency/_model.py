@@ -108,12 +108,11 @@ def _join_polymers(structure: gemmi.Structure) -> None:
     Some programs write TER at every gap. What is written as ATOM and has a backbone belongs to the polymer.
     """
     for residue in (residue for model in structure for chain in model for residue in chain):
-        wanted = backbone_atoms(residue.name)
-        if residue.entity_type == gemmi.EntityType.NonPolymer and residue.het_flag == "A" and wanted:
-            if {"N", "CA", "C"} <= {atom.name for atom in residue} or {"C3'", "C4'"} <= {
-                atom.name.replace("*", "'") for atom in residue
-            }:
-                residue.entity_type = gemmi.EntityType.Polymer
+        if residue.entity_type != gemmi.EntityType.NonPolymer or residue.het_flag != "A":
+            continue
+        names = {atom.name.replace("*", "'") for atom in residue}
+        if backbone_atoms(residue.name) and (names >= {"N", "CA", "C"} or names >= {"C3'", "C4'"}):
+            residue.entity_type = gemmi.EntityType.Polymer
 
 
 def read_model(path: str | os.PathLike[str]) -> Model:
