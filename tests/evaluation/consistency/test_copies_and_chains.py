@@ -245,6 +245,10 @@ def test_residues_that_are_neither_modelled_nor_declared_missing_are_unknown(jud
     result = judged(pdb({"A": helix(4)}, head="SEQRES   1 A    8  ALA ALA ALA ALA ALA ALA ALA ALA"))
     assert result.verdict == "unknown"
     assert "4 residues more than the model" in rule_of(result, "completeness").why_unknown
+    # Residues of another chain do not make up for them.
+    far = [(k, n, p + np.array([0, 40.0, 0])) for k, n, p in helix()]
+    both = judged(pdb({"A": helix(4), "B": far}, head="SEQRES   1 A    8  ALA ALA ALA ALA ALA ALA ALA ALA"))
+    assert "4 residues more than the model" in rule_of(both, "completeness").why_unknown
 
 
 def test_other_models_of_a_file_are_unknown(judged):

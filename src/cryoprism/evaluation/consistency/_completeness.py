@@ -151,9 +151,10 @@ def _declared(model: Model, found: Completeness) -> list[str]:
         notes.append(f"{known} of {length} residues of the declared sequences are modelled")
         if declared.modelled is None:
             notes[0] += "; the file does not say which"
-            words = f"the declared sequences have {length - known} residues more than the model"
-            if known < length:
-                found.add(known, length, last, f"{words}, which the file does not declare", unsure=True)
+            more = _beyond(model, declared.length)
+            words = f"the declared sequences have {more} residues more than the model, which the file does not declare"
+            if more:
+                found.add(length - more, length, last, words, unsure=True)
     for key, count in sorted((declared.modelled or {}).items()):
         words = f"chain {key} has {len(places[key])} residues of its sequence; the file says that {count} are modelled"
         found.add(len(places[key]), count, first.get(key, last), words)
@@ -169,3 +170,14 @@ def _declared(model: Model, found: Completeness) -> list[str]:
     words = "the file does not end as files of its kind do (END, or # after the last table): it may have been cut"
     found.add(int(declared.ended), 1, last, words, unsure=True)
     return notes
+
+
+def _beyond(model: Model, length: int) -> int:
+    """How many residues of the declared sequences (``length`` in all) are not in the model, chain by chain."""
+    there: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    for residue in model.residues:
+        if residue.role == "polymer":
+            there[residue.chain].add((residue.number, residue.insertion))
+    lengths = {chain: len(sequence) for chain, sequence in model.sequences.items()}
+    short = sum(max(count - len(there[chain]), 0) for chain, count in lengths.items())
+    return short + max(length - sum(lengths.values()), 0)
