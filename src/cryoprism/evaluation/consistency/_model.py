@@ -107,12 +107,16 @@ def _join_polymers(structure: gemmi.Structure) -> None:
 
     Some programs write TER at every gap. What is written as ATOM and has a backbone belongs to the polymer.
     """
+    joined = False
     for residue in (residue for model in structure for chain in model for residue in chain):
         if residue.entity_type != gemmi.EntityType.NonPolymer or residue.het_flag != "A":
             continue
         names = {atom.name.replace("*", "'") for atom in residue}
         if backbone_atoms(residue.name) and (names >= {"N", "CA", "C"} or names >= {"C3'", "C4'"}):
             residue.entity_type = gemmi.EntityType.Polymer
+            joined = True
+    if joined:  # the sequence is aligned to what shares a subchain
+        structure.assign_subchains(force=True)
 
 
 def read_model(path: str | os.PathLike[str]) -> Model:
