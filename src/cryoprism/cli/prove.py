@@ -60,7 +60,10 @@ def prove(
     helical_twist: HelicalTwist = None,
     assembly: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Biological assembly whose copies must not overlap. Default: the crystal."),
+        typer.Option(
+            metavar="NAME",
+            help="Biological assembly whose copies must not overlap. Default: the crystal and every assembly.",
+        ),
     ] = None,
     time_limit: Annotated[float, typer.Option(metavar="SECONDS", help="CPU time that Coq may take in all.")] = 300.0,
 ) -> int:

@@ -692,7 +692,8 @@ def test_residue_numbers_that_are_large_or_negative_get_a_verdict(tmp_path, numb
     result = check_consistency(path)
     rule = next(rule for rule in result.rules if rule.name == "numbering")
     assert rule.proved == rule.obligations > 0
-    assert result.count("unknown") == 0
+    # A file without sequences may have been cut: that alone is open.
+    assert {one.name for one in result.rules if one.unknown} <= {"completeness"}
 
 
 @needs_coq

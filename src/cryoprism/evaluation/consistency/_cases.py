@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,9 @@ def _clashes(model: Model, topology: Topology) -> Case:
             limit, what = _rules.angle_limits(*kinds), "atoms that are bonded to one atom"
         else:
             limit, what = _rules.limits(*kinds), "atoms that share no bond"
+        missing = topology.skipped.get((i, j)) or topology.skipped.get((j, i))
+        if missing:
+            what = f"the declared sequence has {missing} residues between them that are not there, and such atoms"
         apart, least = _spread(model, i, j), int(limit[0]) / 1000
         words = (
             f"{atom_words(model, i)} is {length_words(apart, least)} Å from {atom_words(model, j)}; {what} keep "
@@ -240,6 +243,9 @@ def _copies(model: Model, topology: Topology, copies: Copies) -> Case:
     joined = joined_copies(model, copies, topology.across)
     held = {margin: overlaps(model, copies, joined, margin, sure=margin < 0) for margin in margins}
     found = {margin: one.found for margin, one in held.items()}
+    on_itself = held[margins[0]].on_itself
+    if on_itself:  # special positions are for single atoms and ligands
+        copies = replace(copies, left_out=f"{copies.left_out} {on_itself}".strip())
     counted = list(range(len(model.residues)))
     sure, possible = found[margins[-1]], found[margins[0]]
     refuted = {int(model.residue_of[a]) for _, i, j in sure for a in (i, j)}
@@ -277,7 +283,7 @@ def _copies(model: Model, topology: Topology, copies: Copies) -> Case:
 
 def _envelope(model: Model, envelope: Envelope) -> Case:
     index, inside = voxel_indices(model, envelope)
-    judged = (model.kinds != 3) & (model.kinds != 4) & (model.occupancies > 0)
+    judged = (model.kinds != 3) & (model.kinds != 4)
     units = sorted({int(k) for k in model.residue_of[judged]})
     number = {residue: k for k, residue in enumerate(units)}
     outside: dict[int, list[int]] = defaultdict(list)

@@ -55,10 +55,9 @@ TRUSTED = (
     "an atom nearer than 0.5 Å to its own copy lies on a symmetry element and is not held against it; recorded bonds "
     "to copies may be as short as bonds are, for the operator that the record states",
     "what is not there is not asked about: side chains and Cβ that are not built (a note counts them), residues that "
-    "the file does not declare or declares as missing, chains that are traces of Cα or P, chains where numbers start "
-    "again without a sequence",
-    "which voxels of the map belong to its envelope (contour, distance); hydrogens, waters and atoms without occupancy "
-    "are not asked",
+    "the file does not declare or declares as missing, chains that are traces of Cα or P, chains that skip numbers, "
+    "beyond the length of a stretched chain",
+    "which voxels of the map belong to its envelope (contour, distance); hydrogens and waters are not asked",
     "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for "
     "distances the sum of margins, and the rounding of rotations to 2^-30, is reckoned by hand",
     "which chains and residues belong together, which residues are ligands, and the declared sequence, as gemmi "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from ._belonging import atoms_of_residues
 from ._chemistry import backbone_atoms
 from ._model import Model
 from ._rules import Numbers
-from ._topology import polymers, step
+from ._topology import polymers, step, touching
 
 __all__ = ["Completeness", "completeness"]
 
@@ -62,6 +63,7 @@ def completeness(model: Model) -> Completeness:
             starts = n == 0 or step(model, chain[n - 1], index) != 1
             ends = n == len(chain) - 1 or step(model, index, chain[n + 1]) != 1
             excused += _backbone(model, found, index, wanted[n], present[n], (starts, ends))
+    _limits(model, found)
     for index, residue in enumerate(model.residues):
         places = range(residue.start, residue.stop)
         different = {(model.names[k], int(model.alternatives[k])) for k in places}
@@ -78,6 +80,27 @@ def completeness(model: Model) -> Completeness:
         )
     found.note = "; ".join(notes)
     return found
+
+
+def _limits(model: Model, found: Completeness) -> None:
+    """Add what the other rules cannot ask, as unknown: other models, no polymer, chains torn by their numbers."""
+    last = len(model.residues) - 1
+    if model.models_in_file > 1:
+        words = f"the file holds {model.models_in_file} models, and the first alone was checked"
+        found.add(1, model.models_in_file, last, words, unsure=True)
+    chains = polymers(model)
+    if not chains:
+        found.add(0, 1, last, "the file holds no polymer, so that hardly anything can be asked", unsure=True)
+    for chain in chains:
+        steps = [(step(model, before, after), before, after) for before, after in itertools.pairwise(chain)]
+        apart = [(gap, after) for gap, before, after in steps if gap != 1 and not touching(model, before, after)]
+        back = [after for gap, after in apart if gap < 1]
+        if 2 * len(apart) > len(steps):
+            words = f"{len(apart)} of the {len(steps)} steps of its chain go over gaps in the numbers"
+            found.add(0, 1, apart[0][1], f"{words}: whether the chain is whole cannot be asked", unsure=True)
+        elif back:
+            words = "the numbers of its chain fall here, so that no distance to the residue before can be asked"
+            found.add(0, 1, back[0], words, unsure=True)
 
 
 def _names(model: Model, index: int) -> set[str]:
@@ -122,11 +145,18 @@ def _declared(model: Model, found: Completeness) -> list[str]:
         if residue.role == "polymer":
             places[key].add((residue.number, residue.insertion))
     notes = []
-    if declared.length:
+    # An mmCIF file states a sequence once for all of its chains.
+    stated = sum(len(sequence) for sequence in model.sequences.values()) if declared.modelled is None else 0
+    length = max(declared.length, stated)
+    if length:
         known = sum(len(there) for there in places.values())
-        notes.append(f"{known} of {declared.length} residues of the declared sequences are modelled")
+        notes.append(f"{known} of {length} residues of the declared sequences are modelled")
         if declared.modelled is None:
             notes[0] += "; the file does not say which"
+            more = _beyond(model, declared.length)
+            words = f"the declared sequences have {more} residues more than the model, which the file does not declare"
+            if more:
+                found.add(length - more, length, last, words, unsure=True)
     for key, count in sorted((declared.modelled or {}).items()):
         words = f"chain {key} has {len(places[key])} residues of its sequence; the file says that {count} are modelled"
         found.add(len(places[key]), count, first.get(key, last), words)
@@ -142,3 +172,14 @@ def _declared(model: Model, found: Completeness) -> list[str]:
     words = "the file does not end as files of its kind do (END, or # after the last table): it may have been cut"
     found.add(int(declared.ended), 1, last, words, unsure=True)
     return notes
+
+
+def _beyond(model: Model, length: int) -> int:
+    """How many residues of the declared sequences (``length`` in all) are not in the model, chain by chain."""
+    there: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    for residue in model.residues:
+        if residue.role == "polymer":
+            there[residue.chain].add((residue.number, residue.insertion))
+    lengths = {chain: len(sequence) for chain, sequence in model.sequences.items()}
+    short = sum(max(count - len(there[chain]), 0) for chain, count in lengths.items())
+    return short + max(length - sum(lengths.values()), 0)

@@ -38,7 +38,8 @@ class Declared:
     least_atoms, rows
         Atoms that MASTER counts (without alternatives and hydrogens), rows of coordinates in a PDB file; else 0.
     ended
-        Whether the file ends as files of its kind do: END, or the # after the last table of an archive's mmCIF.
+        Whether the file ends as files of its kind do: END, or the # after the last table of an archive's mmCIF. An
+        mmCIF file without these marks does where atoms are not its last table, or it lists its chains and sequences.
     frames
         Rows (3, 4) of the transforms to the crystal's frame [Å] where the coordinates are in another one (viruses:
         REMARK 285, the operator X0); one for each particle of the asymmetric unit.
@@ -91,7 +92,7 @@ def declared_in_pdb(text: str) -> Declared:
             least = int(line[50:55])
         elif line.rstrip() == "END":
             ended = True
-    modelled = {chain: length - len(absent[chain]) for chain, length in lengths.items()} if archived else None
+    modelled = {chain: max(length - len(absent[chain]), 0) for chain, length in lengths.items()} if archived else None
     return Declared(
         modelled,
         sum(lengths.values()),
@@ -128,11 +129,20 @@ def declared_in_mmcif(block: gemmi.cif.Block, text: str) -> Declared:
     same = (1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
     turned = any(abs(value - wanted) > 1e-3 for row in frames for value, wanted in zip(row, same, strict=True))
     marked = text.count("\n#") > 2
+    asyms = tuple(gemmi.cif.as_string(name) for name in block.find_values("_struct_asym.id"))
+    # Without marks, what ends in a row of atoms may go on; chains and sequences that are listed tell whether it does.
+    closed = text.rstrip().endswith("#") if marked else not _ends_in_atoms(block) or bool(asyms and length)
     return Declared(
         dict(modelled) if places else None,
         length,
-        tuple(gemmi.cif.as_string(name) for name in block.find_values("_struct_asym.id")),
+        asyms,
         frozenset(missing),
-        ended=not marked or text.rstrip().endswith("#"),
+        ended=closed,
         frames=tuple((row[:4], row[4:8], row[8:]) for row in frames) if turned else (),
     )
+
+
+def _ends_in_atoms(block: gemmi.cif.Block) -> bool:
+    items = list(block)
+    loop = items[-1].loop if items else None
+    return loop is not None and loop.tags[0].lower().startswith("_atom_site.")

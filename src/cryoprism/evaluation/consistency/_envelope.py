@@ -20,7 +20,7 @@ __all__ = ["FINE", "Envelope", "envelope_of", "voxel_indices"]
 #: Voxel sizes and origins are in units of 2^-20 * 0.001 Å, as in Local.v.
 FINE = 1 << 20
 _SMOOTH = 2.0  # Å
-#: A contour that holds a larger share of the map would hold any model.
+#: A contour that holds a larger share of the map, by itself or with its margin, would hold any model.
 _MOST_FILLED = 0.9
 
 
@@ -57,7 +57,7 @@ def envelope_of(
     Raises
     ------
     InputError
-        The map is empty, nothing of it reaches the contour, or nearly all of it does.
+        The map is empty, nothing of it reaches the contour, or nearly all of it does or lies within the margin.
     """
     data = volume.data.float().numpy()
     size = volume.voxel_size_in_angstroms
@@ -81,6 +81,13 @@ def envelope_of(
             "Give a higher one.",
         )
     near = np.asarray(distance_transform_edt(~dense)) * size <= margin_in_angstroms
+    if (filled := float(near.mean())) > _MOST_FILLED:
+        raise InputError(
+            "--margin",
+            f"{100 * filled:.3g} % of the map lie within {margin_in_angstroms:g} Å of the contour, so that it bounds "
+            "nothing",
+            "Give a smaller one, a higher --contour, or a map with more solvent around the molecule.",
+        )
     voxel = round(size * 1000 * FINE)
     origin = tuple(
         round((1000 * volume.origin_in_angstroms[k] - int(model.corner[k]) - 500 * size) * FINE) for k in range(3)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryoprism.core import InputError
 from cryoprism.formats import parse_structure
 
-from ._chemistry import ACCEPTORS, METALS, template_bonds
+from ._chemistry import ACCEPTORS, METALS, backbone_atoms, template_bonds
 from ._declared import Declared, declared_in_mmcif, declared_in_pdb, text_of
 from ._links import Link, address_of, codes_in_mmcif, codes_in_pdb, links_of
 from ._names import WATERS, standard_atoms, standard_name
@@ -107,6 +107,23 @@ def _role(residue: gemmi.Residue) -> str:
     return "polymer" if residue.entity_type == gemmi.EntityType.Polymer and not stray else "ligand"
 
 
+def _join_polymers(structure: gemmi.Structure) -> None:
+    """Make residues of a polymer what gemmi takes for ligands because they stand after a TER in their chain.
+
+    Some programs write TER at every gap. What is written as ATOM and has a backbone belongs to the polymer.
+    """
+    joined = False
+    for residue in (residue for model in structure for chain in model for residue in chain):
+        if residue.entity_type != gemmi.EntityType.NonPolymer or residue.het_flag != "A":
+            continue
+        names = {atom.name.replace("*", "'") for atom in residue}
+        if backbone_atoms(residue.name) and (names >= {"N", "CA", "C"} or names >= {"C3'", "C4'"}):
+            residue.entity_type = gemmi.EntityType.Polymer
+            joined = True
+    if joined:  # the sequence is aligned to what shares a subchain
+        structure.assign_subchains(force=True)
+
+
 def read_model(path: str | os.PathLike[str]) -> Model:
     """Read the first model of a PDB or mmCIF file.
 
@@ -124,6 +141,8 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         raise InputError(file, f"is not a readable structure ({error})"[:300], "Give a PDB or mmCIF file.") from error
     if not len(structure) or not structure[0].count_atom_sites():
         raise InputError(file, "holds no atoms", "Give a PDB or mmCIF file with coordinates.")
+    if structure.input_format == gemmi.CoorFormat.Pdb:
+        _join_polymers(structure)
     structure.setup_entities()
     structure.assign_label_seq_id()
     first = structure[0]

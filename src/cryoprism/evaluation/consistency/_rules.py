@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from ._chemistry import template_bonds
+from ._chemistry import bond_range, template_bonds
 from ._hands import centres_of
 from ._model import Model
 from ._pieces import together
-from ._topology import Topology, atoms_named, polymers, step
+from ._topology import Topology, atoms_named, places_of, polymers, step
 
 __all__ = [
     "Distances",
@@ -171,7 +171,8 @@ def chains(model: Model) -> Distances:
     the places between. A residue that no template knows may be several (chromophores): one for every four atoms.
     """
     pairs, ranges = [], []
-    for chain in polymers(model):
+    for places in places_of(model):
+        chain = [place[0] for place in places]
         for name, element, (low, high, stretched) in (("CA", "C", CALPHA), ("P", "P", PHOSPHORUS)):
             last: list[int] = []
             gap = 0
@@ -182,7 +183,7 @@ def chains(model: Model) -> Distances:
                     if further < 1:  # the numbers start again: nothing is known about the distance
                         last = []
                 residue = model.residues[index]
-                here = [k for k in atoms_named(model, residue, name) if model.elements[k] == element]
+                here = [k for k in _named(model, places[n], name) if model.elements[k] == element]
                 both = [(i, j) for i in last for j in here]
                 # Alternatives go with their own; where a residue has only one that the next has not, with any.
                 both = [(i, j) for i, j in both if together(model, i, j)] or both
@@ -213,16 +214,31 @@ def chirality(model: Model) -> Fours:
 
 
 def cis_peptides(model: Model) -> Fours:
-    """Dihedral angles of peptide bonds before anything but proline, which have to be above 90°."""
+    """Dihedral angles of peptide bonds before anything but proline, which have to be above 90°.
+
+    Where C and N are not as near as a bond, there is no peptide bond to ask about.
+    """
     atoms: list[tuple[int, int, int, int]] = []
-    for chain in polymers(model):
-        for before, after in itertools.pairwise(chain):
-            one, other = model.residues[before], model.residues[after]
-            if step(model, before, after) != 1 or other.standard in {"PRO", "DPR", "HYP"}:
-                continue
-            places = [(one, "CA"), (one, "C"), (other, "N"), (other, "CA")]
-            atoms += quartets(model, [atoms_named(model, residue, name) for residue, name in places])
+    for chain in places_of(model):
+        for before, place in itertools.pairwise(chain):
+            for after in place:
+                if step(model, before[0], after) != 1 or model.residues[after].standard in {"PRO", "DPR", "HYP"}:
+                    continue
+                ends = [(before, "CA"), (before, "C"), ([after], "N"), ([after], "CA")]
+                found = quartets(model, [_named(model, residues, name) for residues, name in ends])
+                atoms += [four for four in found if _bonded(model, four[1], four[2])]
     return Fours(np.array(atoms, dtype=np.int64).reshape(-1, 4), [(-(10**40), -1)] * len(atoms))
+
+
+def _named(model: Model, residues: Sequence[int], name: str) -> list[int]:
+    """Numbers of the atoms of alternative residues that bear a name."""
+    return [atom for k in residues for atom in atoms_named(model, model.residues[k], name)]
+
+
+def _bonded(model: Model, i: int, j: int) -> bool:
+    """Whether two atoms are as far apart as a bond of their elements is long."""
+    low, high = bond_range(model.elements[i], model.elements[j]) or (1.0, 2.0)
+    return low <= float(np.linalg.norm(model.points[i] - model.points[j])) / 1000 <= high
 
 
 def quartets(model: Model, choices: list[list[int]]) -> list[tuple[int, int, int, int]]:

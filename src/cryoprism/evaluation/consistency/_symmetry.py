@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
 from cryoprism.core import InputError, point_group_matrices
 
+from ._declared_copies import REACH, Scope, Transform, declared_operators, everywhere
 from ._links import Link
 from ._model import Model
 from ._rules import alternatives, bonded_limits, limits
@@ -19,13 +21,7 @@ __all__ = ["UNIT", "Copies", "Scope", "find_copies", "joined_copies", "overlaps"
 
 #: Rotations are in units of 2^-30, as in Mates.v.
 UNIT = 1 << 30
-_REACH = 4_700  # 0.001 Å: contacts of ligands reach 4.5 Å
 _MOST = 4_000
-
-
-Transform = tuple[NDArray[np.float64], NDArray[np.float64]]
-#: First and last numbers of residues; empty for all of them.
-Scope = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -77,54 +73,43 @@ def find_copies(
 ) -> Copies:
     """Find the copies of a model whose bounding boxes come within 4.7 Å of its own.
 
-    What is asked for comes first: point group, helix or assembly. Without that a crystal gives its own copies (space
-    group, strict non-crystallographic operators, all cells around), any other model those of its first assembly.
+    What is asked for comes first: point group, helix or assembly. Without that all that the file declares counts: the
+    crystal (space group, all cells around), strict non-crystallographic operators, and every assembly.
 
     Raises
     ------
     InputError
-        No such assembly, or a helix without rise or twist.
+        No such assembly, or a helix without rise or twist, with a rise that is not above 0, or of so many copies that
+        the rise cannot be that of a subunit.
     """
     centre = np.array(centre_in_angstroms)
     if symmetry is not None and symmetry.upper() != "C1":
         rotations = point_group_matrices(symmetry).double().numpy()
-        return _near(model, _everywhere((r, centre - r @ centre) for r in rotations), f"point group {symmetry.upper()}")
+        turns = (r for r in rotations if np.abs(r - np.eye(3)).max() > 1e-6)
+        return _near(model, everywhere((r, centre - r @ centre) for r in turns), f"point group {symmetry.upper()}")
     if rise_in_angstroms is not None or twist_in_degrees is not None:
         if rise_in_angstroms is None or twist_in_degrees is None:
             raise InputError("--helical-rise and --helical-twist", "one is missing", "Give both of them.")
-        length = float(np.ptp(model.points[:, 2])) / 1000
-        turns = int((length + 10) / rise_in_angstroms) + 1
-        steps = (_screw(k, rise_in_angstroms, twist_in_degrees, centre) for k in range(1, turns + 1))
+        steps = _helix(model, rise_in_angstroms, twist_in_degrees, centre)
         kind = f"helix of {rise_in_angstroms:g} Å and {twist_in_degrees:g}° a unit"
-        return _near(model, _everywhere(steps), kind)
-    structure = model.structure
-    crystal = structure.cell.is_crystal() and structure.find_spacegroup() is not None and _diffracted(structure)
-    if assembly is None and crystal and not model.declared.frames:
-        low, high = ((edge(axis=0) + model.corner) / 1000 for edge in (model.points.min, model.points.max))
-        return _near(
-            model, _everywhere(_lattice(model.structure, low, high)), f"crystal, space group {structure.spacegroup_hm}"
-        )
-    names = [item.name for item in structure.assemblies]
-    if assembly is not None and assembly not in names:
-        raise InputError(
-            model.path, f"has no assembly '{assembly}' (it has: {', '.join(names) or 'none'})", "Name one of these."
-        )
-    if names:
-        name = assembly if assembly is not None else names[0]
-        copies = _near(model, _assembled(model, name), f"biological assembly {name}")
-        if assembly is not None or not crystal:
-            return copies
-        if len(model.declared.frames) == 1:
-            kind = f"crystal, space group {structure.spacegroup_hm}, of biological assemblies {name}"
-            return _near(model, _packed(model, name), kind)
-        words = "the file says that its coordinates are not in the crystal's frame: contacts there are not judged."
-        return replace(copies, left_out=copies.left_out or words)
-    return Copies((), "")
+        return _near(model, everywhere(steps), kind)
+    asked, kind, unused = declared_operators(model, assembly)
+    copies = _near(model, asked, kind)
+    words = " ".join([*unused, *([copies.left_out] if copies.left_out else [])])
+    return replace(copies, kind=kind or "nothing that could be used", left_out=words) if words else copies
 
 
-def _diffracted(structure: gemmi.Structure) -> bool:
-    methods = " ".join(structure.info["_exptl.method"].split() if "_exptl.method" in structure.info else []).upper()
-    return not methods or "DIFFRACTION" in methods
+def _helix(model: Model, rise: float, twist: float, centre: NDArray[np.float64]) -> Iterable[Transform]:
+    if not (np.isfinite(rise) and rise > 0 and np.isfinite(twist)):
+        found = f"{rise:g} Å and {twist:g}° are no helix"
+        remedy = "Give a rise above 0; a negative twist makes the helix left-handed."
+        raise InputError("--helical-rise and --helical-twist", found, remedy)
+    length = float(np.ptp(model.points[:, 2])) / 1000
+    units = int((length + 10) / rise) + 1
+    if units > _MOST:
+        found = f"with {rise:g} Å a unit {units:,} copies come near a model of {length:.0f} Å"
+        raise InputError("--helical-rise", found, "Give the rise of one subunit.")
+    return (_screw(k, rise, twist, centre) for k in range(1, units + 1))
 
 
 def _screw(k: int, rise: float, twist: float, centre: NDArray[np.float64]) -> Transform:
@@ -132,93 +117,6 @@ def _screw(k: int, rise: float, twist: float, centre: NDArray[np.float64]) -> Tr
     c, s = np.cos(angle), np.sin(angle)
     rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     return rotation, centre - rotation @ centre + np.array([0, 0, k * rise])
-
-
-def _everywhere(transforms: Iterable[Transform]) -> Iterable[tuple[Transform, Scope, Scope]]:
-    return ((transform, (), ()) for transform in transforms)
-
-
-def _lattice(structure: gemmi.Structure, low: NDArray[np.float64], high: NDArray[np.float64]) -> Iterable[Transform]:
-    """Yield the copies in a crystal of what lies in a box [Å] that can meet it."""
-    cell = structure.cell
-    orthogonal, fractional = np.array(cell.orth.mat.tolist()), np.array(cell.frac.mat.tolist())
-    images = [(np.eye(3), np.zeros(3))]
-    images += [(np.array(image.mat.tolist()), np.array(image.vec.tolist())) for image in cell.images]
-    corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
-    own = corners @ fractional.T
-    for rotation, shift in images:
-        moved = own @ rotation.T + shift
-        # All cells in which the copy can meet the model.
-        first = np.floor(own.min(axis=0) - moved.max(axis=0)).astype(int)
-        last = np.ceil(own.max(axis=0) - moved.min(axis=0)).astype(int)
-        turned = orthogonal @ rotation @ fractional
-        for i in range(first[0], last[0] + 1):
-            for j in range(first[1], last[1] + 1):
-                for k in range(first[2], last[2] + 1):
-                    yield turned, orthogonal @ (shift + np.array([i, j, k]))
-
-
-def _operators(model: Model, name: str) -> list[tuple[NDArray[np.float64], NDArray[np.float64], Scope]]:
-    """Operators of an assembly, and the residues that each moves."""
-    chosen = next(item for item in model.structure.assemblies if item.name == name)
-    return [
-        (np.array(one.transform.mat.tolist()), np.array(one.transform.vec.tolist()), scope)
-        for generator in chosen.generators
-        for scope in (_scope(model, set(generator.chains), set(generator.subchains)),)
-        if scope is not None
-        for one in generator.operators
-    ]
-
-
-def _assembled(model: Model, name: str) -> Iterable[tuple[Transform, Scope, Scope]]:
-    """Every copy as seen from every other one: operators move the chains that they are stated for, and no others."""
-    copies = _operators(model, name)
-    for n, (rotation, shift, moved) in enumerate(copies):
-        for m, (other, offset, met) in enumerate(copies):
-            if n != m:
-                # Where the first copy lies as seen from the second.
-                yield (other.T @ rotation, other.T @ (shift - offset)), moved, met
-
-
-def _packed(model: Model, name: str) -> Iterable[tuple[Transform, Scope, Scope]]:
-    """Yield the copies in a crystal of particles (assemblies) with another frame, one in the asymmetric unit.
-
-    With frame X, operators of the assembly B and of the crystal L: B_m^-1 X^-1 L X B_k, where they come near.
-    """
-    frame = np.array(model.declared.frames[0])
-    turn, shift = frame[:, :3], frame[:, 3]
-    parts = _operators(model, name)
-    yield from _assembled(model, name)
-    rotations, offsets = np.array([part[0] for part in parts]), np.array([part[1] for part in parts])
-    low, high = ((edge(axis=0) + model.corner) / 1000 for edge in (model.points.min, model.points.max))
-    middle, half = (low + high) / 2, (high - low) / 2
-    places = rotations @ middle + offsets
-    centre = places.mean(axis=0)
-    radius = float(np.linalg.norm(places - centre, axis=1).max() + np.linalg.norm(half))
-    own = turn @ centre + shift
-    for rotation, vector in _lattice(model.structure, own - radius, own + radius):
-        away = float(np.linalg.norm(rotation @ own + vector - own))
-        # A particle on an element of the crystal's symmetry is its own copy: that is in its own symmetry already.
-        if away < 1 or away > 2 * radius + _REACH / 1000:
-            continue
-        across = turn.T @ rotation @ turn
-        along = turn.T @ (rotation @ shift + vector - shift)
-        turned, moved = across @ rotations, offsets @ across.T + along
-        for back, origin, (_, _, met) in zip(rotations, offsets, parts, strict=True):
-            all_turns, all_shifts = back.T @ turned, (moved - origin) @ back
-            apart = np.abs(all_turns @ middle + all_shifts - middle)
-            near = (apart <= np.abs(all_turns) @ half + half + _REACH / 1000).all(axis=1)
-            for k in np.flatnonzero(near):
-                yield (all_turns[k], all_shifts[k]), parts[k][2], met
-
-
-def _scope(model: Model, chains: set[str], subchains: set[str]) -> Scope | None:
-    """Residues of some chains; empty for all, None for none."""
-    held = [residue.chain in chains or residue.subchain in subchains for residue in model.residues]
-    if all(held):
-        return ()
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], held, [False]]).astype(int)))
-    return tuple((int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)) or None
 
 
 def place(
@@ -234,54 +132,77 @@ def place(
 def _near(model: Model, transforms: Iterable[tuple[Transform, Scope, Scope]], kind: str) -> Copies:
     low, high = model.points.min(axis=0), model.points.max(axis=0)
     middle, half = (low + high) / 2, (high - low) / 2
-    found: dict[tuple[object, ...], tuple[tuple[int, int, int, int], ...]] = {}
+    found: list[tuple[tuple[int, int, int, int], ...]] = []
+    scopes: list[tuple[Scope, Scope]] = []
+    known = np.empty((_MOST, 12))
     left_out = ""
     for (rotation, shift), sources, targets in transforms:
         # x' = R (p + corner) + shift - corner, all in 0.001 Å
         offset = rotation @ model.corner + 1000 * shift - model.corner
         centre = rotation @ middle + offset
-        # The identity: nothing moves by more than 0.05 Å.
-        if (np.abs(rotation - np.eye(3)) @ half + np.abs(centre - middle)).max() < 50:
-            continue
         if (
             not (np.isfinite(rotation).all() and np.isfinite(offset).all())
             or np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3
         ):
             left_out = f"one of the operators ({kind}) is no rotation, so its copy cannot be judged."
             continue
-        if (np.abs(centre - middle) > np.abs(rotation) @ half + half + _REACH).any():
+        # The identity, nothing moves by more than 0.05 Å: other chains as they are in the file, or a chain twice.
+        if (np.abs(rotation - np.eye(3)) @ half + np.abs(centre - middle)).max() < 50:
+            twice = _in_both(sources, targets)
+            if twice is None:
+                continue
+            sources = targets = twice
+        if (np.abs(centre - middle) > np.abs(rotation) @ half + half + REACH).any():
             continue
         inverse = rotation.T
-        keys = [
-            (*np.rint(np.concatenate([1e3 * m.ravel(), v / 100])).astype(int).tolist(), one, other)
-            for m, v, one, other in (
-                (rotation, offset, sources, targets),
-                (inverse, -inverse @ offset, targets, sources),
-            )
-        ]
-        if keys[0] in found or keys[1] in found:
+        if _is_known(known[: len(found)], scopes, rotation, centre, (sources, targets)) or _is_known(
+            known[: len(found)], scopes, inverse, inverse @ (middle - offset), (targets, sources)
+        ):
             continue
         if not _meet(model.points, rotation, offset):
             continue
         if len(found) == _MOST:
             left_out = f"more than {_MOST:,} copies come near ({kind}); the rest was not judged."
             break
-        found[keys[0]] = _rows(np.rint(np.concatenate([rotation, offset[:, None]], axis=1) * UNIT).astype(np.int64))
-    scopes = tuple((key[-2], key[-1]) for key in found)
-    return Copies(tuple(found.values()), kind, scopes, left_out)  # type: ignore[arg-type]
+        known[len(found)] = np.concatenate([rotation.ravel(), centre])
+        scopes.append((sources, targets))
+        found.append(_rows(np.rint(np.concatenate([rotation, offset[:, None]], axis=1) * UNIT).astype(np.int64)))
+    return Copies(tuple(found), kind, tuple(scopes), left_out)
+
+
+def _in_both(one: Scope, other: Scope) -> Scope | None:
+    """Return the residues that belong to two scopes; None where there are none."""
+    if not one or not other:
+        return one or other
+    pairs = itertools.product(one, other)
+    both = [(max(a, c), min(b, d)) for (a, b), (c, d) in pairs if max(a, c) <= min(b, d)]
+    return tuple(sorted(both)) or None
+
+
+def _is_known(
+    known: NDArray[np.float64],
+    scopes: Sequence[tuple[Scope, Scope]],
+    rotation: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    scope: tuple[Scope, Scope],
+) -> bool:
+    """Whether an operator is there already, for these residues or for all of them: within 0.1 Å."""
+    same = (np.abs(known[:, :9] - rotation.ravel()) < 1e-3).all(axis=1)
+    same &= (np.abs(known[:, 9:] - centre) < 100).all(axis=1)
+    return any(scopes[k] in (scope, ((), ())) for k in np.flatnonzero(same).tolist())
 
 
 def _meet(points: NDArray[np.int64], rotation: NDArray[np.float64], offset: NDArray[np.float64]) -> bool:
     """Whether what lies in the box of the other, of copy and model, comes within 4.7 Å by its own boxes."""
     parts = []
     for moved in (points @ rotation.T + offset, (points - offset) @ rotation):
-        low, high = points.min(axis=0) - _REACH, points.max(axis=0) + _REACH
+        low, high = points.min(axis=0) - REACH, points.max(axis=0) + REACH
         parts.append(((moved >= low) & (moved <= high)).all(axis=1))
     if not (parts[0].any() and parts[1].any()):
         return False
     copy, own = points[parts[0]] @ rotation.T + offset, points[parts[1]]
     gap = np.maximum(copy.min(axis=0) - own.max(axis=0), own.min(axis=0) - copy.max(axis=0))
-    return bool((gap <= _REACH).all())
+    return bool((gap <= REACH).all())
 
 
 def joined_copies(model: Model, copies: Copies, links: Sequence[Link]) -> list[tuple[int, int, int]]:
@@ -319,11 +240,20 @@ def within_scope(scope: Scope, residue: int) -> bool:
 
 @dataclass
 class Overlaps:
-    """Overlaps with copies: operation (from 1), atom of the copy, atom of the model; and how many pairs were exempt."""
+    """Overlaps with copies: operation (from 1), atom of the copy, atom of the model; and how many pairs were exempt.
+
+    ``on_itself`` says which chain a copy lays onto itself, where one does.
+    """
 
     found: list[tuple[int, int, int]]
     alternatives: int = 0
     on_elements: int = 0
+    on_itself: str = ""
+
+
+#: So many atoms of one polymer chain an element of symmetry may run through. An axis is a line: of a chain that crosses
+#: it, it meets an atom or two, of one along a ring or a base pair four. A ligand or an ion may lie on it as a whole.
+_ON_ELEMENT = 4
 
 
 def overlaps(
@@ -356,6 +286,10 @@ def overlaps(
         own = (i == j) & (d2 < 250_000)
         other = alternatives(model, i, j)
         held.on_elements += int((bad & own).sum())
+        of = [model.residues[int(model.residue_of[a])] for a in i[own & targets[j]]]
+        for chain, count in Counter(residue.chain for residue in of if residue.role == "polymer").items():
+            if count > _ON_ELEMENT:
+                held.on_itself = f"symmetry copy {number} lays {count} atoms of chain {chain} onto themselves."
         held.alternatives += int((bad & other & ~own).sum())
         bad &= ~own & ~other
         if sure:

@@ -16,7 +16,7 @@ from ._model import Model, Residue
 from ._names import bears
 from ._pieces import holding_together, together
 
-__all__ = ["Topology", "build_topology", "polymers"]
+__all__ = ["Topology", "build_topology", "places_of", "polymers", "touching"]
 
 
 @dataclass
@@ -36,6 +36,8 @@ class Topology:
         Recorded bonds to a symmetry copy.
     ignored
         Recorded bonds that hold no bond: out of the range of their elements, or with a copy that is not there.
+    skipped
+        Pairs along a chain that are as near as a bond, and how many residues the declared sequence has between them.
     """
 
     measured: list[tuple[int, int, float, float]] = field(default_factory=list)
@@ -43,6 +45,7 @@ class Topology:
     held: list[tuple[int, int, float, float]] = field(default_factory=list)
     across: list[Link] = field(default_factory=list)
     ignored: int = 0
+    skipped: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def all_bonds(self) -> list[tuple[int, int]]:
         """Return every bond within the model once."""
@@ -52,18 +55,35 @@ class Topology:
 
 
 def polymers(model: Model) -> list[list[int]]:
-    """Return residues of each polymer chain in their order; of several at one place (microheterogeneity) the first."""
-    chains: dict[str, list[int]] = {}
+    """Return residues of each polymer chain in their order; of alternative residues at one place the first."""
+    return [[place[0] for place in chain] for chain in places_of(model)]
+
+
+def places_of(model: Model) -> list[list[list[int]]]:
+    """Return the places of each polymer chain in their order, and the residues of each place.
+
+    Several residues share a place (microheterogeneity) where they share a number, all of their atoms carry letters of
+    alternatives, and no two residues share a letter. Else a number is used twice: two places.
+    """
+    chains: dict[str, list[list[int]]] = {}
     for index, residue in enumerate(model.residues):
         if residue.role != "polymer":
             continue
-        before = chains.setdefault(residue.chain, [])
-        if before:
-            last = model.residues[before[-1]]
-            if (last.number, last.insertion) == (residue.number, residue.insertion) and last.name != residue.name:
-                continue
-        before.append(index)
+        places = chains.setdefault(residue.chain, [])
+        if places and all(_take_turns(model, other, index) for other in places[-1]):
+            places[-1].append(index)
+        else:
+            places.append([index])
     return list(chains.values())
+
+
+def _take_turns(model: Model, before: int, after: int) -> bool:
+    """Whether two residues are alternatives of one place."""
+    one, other = model.residues[before], model.residues[after]
+    if (one.number, one.insertion) != (other.number, other.insertion) or one.name == other.name:
+        return False
+    letters = [{int(model.alternatives[k]) for k in range(each.start, each.stop)} for each in (one, other)]
+    return 0 not in letters[0] | letters[1] and not letters[0] & letters[1]
 
 
 def atoms_named(model: Model, residue: Residue, name: str) -> list[int]:
@@ -74,11 +94,24 @@ def atoms_named(model: Model, residue: Residue, name: str) -> list[int]:
 def step(model: Model, before: int, after: int) -> int:
     """How many places further the second of two residues stands: by the declared sequence, or by their numbers."""
     one, other = model.residues[before], model.residues[after]
+    if (one.number, one.insertion) == (other.number, other.insertion):  # a number that is used twice
+        return 1
     if one.position is not None and other.position is not None:
         return other.position - one.position
     if one.number == other.number:
         return 1
     return other.number - one.number
+
+
+def touching(model: Model, before: int, after: int) -> bool:
+    """Whether two residues are near enough to be neighbours in a chain: C and N, O3' and P, else Cα or P."""
+    one, other = model.residues[before], model.residues[after]
+    for tail, head, most in (("C", "N", 2.0), ("O3'", "P", 2.2), ("CA", "CA", 4.3), ("P", "P", 8.3)):
+        pairs = itertools.product(atoms_named(model, one, tail), atoms_named(model, other, head))
+        apart = [_distance(model, i, j) for i, j in pairs]
+        if apart:
+            return min(apart) < most
+    return False
 
 
 def build_topology(model: Model) -> Topology:
@@ -91,17 +124,10 @@ def build_topology(model: Model) -> Topology:
             by_name[model.names[index]].append(index)
         names.append(by_name)
         _within(model, residue, by_name, found)
-    for chain in polymers(model):
-        for before, after in itertools.pairwise(chain):
-            gap = step(model, before, after)
-            for tail, head in (("C", "N"), ("O3'", "P")):
-                both = [(i, j) for i in names[before].get(tail, ()) for j in names[after].get(head, ())]
-                for i, j in [pair for pair in both if together(model, *pair)] or both:
-                    if gap == 1:
-                        low, high = bond_range(model.elements[i], model.elements[j]) or (1.0, 2.0)
-                        found.measured.append((i, j, low, high))
-                    elif _distance(model, i, j) < 1.9:
-                        found.joined.append((i, j))
+    for chain in places_of(model):
+        for one, other in itertools.pairwise(chain):
+            for before, after in itertools.product(one, other):
+                _along(model, (before, after), names, found)
     _sulphur(model, found)
     _sugars(model, found)
     for link in model.links:
@@ -112,6 +138,41 @@ def build_topology(model: Model) -> Topology:
         else:
             found.ignored += 1
     return found
+
+
+def _along(model: Model, pair: tuple[int, int], names: list[dict[str, list[int]]], found: Topology) -> None:
+    """Add the bond from one residue of a chain to the next."""
+    before, after = pair
+    gap = step(model, before, after)
+    one, other = (model.residues[k] for k in pair)
+    missing = (
+        gap - 1 if one.position is not None and other.position is not None and other.number - one.number > 1 else 0
+    )
+    for tail, head in (("C", "N"), ("O3'", "P")):
+        both = list(itertools.product(names[before].get(tail, ()), names[after].get(head, ())))
+        own = [pair for pair in both if together(model, *pair)]
+        # Where the letters of neighbours differ in all, each atom is asked with the nearest one.
+        asked = own or [min(one, key=lambda k: _distance(model, *k)) for one in _by_first(both)]
+        for i, j in both:
+            low, high = bond_range(model.elements[i], model.elements[j]) or (1.0, 2.0)
+            near = low <= _distance(model, i, j) <= high
+            if gap == 1 and (i, j) in asked:
+                found.measured.append((i, j, low, high))
+            elif (i, j) not in own:
+                # What is as near as a bond is one, if both are there.
+                if gap == 1 and near:
+                    found.joined.append((i, j))
+            elif _distance(model, i, j) < 1.9:
+                # Numbers may skip without a residue missing; where the declared sequence skips as well, one is.
+                if missing > 0:
+                    found.skipped[(i, j)] = missing
+                else:
+                    found.joined.append((i, j))
+
+
+def _by_first(pairs: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Pairs in lists of those that share their first atom."""
+    return [list(one) for _, one in itertools.groupby(pairs, key=lambda pair: pair[0])]
 
 
 def _distance(model: Model, i: int, j: int) -> float:

@@ -81,8 +81,8 @@ Definition residues_tally (judged : list atom) (atoms : list atom) (possible sur
   Tally n (n - size_of bad - size_of left) (size_of bad) (size_of left) sure.
 Definition of_pairs (l : list (int * int)) := flat_map (fun p => [fst p; snd p]) l.
 Definition of_copies (l : list (int * int * int)) := flat_map (fun p => [snd (fst p); snd p]) l.
-(** Hydrogens, waters and atoms that are not there say nothing about the envelope. *)
-Definition in_map (a : atom) : bool := negb ((kind a =? 3) || (kind a =? 4) || (occ a =? 0))%uint63.
+(** Hydrogens and waters say nothing about the envelope. *)
+Definition in_map (a : atom) : bool := negb ((kind a =? 3) || (kind a =? 4))%uint63.
 Definition envelope_tally (atoms : list atom) (found : list Z) : tally :=
   let bad := map id (filter in_map (at_places 1 atoms (places found))) in
   residues_tally (filter in_map atoms) atoms bad bad.
