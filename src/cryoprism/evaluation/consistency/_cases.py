@@ -182,7 +182,7 @@ def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "", 
         offenders.append(Offender(words, residues, (i, j), apart))
     units = [int(model.residue_of[int(i)]) for i, _ in rule.pairs]
     source = _emit.distances_source(rule, found)
-    lean = lean_distances(name, rule, rule.failing(model.points))
+    lean = lean_distances(name, rule, found)
     return Case(name, units, refuted, set(found[slacks[0]]) - refuted, offenders, source, note, lean)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ._emit import fitting
-from ._lean_literals import array, row
+from ._lean_literals import array, margin_name, row
 from ._lean_space import space_head
 from ._model import Model
 from ._rules import Distances, Fours, Numbers
@@ -59,22 +59,25 @@ def lean_source(model: Model, parts: list[str]) -> str:
     return _HEAD + array("atoms", "Atom", [row(one) for one in rows.tolist()]) + space_head(model) + "".join(parts)
 
 
-def _theorem(name: str, kind: str, rows: list[str], blank: str, holds: str, found: list[int]) -> str:
+def _theorem(name: str, table: str, blank: str, holds: str, found: list[int]) -> str:
     return (
-        f"{array(name, kind, rows)}"
         f"def {name}Failing : List Nat := {found}\n\n"
-        f"theorem {name}_exact : (List.range {name}.size).filter\n"
-        f"    (fun k => let q := {name}.getD k {blank}; !({holds}))\n"
+        f"theorem {name}_exact : (List.range {table}.size).filter\n"
+        f"    (fun k => let q := {table}.getD k {blank}; !({holds}))\n"
         f"    = {name}Failing := by native_decide\n\n"
     )
 
 
-def lean_distances(name: str, rule: Distances, found: list[int]) -> str:
-    """Return the rule about pairs of atoms with a range each."""
+def lean_distances(name: str, rule: Distances, found: dict[int, list[int]]) -> str:
+    """Return the rule about pairs of atoms with a range each; the key of ``found`` is the slack [0.001 Å]."""
     rows = [row(one) for one in np.concatenate([rule.pairs, rule.ranges], axis=1).tolist()]
+    text = array(name, "Nat × Nat × Int × Int", rows)
     pair = "d2 (at' atoms q.1) (at' atoms q.2.1)"
-    holds = f"decide (q.2.2.1^2 ≤ {pair}) && decide ({pair} ≤ q.2.2.2^2)"
-    return _theorem(name, "Nat × Nat × Int × Int", rows, "(0, 0, 1, 0)", holds, found)
+    for slack, numbers in found.items():
+        low, high = (f"(q.2.2.1 + ({slack}))", f"(q.2.2.2 - ({slack}))") if slack else ("q.2.2.1", "q.2.2.2")
+        holds = f"decide ({low}^2 ≤ {pair}) && decide ({pair} ≤ {high}^2)"
+        text += _theorem(name + margin_name(slack), name, "(0, 0, 1, 0)", holds, numbers)
+    return text
 
 
 def lean_fours(name: str, function: str, rule: Fours, found: list[int]) -> str:
@@ -82,14 +85,16 @@ def lean_fours(name: str, function: str, rule: Fours, found: list[int]) -> str:
     rows = [row((*four, *ends)) for four, ends in zip(rule.atoms.tolist(), rule.ranges, strict=True)]
     value = f"{function} (at' atoms q.1) (at' atoms q.2.1) (at' atoms q.2.2.1) (at' atoms q.2.2.2.1)"
     holds = f"decide (q.2.2.2.2.1 ≤ {value}) && decide ({value} ≤ q.2.2.2.2.2)"
-    return _theorem(name, "Nat × Nat × Nat × Nat × Int × Int", rows, "(0, 0, 0, 0, 1, 0)", holds, found)
+    return array(name, "Nat × Nat × Nat × Nat × Int × Int", rows) + _theorem(
+        name, name, "(0, 0, 0, 0, 1, 0)", holds, found
+    )
 
 
 def lean_numbers(name: str, rule: Numbers, found: list[int]) -> str:
     """Return the rule about numbers in a row."""
     rows = [f"({str(equal).lower()},{a},{b})" for equal, a, b in fitting(rule.comparisons)]
     holds = "if q.1 then decide (q.2.1 = q.2.2) else decide (q.2.1 < q.2.2)"
-    return _theorem(name, "Bool × Nat × Nat", rows, "(true, 0, 1)", holds, found)
+    return array(name, "Bool × Nat × Nat", rows) + _theorem(name, name, "(true, 0, 1)", holds, found)
 
 
 def check_lean(source: str, *, seconds: float = 600.0) -> str:

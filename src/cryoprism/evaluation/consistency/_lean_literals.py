@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["array", "row"]
+__all__ = ["array", "margin_name", "row"]
 
 #: Long literals are read in pieces: Lean's limits are about one of them.
 _PIECE = 400
@@ -23,3 +23,8 @@ def array(name: str, kind: str, rows: Sequence[str]) -> str:
     )
     joined = " ++ ".join(f"{name}_{k}" for k in range(len(pieces))) or "#[]"
     return f"{text}def {name} : Array ({kind}) := {joined}\n\n"
+
+
+def margin_name(margin: int) -> str:
+    """Return how a theorem with a margin for rounding is called: what may fail, or what is sure to."""
+    return "" if margin == 0 else "Possible" if margin > 0 else "Sure"

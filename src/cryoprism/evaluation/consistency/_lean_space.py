@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._envelope import Envelope
-from ._lean_literals import array, row
+from ._lean_literals import array, margin_name, row
 from ._model import Model
 from ._symmetry import UNIT, Copies, Scope
 
@@ -206,10 +206,6 @@ def _listed(name: str, model: Model, triples: Iterable[tuple[int, int, int]], va
     )
 
 
-def _suffix(margin: int) -> str:
-    return "" if margin == 0 else "Possible" if margin > 0 else "Sure"
-
-
 def _int(value: int) -> str:
     return f"({value})" if value < 0 else str(value)
 
@@ -224,7 +220,7 @@ def lean_clashes(model: Model, bonds: Sequence[tuple[int, int]], found: dict[int
     text = array("joinedTo", "List Nat", rows) + _CLASHES
     for margin, pairs in found.items():
         triples = [(0, min(pair), max(pair)) for pair in pairs]
-        text += _listed(f"clashes{_suffix(margin)}", model, triples, f"clashesWithin {_int(margin)}")
+        text += _listed(f"clashes{margin_name(margin)}", model, triples, f"clashesWithin {_int(margin)}")
     return text
 
 
@@ -247,7 +243,7 @@ def lean_copies(
     text += array("copiesJoined", "Nat × Nat × Nat", [row(one) for one in joined]) + _COPIES
     for margin, triples in found.items():
         value = f"overlapsWithin {str(margin < 0).lower()} {_int(margin)}"
-        text += _listed(f"copies{_suffix(margin)}", model, triples, value)
+        text += _listed(f"copies{margin_name(margin)}", model, triples, value)
     return text
 
 
