@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from small_lean import run_lean
 from small_models import helix, pdb
 from test_certificate import every_rule
 from test_lean import arrays, check_form
@@ -16,6 +17,26 @@ from cryoprism.evaluation.consistency._lean import lean_source
 from cryoprism.evaluation.consistency._lean_space import lean_clashes, lean_copies
 from cryoprism.evaluation.consistency._rules import clashes
 from cryoprism.evaluation.consistency._symmetry import UNIT, Copies, overlaps
+
+#: Definitions of the source, and what they must not be.
+WRONG = [
+    ("then 2000 else", "then 1900 else"),
+    ("1200 else 1600)\n", "1200 else 1500)\n"),
+    ("1200 else 1600) else", "1300 else 1600) else"),
+    ("else 2200\n", "else 2100\n"),
+    ("then 1400 else 900", "then 1400 else 1100"),
+    ("then 1600 else 1900", "then 1600 else 1600"),
+    ("|| kind b == 1", "|| kind a == 1"),
+    ("occupancy b ≤ 1010", "occupancy b < 1010"),
+    ("!(alternative a == alternative b)", "true"),
+    ("1010 < share", "1100 < share"),
+    ("then 1000 else occupancy", "then 0 else occupancy"),
+    ("decide (r ≤ p.2)", "decide (r < p.2)"),
+    ("d < 250000", "d < 250"),
+    ("x - 2300", "x - 300"),
+    ("x + 2300", "x + 300"),
+    ("(middle + 1) high", "(middle + 5) high"),
+]
 
 WATER, HYDROGEN, METAL, ACCEPTOR = 4, 3, 2, 1
 
@@ -159,6 +180,12 @@ def test_form(source):
     check_form(source)
 
 
+def test_its_own_definitions_give_the_same(source):
+    truth = run_lean(source)
+    assert truth.keys() == set(re.findall(r"theorem (\w+)_exact", source))
+    assert all(truth.values()), truth
+
+
 def test_every_theorem_about_space_holds_and_every_rule_has_a_planted_fault(source):
     truth, held = decided(source), arrays(source)
     asked = set(re.findall(r"theorem (\w+)_exact", source))
@@ -190,7 +217,8 @@ def test_every_theorem_about_space_holds_and_every_rule_has_a_planted_fault(sour
 def test_a_list_without_its_first_entry_is_refused(source, name, theorem):
     altered = re.sub(rf"(def {name}_0 : Array \([^)]*\) := #\[\n)(?:\([^)]*\)|\d+)(?:,\n)?", r"\1", source, count=1)
     assert altered != source
-    assert [truth for key, truth in decided(altered).items() if re.fullmatch(theorem, key)] == [False]
+    for truth in (decided(altered), run_lean(altered)):
+        assert [holds for key, holds in truth.items() if re.fullmatch(theorem, key)] == [False]
 
 
 @pytest.mark.parametrize("name", ["byX", "voxelRuns"])
@@ -198,7 +226,8 @@ def test_a_list_out_of_order_is_refused(source, name):
     head = rf"(def {name}_0 : Array \([^)]*\) := #\[\n)"
     altered = re.sub(head + r"(.*),\n(.*),\n", r"\1\3,\n\2,\n", source, count=1)
     assert altered != source
-    assert decided(altered)[{"byX": "order"}.get(name, name)] is False
+    for truth in (decided(altered), run_lean(altered)):
+        assert truth[{"byX": "order"}.get(name, name)] is False
 
 
 def test_a_ligand_that_touches_is_not_alone_and_no_other_atom_is_its_contact(source):
@@ -208,36 +237,52 @@ def test_a_ligand_that_touches_is_not_alone_and_no_other_atom_is_its_contact(sou
         f"def ligandsFailing_0 : Array (Nat) := #[\n{alone}", f"def ligandsFailing_0 : Array (Nat) := #[\n{residue}"
     )
     assert decided(lonely)["ligands"] is False
+    assert run_lean(lonely)["ligands"] is False
     head = f"def touches_0 : Array (Nat × Nat × Nat × Nat) := #[\n({residue},"
     assert head in source
     swapped = re.sub(re.escape(head) + r"\d+,\d+,\d+\)", f"{head}0,{atom},{0 if other else 1})", source)
     assert decided(swapped)["touches"] is False
+    assert run_lean(swapped)["touches"] is False
 
 
-def test_kinds_alternatives_and_occupancies_count(tmp_path):
+def crowd(tmp_path):
+    """Source about atoms of every kind, crowded so that every limit matters, and three copies of them."""
     path = tmp_path / "model.pdb"
-    path.write_text(pdb({"A": helix(12)}))
+    path.write_text(pdb({"A": helix(9)}))
     model = read_model(path)
     random = np.random.default_rng(11)
-    for _ in range(3):
-        count = len(model)
-        mixed = replace(
-            model,
-            kinds=random.integers(0, 5, count),
-            alternatives=random.integers(0, 3, count) * 65,
-            occupancies=random.choice([0, 300, 500, 510, 700, 1000], count),
-        )
-        bonds = [(i, i + 1) for i in random.choice(count - 1, count // 2, replace=False).tolist()]
-        found = {margin: clashes(mixed, bonds, margin)[0] for margin in (2, -2)}
-        shift = np.rint(random.uniform(800, 2500, 3)).astype(int).tolist()
-        rows = tuple((*(UNIT * (k == axis) for k in range(3)), UNIT * shift[axis] + 7) for axis in range(3))
-        copies = Copies((rows, rows), "", (((), ()), (((0, 4), (7, 8)), ((2, 9),))))
-        near = overlaps(mixed, copies, [], 5).found
-        joined = sorted(near[:: max(1, len(near) // 5)])
-        held = {margin: overlaps(mixed, copies, joined, margin, sure=margin < 0).found for margin in (5, -5)}
-        text = lean_source(mixed, [lean_clashes(mixed, bonds, found), lean_copies(mixed, copies, joined, held)])
-        check_form(text)
-        assert found[2]
-        assert {n for n, _, _ in held[5]} == {1, 2}
-        assert set(held[-5]) < set(held[5])
-        assert all(decided(text).values())
+    count = len(model)
+    model = replace(
+        model,
+        points=random.integers(5000, 9500, (count, 3)),
+        kinds=random.integers(0, 5, count),
+        alternatives=random.integers(0, 3, count) * 65,
+        occupancies=random.choice([0, 300, 500, 505, 510, 700, 1000], count),
+    )
+    apart = np.linalg.norm(model.points[:, None] - model.points, axis=2)
+    close = np.argwhere(np.triu(apart < 2000, 1))
+    bonds = [(int(i), int(j)) for i, j in close[random.random(len(close)) < 0.3]]
+    found = {0: clashes(model, bonds, 0)[0]}
+
+    def shifted(*by):
+        return tuple((*(UNIT * (k == axis) for k in range(3)), UNIT * by[axis] + 7) for axis in range(3))
+
+    operations = (shifted(200, 150, -100), shifted(1500, -1200, 900), shifted(700, 2100, -800))
+    copies = Copies(operations, "", (((), ()), ((), ()), (((0, 4), (6, 7)), ((2, 8),))))
+    near = overlaps(model, copies, [], 5).found
+    joined = near[::3]
+    held = {margin: overlaps(model, copies, joined, margin, sure=margin < 0).found for margin in (5, -5)}
+    assert found[0]
+    assert set(held[-5]) < set(held[5])
+    assert {n for n, _, _ in held[-5]} == {1, 2, 3}
+    return lean_source(model, [lean_clashes(model, bonds, found), lean_copies(model, copies, joined, held)])
+
+
+def test_kinds_alternatives_and_occupancies_count_as_the_definitions_say(tmp_path):
+    text = crowd(tmp_path)
+    check_form(text)
+    assert all(decided(text).values())
+    assert all(run_lean(text).values())
+    assert all(right in text for right, _ in WRONG)
+    wrong = [(text.replace(*one), one) for one in WRONG]
+    assert [one for changed, one in wrong if all(run_lean(changed, until_false=True).values())] == []
