@@ -20,7 +20,7 @@ from cryoprism.evaluation.consistency._symmetry import UNIT, Copies, overlaps
 
 #: Definitions of the source, and what they must not be.
 WRONG = [
-    ("then 2000 else", "then 1900 else"),
+    ("then 2000 else", "then 1400 else"),
     ("1200 else 1600)\n", "1200 else 1500)\n"),
     ("1200 else 1600) else", "1300 else 1600) else"),
     ("else 2200\n", "else 2100\n"),
