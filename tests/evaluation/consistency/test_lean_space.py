@@ -21,7 +21,7 @@ from cryoprism.evaluation.consistency._symmetry import UNIT, Copies, overlaps
 #: Definitions of the source, and what they must not be.
 WRONG = [
     ("then 2000 else", "then 1400 else"),
-    ("1200 else 1600)\n", "1200 else 1500)\n"),
+    ("then 1900 else 1600", "then 1600 else 1600"),
     ("1200 else 1600) else", "1300 else 1600) else"),
     ("else 2200\n", "else 2100\n"),
     ("then 1400 else 900", "then 1400 else 1100"),
@@ -52,7 +52,7 @@ def least(one, other):
     """Limits of two kinds: without a bond, with one, with one atom between."""
     kinds = {one, other}
     if METAL in kinds:
-        far = 2000 if one == other else 1200 if HYDROGEN in kinds else 1600
+        far = 2000 if one == other else 1200 if HYDROGEN in kinds else 1900 if 0 in kinds else 1600
     elif HYDROGEN in kinds:
         far = 1200 if kinds & {ACCEPTOR, WATER} else 1600
     else:

@@ -59,7 +59,8 @@ def hydrogen (a b : Atom) : Bool := kind a == 3 || kind b == 3
 def acceptor (a b : Atom) : Bool := kind a == 1 || kind a == 4 || kind b == 1 || kind b == 4
 
 def limit (a b : Atom) : Int :=
-  if metal a b then (if kind a == kind b then 2000 else if hydrogen a b then 1200 else 1600)
+  if metal a b then (if kind a == kind b then 2000 else if hydrogen a b then 1200
+    else if kind a == 0 || kind b == 0 then 1900 else 1600)
   else if hydrogen a b then (if acceptor a b then 1200 else 1600) else 2200
 
 def bondedLimit (a b : Atom) : Int := if hydrogen a b then 600 else if metal a b then 1400 else 900
