@@ -1,5 +1,6 @@
 """Lean source that no Lean has read: its form is parsed here, and its obligations are decided by another hand."""
 
+import ast
 import json
 import re
 
@@ -10,7 +11,7 @@ from small_models import helix, moved, pdb
 from cryoprism.evaluation.consistency import check_consistency
 from cryoprism.evaluation.consistency._lean import check_lean
 
-TOKEN = re.compile(r"\s+|[\w'.]+|:=|=>|#\[|/-|-/|[-×+*^≤!&=<>():\[\],;]")
+TOKEN = re.compile(r"\s+|[\w'.]+|:=|=>|#\[|/-|-/|[-×+*/^≤!&=<>():\[\],;|→]")
 KEYWORDS = {"set_option", "abbrev", "def", "theorem", "fun", "let", "if", "then", "else", "by", "native_decide"}
 CORE = {"Int", "Nat", "Bool", "Array", "List", "decide", "true", "false", "maxRecDepth", "maxHeartbeats"}
 
@@ -37,7 +38,12 @@ def without_comments(text):
 
 
 def test_brackets_close_and_every_name_is_defined_before_it_is_used(source):
-    text = without_comments(source[1])
+    check_form(source[1])
+
+
+def check_form(source):
+    """Assert what can be known of Lean source without a Lean."""
+    text = without_comments(source)
     tokens = TOKEN.findall(text)
     assert "".join(tokens) == text  # nothing but tokens that Lean's own grammar has
     open_brackets = []
@@ -56,24 +62,23 @@ def test_brackets_close_and_every_name_is_defined_before_it_is_used(source):
             assert set(names) <= known
             continue
         assert head[2] not in known, "a name is defined twice"
-        bound = {"a", "b", "c", "d", "i", "k", "q", "u", "v"}
+        bound = {"a", "b", "c", "d", "i", "j", "k", "n", "o", "p", "q", "r", "u", "v", "x", "y", "z"}
+        bound |= {"before", "count", "f", "found", "fuel", "high", "lonely", "low", "margin", "middle", "origin"}
+        bound |= {"ranges", "reach", "sure"}
         bound |= {"atoms"} if head[2] == "at'" else set()
         assert set(names) - bound - {head[2]} <= known
         known.add(head[2])
 
 
 def arrays(text):
+    """Arrays of the source by name, put together from their pieces."""
     held = {}
     for name, literal in re.findall(r"def (\w+) : Array \([^)]*\) := #\[\n(.*?)\]\n\n", text, flags=re.S):
-        rows = literal.split(",\n")
-        assert len(rows) <= 400
-        held[name] = [
-            tuple({"true": 1, "false": 0}.get(v, v) for v in re.sub(r"\((-\d+)\)", r"\1", row)[1:-1].split(","))
-            for row in rows
-        ]
-    joined = {}
+        held[name] = ast.literal_eval(f"[{literal.replace('true', '1').replace('false', '0')}]")
+        assert len(held[name]) <= 400
+    joined = {name: [] for name in re.findall(r"def (\w+) : Array \([^)]*\) := #\[\]\n\n", text)}
     for name, parts in re.findall(r"def (\w+) : Array \([^)]*\) := (\w+_0(?: \+\+ \w+)*)\n\n", text):
-        joined[name] = [tuple(map(int, row)) for part in parts.split(" ++ ") for row in held[part]]
+        joined[name] = [row for part in parts.split(" ++ ") for row in held[part]]
     return joined
 
 

@@ -16,6 +16,7 @@ from ._completeness import completeness
 from ._crowding import taken_together
 from ._envelope import Envelope, voxel_indices
 from ._lean import lean_distances, lean_fours, lean_numbers
+from ._lean_space import lean_clashes, lean_copies, lean_envelope, lean_ligands
 from ._model import Model
 from ._planes import peptide_planes, planar_centres
 from ._symmetry import Copies, Scope, joined_copies, overlaps, place, within_scope
@@ -129,7 +130,8 @@ def _clashes(model: Model, topology: Topology) -> Case:
         offenders.append(Offender(words, (int(model.residue_of[i]), int(model.residue_of[j])), (i, j), apart))
     source = _emit.clash_source(bonds, found)
     note = _not_judged([(i, j) for i, j in both[margins[0]][1] if _differ(model, i, j)])
-    return Case("clashes", counted, refuted, borderline, offenders, source, note)
+    lean = lean_clashes(model, bonds, found)
+    return Case("clashes", counted, refuted, borderline, offenders, source, note, lean)
 
 
 def _differ(model: Model, i: int, j: int) -> bool:
@@ -180,7 +182,7 @@ def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "", 
         offenders.append(Offender(words, residues, (i, j), apart))
     units = [int(model.residue_of[int(i)]) for i, _ in rule.pairs]
     source = _emit.distances_source(rule, found)
-    lean = lean_distances(name, rule, rule.failing(model.points))
+    lean = lean_distances(name, rule, found)
     return Case(name, units, refuted, set(found[slacks[0]]) - refuted, offenders, source, note, lean)
 
 
@@ -270,6 +272,7 @@ def _copies(model: Model, topology: Topology, copies: Copies) -> Case:
         notes.append(f"{held[margins[0]].on_elements} times an atom lies on a symmetry element")
     source = _emit.copies_source(model, copies, joined, found)
     case = Case("copies", counted, refuted, borderline, offenders, source, "; ".join(notes))
+    case.lean = lean_copies(model, copies, joined, found)
     if partly:
         case.why = (
             f"{partly} pairs with copies are too near, but occupied in part: they may take turns, as in disorder about "
@@ -302,7 +305,16 @@ def _envelope(model: Model, envelope: Envelope) -> Case:
     level = f"contour {envelope.contour:.4g}{' ' + how if envelope.smoothed else ', as given'}"
     note = f"{level}; {envelope.margin_in_angstroms:g} Å beyond it allowed"
     source = _emit.envelope_source(envelope, index, inside)
-    return Case("envelope", units, {number[k] for k in outside}, set(), offenders, source, note=note)
+    return Case(
+        "envelope",
+        units,
+        {number[k] for k in outside},
+        set(),
+        offenders,
+        source,
+        note,
+        lean_envelope(envelope, index, inside),
+    )
 
 
 def _numbering(model: Model) -> Case:
@@ -376,6 +388,7 @@ def _ligands(model: Model, copies: Copies) -> Case | None:
     lonely = set(alone)
     refuted = {k for k, residue in enumerate(ligands) if residue in lonely}
     case = Case("ligands", ligands, refuted, borderline, offenders, _emit.ligands_source(around, touches, alone, slack))
+    case.lean = lean_ligands(around, touches, alone, slack)
     if copies.left_out:
         case.why = copies.left_out
     return case

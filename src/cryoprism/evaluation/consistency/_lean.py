@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from ._emit import fitting
+from ._lean_literals import array, margin_name, row
+from ._lean_space import space_head
 from ._model import Model
 from ._rules import Distances, Fours, Numbers
 
@@ -18,12 +19,11 @@ __all__ = ["check_lean", "lean_distances", "lean_fours", "lean_numbers", "lean_s
 
 #: What the reader of a certificate has to know about the Lean source.
 LEAN_COVERS = (
-    "It holds bonds, chains, handedness, cis peptides, numbers and completeness, decided by native_decide; clashes, "
-    "copies, ligands and the envelope are proved in Coq alone. consistency.json says whether a Lean was there to check "
-    "it (`lean`)."
+    "It holds the obligations of every rule, decided by native_decide: bonds, chains, handedness, cis peptides, "
+    "numbers, completeness, clashes, copies, ligands and the envelope. Its checks are its statements: unlike the "
+    "Coq files it does not prove that a check means what the rule says. It has never been compiled in the making; "
+    "consistency.json says whether a Lean was there to check it (`lean`)."
 )
-#: Long literals are read in pieces: Lean's limits are about one of them.
-_PIECE = 400
 
 _HEAD = """set_option maxRecDepth 100000
 set_option maxHeartbeats 0
@@ -52,60 +52,49 @@ def at' (atoms : Array Atom) (i : Nat) : Atom := atoms.getD i (0, 0, 0, 0, 0, 0,
 
 
 def lean_source(model: Model, parts: list[str]) -> str:
-    """Return Lean source: the atoms and, for each rule, that exactly the listed obligations fail.
-
-    Clashes, copies, contacts and the map's envelope are proved in Coq alone.
-    """
+    """Return Lean source: the atoms and, for each rule, that exactly the listed obligations fail."""
     rows = np.concatenate(
         [model.points, np.stack([model.kinds, model.alternatives, model.occupancies, model.residue_of], axis=1)], axis=1
     )
-    return _HEAD + _array("atoms", "Atom", [_tuple(row) for row in rows.tolist()]) + "".join(parts)
+    return _HEAD + array("atoms", "Atom", [row(one) for one in rows.tolist()]) + space_head(model) + "".join(parts)
 
 
-def _tuple(values: Iterable[int]) -> str:
-    return "(" + ",".join(f"({value})" if value < 0 else str(value) for value in values) + ")"
-
-
-def _array(name: str, kind: str, rows: list[str]) -> str:
-    pieces = [rows[k : k + _PIECE] for k in range(0, len(rows), _PIECE)]
-    text = "".join(
-        f"def {name}_{k} : Array ({kind}) := #[\n{f',{chr(10)}'.join(piece)}]\n\n" for k, piece in enumerate(pieces)
-    )
-    joined = " ++ ".join(f"{name}_{k}" for k in range(len(pieces))) or "#[]"
-    return f"{text}def {name} : Array ({kind}) := {joined}\n\n"
-
-
-def _theorem(name: str, kind: str, rows: list[str], blank: str, holds: str, found: list[int]) -> str:
+def _theorem(name: str, table: str, blank: str, holds: str, found: list[int]) -> str:
     return (
-        f"{_array(name, kind, rows)}"
         f"def {name}Failing : List Nat := {found}\n\n"
-        f"theorem {name}_exact : (List.range {name}.size).filter\n"
-        f"    (fun k => let q := {name}.getD k {blank}; !({holds}))\n"
+        f"theorem {name}_exact : (List.range {table}.size).filter\n"
+        f"    (fun k => let q := {table}.getD k {blank}; !({holds}))\n"
         f"    = {name}Failing := by native_decide\n\n"
     )
 
 
-def lean_distances(name: str, rule: Distances, found: list[int]) -> str:
-    """Return the rule about pairs of atoms with a range each."""
-    rows = [_tuple(row) for row in np.concatenate([rule.pairs, rule.ranges], axis=1).tolist()]
+def lean_distances(name: str, rule: Distances, found: dict[int, list[int]]) -> str:
+    """Return the rule about pairs of atoms with a range each; the key of ``found`` is the slack [0.001 Å]."""
+    rows = [row(one) for one in np.concatenate([rule.pairs, rule.ranges], axis=1).tolist()]
+    text = array(name, "Nat × Nat × Int × Int", rows)
     pair = "d2 (at' atoms q.1) (at' atoms q.2.1)"
-    holds = f"decide (q.2.2.1^2 ≤ {pair}) && decide ({pair} ≤ q.2.2.2^2)"
-    return _theorem(name, "Nat × Nat × Int × Int", rows, "(0, 0, 1, 0)", holds, found)
+    for slack, numbers in found.items():
+        low, high = (f"(q.2.2.1 + ({slack}))", f"(q.2.2.2 - ({slack}))") if slack else ("q.2.2.1", "q.2.2.2")
+        holds = f"decide ({low}^2 ≤ {pair}) && decide ({pair} ≤ {high}^2)"
+        text += _theorem(name + margin_name(slack), name, "(0, 0, 1, 0)", holds, numbers)
+    return text
 
 
 def lean_fours(name: str, function: str, rule: Fours, found: list[int]) -> str:
     """Return the rule about four atoms each; ``function`` is ``volume`` or ``side``."""
-    rows = [_tuple((*four, *ends)) for four, ends in zip(rule.atoms.tolist(), rule.ranges, strict=True)]
+    rows = [row((*four, *ends)) for four, ends in zip(rule.atoms.tolist(), rule.ranges, strict=True)]
     value = f"{function} (at' atoms q.1) (at' atoms q.2.1) (at' atoms q.2.2.1) (at' atoms q.2.2.2.1)"
     holds = f"decide (q.2.2.2.2.1 ≤ {value}) && decide ({value} ≤ q.2.2.2.2.2)"
-    return _theorem(name, "Nat × Nat × Nat × Nat × Int × Int", rows, "(0, 0, 0, 0, 1, 0)", holds, found)
+    return array(name, "Nat × Nat × Nat × Nat × Int × Int", rows) + _theorem(
+        name, name, "(0, 0, 0, 0, 1, 0)", holds, found
+    )
 
 
 def lean_numbers(name: str, rule: Numbers, found: list[int]) -> str:
     """Return the rule about numbers in a row."""
     rows = [f"({str(equal).lower()},{a},{b})" for equal, a, b in fitting(rule.comparisons)]
     holds = "if q.1 then decide (q.2.1 = q.2.2) else decide (q.2.1 < q.2.2)"
-    return _theorem(name, "Bool × Nat × Nat", rows, "(true, 0, 1)", holds, found)
+    return array(name, "Bool × Nat × Nat", rows) + _theorem(name, name, "(true, 0, 1)", holds, found)
 
 
 def check_lean(source: str, *, seconds: float = 600.0) -> str:
