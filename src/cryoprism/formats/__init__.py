@@ -1,6 +1,7 @@
 """Every file in and out, and every conversion of conventions; no other room knows a file's convention."""
 
 from .catalogue import read_catalogue
+from .checksums import sha256_of_ends, sha256_of_file
 from .coordinates import Coordinates, read_coordinates, write_coordinates
 from .cryosparc import Locations, pose_to_euler, read_cs, write_locations
 from .detectors import Mtf, read_mtf
@@ -61,6 +62,8 @@ __all__ = [
     "read_star",
     "read_structure",
     "read_weights",
+    "sha256_of_ends",
+    "sha256_of_file",
     "sum_movie",
     "write_checkpoint",
     "write_coordinates",

@@ -399,3 +399,9 @@ def test_3di_states_enter_where_both_are_models(tmp_path):
     ratio = {k: {n.entry.name: n.likelihood_ratio for n in v.neighbours} for k, v in answers.items()}
     assert ratio["both"]["helix"] == pytest.approx(20 * ratio["alone"]["helix"])
     assert ratio["both"]["impostor"] < 0.1 * ratio["alone"]["impostor"]
+
+
+def test_a_page_of_an_index_that_is_nested_without_end_is_damaged(tmp_path):
+    (tmp_path / "index.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"index\.json: is damaged"):
+        ShapeIndex.open(tmp_path)

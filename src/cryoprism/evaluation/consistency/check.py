@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cryoprism.evaluation.evidence import Answer, Verdict, available, not_available
-from cryoprism.formats import Volume
+from cryoprism.formats import Volume, sha256_of_file
 
 from ._cases import RULES, WEIGHTS, Case, Offender, cases_of
 from ._certificate import NOT_ASKED, TRUSTED, certificate_files, sha256, write_certificate
@@ -309,7 +308,7 @@ def check_consistency(
     started = _seconds()
     chosen = limits or Limits()
     held = model if isinstance(model, Model) else read_model(model)
-    checksum = hashlib.sha256(held.path.read_bytes()).hexdigest()
+    checksum = sha256_of_file(held.path)
     centre = (0.0, 0.0, 0.0)
     if volume is not None:
         z, y, x = (n // 2 for n in volume.data.shape)

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoprism.core import HOW_TO_INSTALL_ASSESS, InputError
+from cryoprism.formats import sha256_of_file
 
-from .storage import INDEX_REMEDY, PAGE, SCHEMA, damaged, digest, lock, order, read_page, read_sample, verify, whole
+from .storage import INDEX_REMEDY, PAGE, SCHEMA, damaged, lock, order, read_page, read_sample, verify, whole
 
 __all__ = [
     "FLAT_LIMIT",
@@ -423,8 +424,8 @@ class IndexWriter:
             "vectors": name,
             "table": self._name,
             "sample": sample,
-            "vectors_sha256": digest(self.path / name),
-            "sample_sha256": digest(self.path / sample),
+            "vectors_sha256": sha256_of_file(self.path / name),
+            "sample_sha256": sha256_of_file(self.path / sample),
             "generation": self._generation + 1,
             **more,
         }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -14,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoprism.core import InputError, OutputError
+from cryoprism.evaluation.documents import UnreadableError, read_json
+from cryoprism.formats import sha256_of_file
 
 __all__ = [
     "INDEX_REMEDY",
     "PAGE",
     "SCHEMA",
     "damaged",
-    "digest",
     "lock",
     "order",
     "read_page",
@@ -48,19 +47,13 @@ def damaged(file: Path, why: object) -> InputError:
     )
 
 
-def digest(file: Path) -> str:
-    """SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def verify(file: Path, expected: object) -> None:
     """Raise a RuntimeError unless the content of a file is what ``index.json`` says."""
     state = file.stat()
     stamp = (os.fspath(file.resolve()), state.st_size, state.st_mtime_ns, str(expected))
     if stamp in _VERIFIED:
         return
-    if digest(file) != expected:
+    if sha256_of_file(file) != expected:
         raise RuntimeError("its content is not what index.json says")
     _VERIFIED.add(stamp)
 
@@ -96,8 +89,8 @@ def read_page(folder: Path) -> dict[str, Any]:
     require_index(folder)
     file = folder / PAGE
     try:
-        page = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        page = read_json(file)
+    except (OSError, UnreadableError) as error:
         raise damaged(file, error) from error
     needed = {
         "schema", "descriptor", "kind", "count", "vectors", "vectors_sha256", "sample", "sample_sha256", "table",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import zipfile
@@ -15,7 +14,7 @@ import numpy as np
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.documents import number_in, read_json
-from cryoprism.formats import read_mrc
+from cryoprism.formats import read_mrc, sha256_of_file
 
 __all__ = ["SAME", "FileComparison", "compare_outputs", "equal_outputs"]
 
@@ -99,7 +98,7 @@ def equal_outputs(files: Sequence[FileComparison]) -> list[bool]:
 def _compare(name: str, first: Path, second: Path) -> FileComparison:
     if not second.is_file():
         return FileComparison(name, 0.0, "was not made")
-    if _hash(first) == _hash(second):
+    if sha256_of_file(first) == sha256_of_file(second):
         return FileComparison(name, 1.0, "the same bytes")
     try:
         if first.suffix in {".mrc", ".mrcs"}:
@@ -216,11 +215,3 @@ def _without_folder(text: str) -> str:
 def _is_of_the_run(key: str) -> bool:
     words = {word.lower() for word in _WORD.findall(key)}
     return key.lower() in _KEYS_OF_THE_RUN or bool(words & _WORDS_OF_THE_RUN)
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

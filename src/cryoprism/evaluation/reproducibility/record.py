@@ -7,7 +7,6 @@ was called, which it does not say: it is the one from which its own folder and i
 from __future__ import annotations
 
 import datetime
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -17,13 +16,13 @@ from typing import Any, Final, Literal
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.documents import UnreadableError, number_in, read_json
+from cryoprism.formats import sha256_of_ends
 
 __all__ = ["Input", "Record", "chain_of", "read_record"]
 
 _SCHEMA: Final = "cryoprism-job-1"
 _NEEDED: Final = {"kind": str, "config": dict, "versions": dict, "inputs": list, "status": str}
 _KIND: Final = re.compile(r"[A-Z][A-Za-z]{0,40}")
-_END_BYTES: Final = 1 << 20
 # Job folders lie at most so far above the files that they hold (particles/NAME.mrcs …).
 _LEVELS: Final = 3
 
@@ -173,22 +172,11 @@ def _input(base: Path, entry: Mapping[str, Any]) -> Input:
     told = number_in(entry.get("bytes", 0))
     size = int(told) if 0 <= told < math.inf else 0
     try:
-        same = path.stat().st_size == told and _print_of(path) == entry.get("sha256_of_ends")
+        with path.open("rb") as stream:
+            same = path.stat().st_size == told and sha256_of_ends(stream) == entry.get("sha256_of_ends")
     except (OSError, ValueError):  # no file can have a name with a NUL in it
         return Input(path, size, "absent")
     return Input(path, size, "same" if same else "changed")
-
-
-def _print_of(path: Path) -> str:
-    """SHA-256 of the first and last MiB, as records have it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        size = path.stat().st_size
-        digest.update(stream.read(_END_BYTES))
-        if size > _END_BYTES:
-            stream.seek(max(_END_BYTES, size - _END_BYTES))
-            digest.update(stream.read(_END_BYTES))
-    return digest.hexdigest()
 
 
 def _seconds(started: object, finished: object) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from cryoprism.core import InputError
+from cryoprism.formats import sha256_of_ends
 
 __all__ = [
     "TEMPORARY_PREFIX",
     "atomic_path",
-    "content_of",
     "fingerprint",
     "output_stems",
     "require_file",
@@ -26,7 +25,6 @@ __all__ = [
 ]
 
 TEMPORARY_PREFIX = ".cryoprism-tmp-"
-_END_BYTES = 1 << 20
 
 
 @contextmanager
@@ -79,25 +77,15 @@ def fingerprint(path: str | Path) -> dict[str, str | int]:
         where it is at most 2 MiB).
     """
     file = Path(path)
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
         status = os.fstat(stream.fileno())
-        digest.update(stream.read(_END_BYTES))
-        if status.st_size > _END_BYTES:
-            stream.seek(max(_END_BYTES, status.st_size - _END_BYTES))
-            digest.update(stream.read(_END_BYTES))
+        ends = sha256_of_ends(stream)
     return {
         "path": str(path),
         "bytes": status.st_size,
         "changed_ns": status.st_mtime_ns,
-        "sha256_of_ends": digest.hexdigest(),
+        "sha256_of_ends": ends,
     }
-
-
-def content_of(path: str | Path) -> str:
-    """Return the SHA-256 of a whole file: for models and maps, which a small change in the middle makes others."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_file(path: Path, remedy: str) -> None:

@@ -28,7 +28,8 @@ from cryoprism.evaluation.reproducibility import (
 )
 from cryoprism.evaluation.sandbox import Limits as SandboxLimits
 from cryoprism.evaluation.sandbox import walls
-from cryoprism.workflow.jobs.files import content_of, write_json
+from cryoprism.formats import sha256_of_file
+from cryoprism.workflow.jobs.files import write_json
 from cryoprism.workflow.report import consistency_pictures, novelty_pictures
 
 from .assess_case import FITTED, Case, absence, file_in, fitted_in, forecasts_file, notes_on
@@ -301,7 +302,7 @@ def _plain(value: Any) -> Any:
 
 
 def _print(path: Path | None) -> str:
-    return "none" if path is None else content_of(path)
+    return "none" if path is None else sha256_of_file(path)
 
 
 def _record_stamp(record: Record) -> list[object]:

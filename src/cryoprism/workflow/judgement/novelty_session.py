@@ -23,7 +23,8 @@ from cryoprism.evaluation.novelty import (
     require_index,
     write_shapes,
 )
-from cryoprism.workflow.jobs.files import content_of, write_json
+from cryoprism.formats import sha256_of_file
+from cryoprism.workflow.jobs.files import write_json
 from cryoprism.workflow.jobs.job import Job, open_job
 from cryoprism.workflow.jobs.progress import progress
 from cryoprism.workflow.jobs.summary import StepSummary
@@ -85,7 +86,7 @@ def build_index(config: NoveltyBuildConfig) -> NoveltyIndexSummary:
     files = _files(config.inputs)
     with open_job("NoveltyIndex", config) as job:
         job.record_inputs(files)
-        others = ";".join(map(content_of, files))
+        others = ";".join(map(sha256_of_file, files))
         if config.only_do_unfinished and job.is_done("index", stage="novelty", depends_on=others):
             kept = job.done_result("index", stage="novelty")
             failed = tuple((name, why) for name, why in kept["failed"])
@@ -149,7 +150,7 @@ def query_novelty(config: NoveltyQueryConfig) -> NoveltyQuerySummary:
     with open_job("Novelty", config) as job:
         inputs = [config.model_or_map, *([] if config.index is None else [config.index / "index.json"])]
         job.record_inputs(inputs)
-        state = ";".join(map(content_of, inputs))
+        state = ";".join(map(sha256_of_file, inputs))
         if config.only_do_unfinished and job.is_done(
             "novelty", stage="novelty", source=config.model_or_map, depends_on=state
         ):

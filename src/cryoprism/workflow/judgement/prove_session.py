@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from cryoprism.core import InputError
 from cryoprism.evaluation.consistency import Limits, check_consistency
 from cryoprism.evaluation.evidence import Verdict
-from cryoprism.formats import Volume, read_map
-from cryoprism.workflow.jobs.files import content_of, require_file, write_json
+from cryoprism.formats import Volume, read_map, sha256_of_file
+from cryoprism.workflow.jobs.files import require_file, write_json
 from cryoprism.workflow.jobs.job import Job, open_job
 from cryoprism.workflow.jobs.summary import StepSummary
 from cryoprism.workflow.report import consistency_report
@@ -50,7 +50,7 @@ def prove_model(config: ProveConfig) -> ProveResult:
     volume = None if config.map_file is None else _map(config)
     with open_job("Prove", config) as job:
         job.record_inputs(files)
-        others = ";".join(map(content_of, files))
+        others = ";".join(map(sha256_of_file, files))
         if config.only_do_unfinished and job.is_done(
             "consistency", stage="prove", source=config.model_file, depends_on=others
         ):
