@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from certificates import every_rule
 from small_lean import run_lean
 from small_models import helix, pdb
-from test_certificate import every_rule
 from test_lean import arrays, check_form
 
 from cryoprism.evaluation.consistency import read_model

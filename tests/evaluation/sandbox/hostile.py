@@ -1,4 +1,4 @@
-"""Run something as root and as an ordinary user, whoever runs the tests."""
+"""Run something as root and as an ordinary user, whoever runs the tests; its limits, and what is left of it."""
 
 import os
 import pickle
@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from cryoprism.core import InputError
-from cryoprism.evaluation.sandbox import execute, walls
+from cryoprism.evaluation.sandbox import Limits, execute, walls
 from programs import require_walls
 
 NOBODY = 65534
+SMALL = Limits(cpu_seconds=20, memory_in_gigabytes=0.3, wall_seconds=20, files_in_megabytes=5, processes=20)
+CALL = "import ctypes, os; libc = ctypes.CDLL(None, use_errno=True)\n"
 
 
 def readable_python() -> str:
@@ -94,3 +96,21 @@ def person_of(name):
         shutil.rmtree(folder)
         pytest.skip(str(error))
     return person
+
+
+def limits(**values):
+    return Limits(**{**SMALL.to_json(), **values})
+
+
+def alive(marker):
+    """Processes of this machine whose command line holds a text."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                text = Path("/proc", name, "cmdline").read_bytes()
+            except OSError:
+                continue
+            if marker.encode() in text:
+                found.append(int(name))
+    return found
