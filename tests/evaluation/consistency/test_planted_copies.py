@@ -10,7 +10,6 @@ from cryoprism.evaluation.consistency._symmetry import joined_copies, overlaps
 from cryoprism.evaluation.consistency._topology import build_topology
 from programs import needs_coq
 
-
 # Recorded links
 
 
