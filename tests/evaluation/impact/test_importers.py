@@ -152,7 +152,7 @@ def test_a_byte_order_mark_and_a_damaged_archive(tmp_path, writer):
 
 
 def test_a_line_without_end_does_not_fill_the_memory(tmp_path, writer, monkeypatch):
-    monkeypatch.setattr("cryoprism.evaluation.impact.importers._MOST_LINE", 5000)
+    monkeypatch.setattr("cryoprism.evaluation.impact.importers.dumps.MOST_LINE", 5000)
     file = tmp_path / "works.jsonl"
     file.write_text(json.dumps(work(1)) + "\n" + "x" * 30_000 + "\n" + json.dumps(work(2)) + "\n")
     found = import_openalex(file, writer)
