@@ -118,7 +118,7 @@ def test_two_writers_do_not_meet(tmp_path):
 
 
 def test_a_large_index_gets_lists_and_still_finds(tmp_path, monkeypatch):
-    monkeypatch.setattr("cryoprism.evaluation.novelty.index.FLAT_LIMIT", 3000)
+    monkeypatch.setattr("cryoprism.evaluation.novelty.index_writer.FLAT_LIMIT", 3000)
     made = vectors(4000)
     build(tmp_path, made)
     index = ShapeIndex.open(tmp_path)
@@ -226,7 +226,7 @@ def test_a_page_that_says_nonsense_is_refused(tmp_path, change):
 
 
 def test_the_sample_depends_on_the_numbers_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("cryoprism.evaluation.novelty.index.SAMPLE", 30)
+    monkeypatch.setattr("cryoprism.evaluation.novelty.index_writer.SAMPLE", 30)
     made = vectors(200)
     build(tmp_path / "a", made)
     build(tmp_path / "b", made[:120])

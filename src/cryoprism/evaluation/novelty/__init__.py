@@ -21,11 +21,13 @@ from .descriptor import (
     shape_pictures,
     shape_vector,
 )
-from .index import FLAT_LIMIT, INDEX_REMEDY, SAMPLE, Entry, IndexWriter, Match, ShapeIndex, lists_for, require_faiss
+from .entries import Entry
+from .index import Match, ShapeIndex, require_faiss
+from .index_writer import FLAT_LIMIT, SAMPLE, IndexWriter, lists_for
 from .judgement import Neighbour, Novelty, judge, novelty_of
 from .preparation import Shape, shape_of_atoms, shape_of_map
 from .states import state_histogram, state_sequences, state_similarity, states_available
-from .storage import require_index
+from .storage import INDEX_REMEDY, require_index
 from .writing import Written, write_shapes
 from .zernike import ball_grid, grid_invariants, invariant_labels, radial_polynomial, zernike_invariants
 

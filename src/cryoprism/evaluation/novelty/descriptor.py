@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cryoprism.core import InputError
 from cryoprism.formats import Atoms, read_map, read_structure
 
-from .index import Entry
+from .entries import Entry
 from .preparation import SIDE, Shape, shape_of_atoms, shape_of_map
 from .states import state_histogram, state_sequences, states_available
 from .zernike import ORDER, ball_grid, grid_invariants, invariant_labels

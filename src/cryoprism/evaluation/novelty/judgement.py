@@ -15,8 +15,10 @@ from cryoprism.evaluation.evidence import Answer, available, not_available
 
 from .calibration import AROUND, Calibration, Crowd, known_probability, shipped_calibration
 from .descriptor import DESCRIPTOR, Descriptor, NoShapeError, describe_file
-from .index import INDEX_REMEDY, Entry, ShapeIndex
+from .entries import Entry
+from .index import ShapeIndex
 from .states import state_similarity
+from .storage import INDEX_REMEDY
 
 __all__ = ["Neighbour", "Novelty", "judge", "novelty_of"]
 

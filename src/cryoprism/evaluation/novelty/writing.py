@@ -11,7 +11,7 @@ from typing import Any
 from cryoprism.core import InputError
 
 from .descriptor import DESCRIPTOR, DIMENSION, Descriptor
-from .index import IndexWriter
+from .index_writer import IndexWriter
 
 __all__ = ["Written", "write_shapes"]
 
