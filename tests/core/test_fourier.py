@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from cryoprism.core import (
     irfft2,
     radial_average,
     rfft2,
+    volume_frequency_grid,
 )
 
 SHAPES = [(16, 16), (15, 17), (16, 17), (15, 16)]
@@ -124,3 +126,25 @@ def test_crop_keeps_a_slow_wave_at_its_place():
 def test_crop_does_not_enlarge():
     with pytest.raises(ValueError, match="8x8"):
         fourier_crop(torch.zeros(8, 8), (9, 8))
+
+
+@pytest.mark.parametrize("shape", [(8, 10, 12), (9, 8, 7), (7, 11, 5)])
+@pytest.mark.parametrize("sizes", [1.3, (1.3, 0.9, 2.1)])
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_frequencies_of_a_volume_are_those_of_its_transform(shape, sizes, dtype, off):
+    grid = volume_frequency_grid(shape, sizes, dtype=dtype)
+    assert [tuple(k.shape) for k in grid] == [(shape[0], 1, 1), (1, shape[1], 1), (1, 1, shape[2] // 2 + 1)]
+    edges = np.array(shape) * np.broadcast_to(sizes, 3)
+    places = np.meshgrid(*(np.arange(n) / n for n in shape), indexing="ij")
+    # A wave with whole periods along each axis has its coefficient at its frequency.
+    for periods in ((-2, 3, 1), (1, -3, 2), (0, 0, 0)):
+        power = np.abs(
+            np.fft.rfftn(np.cos(2 * np.pi * sum(p * place for p, place in zip(periods, places, strict=True))))
+        )
+        peak = np.unravel_index(np.argmax(power), power.shape)
+        found = [float(k.expand(power.shape)[peak]) for k in grid]
+        np.testing.assert_allclose(found, periods / edges, rtol=off, atol=0)
+    # To the bit what numpy computes, so that one may stand for the other.
+    if dtype == torch.float64:
+        for k, n, d in zip(grid[:2], shape[:2], np.broadcast_to(sizes, 3)[:2], strict=True):
+            np.testing.assert_array_equal(k.flatten().numpy(), np.fft.fftfreq(n, d))

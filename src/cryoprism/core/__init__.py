@@ -10,6 +10,7 @@ from .fourier import (
     irfft2,
     radial_average,
     rfft2,
+    volume_frequency_grid,
 )
 from .memory import keep_freed_memory
 from .random import generator_for
@@ -61,4 +62,5 @@ __all__ = [
     "resolve_device",
     "rfft2",
     "single_threaded",
+    "volume_frequency_grid",
 ]

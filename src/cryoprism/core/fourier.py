@@ -7,6 +7,7 @@ throughout; the zero frequency stands first, the real-space origin of rotation i
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "irfft2",
     "radial_average",
     "rfft2",
+    "volume_frequency_grid",
 ]
 
 
@@ -58,6 +60,31 @@ def frequency_magnitude(
     """Magnitude |k| [1/Å] on the half grid of an ``rfft2``, shape (height, width // 2 + 1)."""
     ky, kx = frequency_grid(shape, pixel_size_in_angstroms, device=device, dtype=dtype)
     return torch.sqrt(ky * ky + kx * kx)
+
+
+def volume_frequency_grid(
+    shape: Sequence[int],
+    voxel_size_in_angstroms: float | Sequence[float],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Frequencies (kz, ky, kx) [1/Å] of a volume's ``rfftn``, broadcastable: (z, 1, 1), (1, y, 1), (1, 1, x // 2 + 1).
+
+    Parameters
+    ----------
+    shape
+        (z, y, x) of the volume.
+    voxel_size_in_angstroms
+        [Å], one for all axes or one for each of z, y and x; 1 for frequencies per voxel.
+    device, dtype
+        Of the result.
+    """
+    dz, dy, dx = (float(size) for size in np.broadcast_to(voxel_size_in_angstroms, 3))
+    kz = torch.fft.fftfreq(shape[0], d=dz, device=device, dtype=dtype)[:, None, None]
+    ky = torch.fft.fftfreq(shape[1], d=dy, device=device, dtype=dtype)[None, :, None]
+    kx = torch.fft.rfftfreq(shape[2], d=dx, device=device, dtype=dtype)[None, None, :]
+    return kz, ky, kx
 
 
 def half_plane_weights(width: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:

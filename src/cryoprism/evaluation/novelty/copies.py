@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cryoprism.core import generator_for, random_rotations
+from cryoprism.core import generator_for, random_rotations, volume_frequency_grid
 from cryoprism.formats import Atoms, Volume
 from cryoprism.structure import low_pass, model_map
 
@@ -94,10 +94,8 @@ def _as_deposited(clean: Tensor, noisy: Tensor, voxel: float, recipe: CopyRecipe
     """Map (z, y, x) after what is done to it between reconstruction and deposition."""
     loss, sharpening = recipe.low_frequency_loss, recipe.sharpening_in_square_angstroms
     if loss or sharpening:
-        z, y, x = (
-            (torch.fft.rfftfreq(n) if axis == 2 else torch.fft.fftfreq(n)) / voxel for axis, n in enumerate(noisy.shape)
-        )
-        square = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2
+        z, y, x = (f / voxel for f in volume_frequency_grid(noisy.shape, 1.0))
+        square = z**2 + y**2 + x**2
         gain = 1 - loss * torch.exp(-square * recipe.low_frequencies_in_angstroms**2)
         gain = gain * torch.exp(sharpening / 4 * square.clamp_max(1 / 36))
         noisy = torch.fft.irfftn(torch.fft.rfftn(noisy) * gain, s=tuple(noisy.shape))

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryoprism.core import InputError
+from cryoprism.core import InputError, volume_frequency_grid
 from cryoprism.formats import Atoms, Volume
 from cryoprism.structure import model_map, molecule_threshold
 
@@ -159,13 +159,13 @@ def _low_passed(volume: Volume, resolution: float) -> tuple[NDArray[np.float32],
     shape = [int(n) for n in data.shape]
     spectrum = torch.fft.rfftn(data)
     small = [min(n, 2 * math.ceil(1.5 * n * voxel / resolution)) for n in shape]
-    frequency = []
     for axis, (n, s) in enumerate(zip(shape, small, strict=True)):
         keep = torch.arange(s // 2 + 1) if axis == 2 else (torch.fft.fftfreq(s) * s).round().long().remainder(n)
         spectrum = spectrum.index_select(axis, keep)
-        frequency.append((torch.fft.rfftfreq(s) if axis == 2 else torch.fft.fftfreq(s)) * (s / (n * voxel)))
-    z, y, x = (f * resolution for f in frequency)
-    spectrum = spectrum * torch.exp(-(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2))
+    # Scaled in this order: a last bit can decide whether a piece counts, and vectors of indexes stay as they are.
+    per_voxel = zip(volume_frequency_grid(small, 1.0), shape, small, strict=True)
+    z, y, x = (f * (s / (n * voxel)) * resolution for f, n, s in per_voxel)
+    spectrum = spectrum * torch.exp(-(z**2 + y**2 + x**2))
     scale = math.prod(small) / math.prod(shape)
     smooth: Tensor = torch.fft.irfftn(spectrum * scale, s=small)
     return smooth.numpy(), [n * voxel / s for n, s in zip(shape, small, strict=True)]
@@ -179,10 +179,8 @@ def _restored(smooth: NDArray[np.float32], voxels: list[float]) -> NDArray[np.fl
         for n, v in zip(smooth.shape, voxels, strict=True)
     ]
     axes = (0, 1, 2)
-    z, y, x = (
-        (np.fft.rfftfreq if a == 2 else np.fft.fftfreq)(n, v) for a, (n, v) in enumerate(zip(wide, voxels, strict=True))
-    )
-    square = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2
+    z, y, x = (f.numpy() for f in volume_frequency_grid(wide, voxels, dtype=torch.float64))
+    square = z**2 + y**2 + x**2
     gain = 1 / (1 - _LOSS * np.exp(-square * _LOST_IN_ANGSTROMS**2))
     raised = scipy.fft.irfftn(scipy.fft.rfftn(smooth - solvent, wide, axes) * gain.astype(np.float32), wide, axes)
     return np.asarray(raised[tuple(slice(n) for n in smooth.shape)] + solvent, dtype=np.float32)
