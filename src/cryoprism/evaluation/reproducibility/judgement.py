@@ -9,7 +9,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -107,34 +107,53 @@ class Reproducibility:
     why_not: str | None
 
     def missing(self) -> tuple[Item, ...]:
-        """Return what is missing, with where to give it."""
-        return tuple(item for item in self.items if not item.there)
+        """Return what is missing, with where to give it: what is needed first."""
+        lacking = [item for item in self.items if not item.there]
+        return tuple(sorted(lacking, key=lambda item: not item.needed))
+
+    def _lacking(self, *, deposition: bool) -> list[Item]:
+        """Return what is needed and missing, to repeat the computation or to deposit it."""
+        return [one for one in self.missing() if one.needed and (one.group == "deposition") == deposition]
 
     @property
     def repeatable_elsewhere(self) -> bool:
         """Whether another laboratory has what it takes: data, software, parameters and seeds of every job."""
-        return not any(item.group != "deposition" for item in self.missing())
+        return not self._lacking(deposition=False)
+
+    @property
+    def depositable(self) -> bool:
+        """Whether all is there that EMDB and EMPIAR require."""
+        return not self._lacking(deposition=True)
 
     def verdict(self) -> str:
         """Say whether another laboratory could repeat it, and what is missing for that."""
-        jobs = f"{len(self.chain)} job(s)"
-        if self.repeatable_elsewhere:
+        jobs = f"{len(self.chain)} job{'' if len(self.chain) == 1 else 's'}"
+        if lacking := self._lacking(deposition=False):
             return (
-                "Another laboratory that is given the images has what it takes to repeat it: data, software, "
-                f"parameters and seeds of {jobs} are complete."
+                f"Another laboratory could not repeat it from this record of {jobs}: "
+                f"{_first(item.name for item in lacking)} fail."
             )
-        lacking = [item.name for item in self.missing() if item.group != "deposition"]
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        if not (lacking := self._lacking(deposition=True)):
+            return (
+                "Another laboratory has what it takes to repeat it: data, software, parameters and seeds of "
+                f"{jobs} are complete, and so is what EMDB and EMPIAR require of a deposition."
+            )
         return (
-            f"Another laboratory could not repeat it from this record of {jobs}: {', '.join(lacking[:3])}{more} fail."
+            "Another laboratory that is given the images has what it takes to repeat the computation: data, software, "
+            f"parameters and seeds of {jobs} are complete. Not yet the experiment: a deposition lacks "
+            f"{_first(item.name.split(' (')[0] for item in lacking)}."
         )
 
     def _counts(self) -> str:
-        asked = [item for item in self.items if item.group == "deposition"]
-        needed = [item for item in self.items if item.group != "deposition"]
+        def of(items: list[Item]) -> str:
+            return f"{sum(item.there for item in items)} of {len(items)}"
+
+        computed = [item for item in self.items if item.group != "deposition"]
+        required = [item for item in self.items if item.group == "deposition" and item.needed]
+        asked = [item for item in self.items if not item.needed]
         return (
-            f"Of {len(needed)} things that are needed to repeat it, {sum(item.there for item in needed)} are there; of "
-            f"the {len(asked)} more that EMDB and EMPIAR ask for, {sum(item.there for item in asked)}."
+            f"There is {of(computed)} things that are needed to repeat the computation, {of(required)} that EMDB and "
+            f"EMPIAR require of a deposition, and {of(asked)} that they only ask for, which do not count."
         )
 
     @property
@@ -142,16 +161,17 @@ class Reproducibility:
         """Most that the answer can be: 1; where the work cannot be repeated the share of what is there, at most ½."""
         if self.repeatable_elsewhere:
             return 1.0
-        return min(_NOT_REPEATABLE, sum(item.there for item in self.items) / len(self.items))
+        needed = [item.there for item in self.items if item.needed]
+        return min(_NOT_REPEATABLE, sum(needed) / len(needed))
 
     def _formula(self, share: float, delta: float | None, value: float) -> str:
         """Say how the value comes about, with its numbers."""
         groups = ", ".join(
             f"{group} {sum(item.there for item in items)} of {len(items)}"
             for group in dict.fromkeys(item.group for item in self.items)
-            if (items := [item for item in self.items if item.group == group])
+            if (items := [item for item in self.items if item.group == group and item.needed])
         )
-        said = f"Completeness {share:.3f} is the mean of four shares: {groups}."
+        said = f"Completeness {share:.3f} is the mean of four shares of what is needed: {groups}."
         if delta is not None and self.repeat is not None:
             outputs = equal_outputs(self.repeat.files)
             said += (
@@ -179,6 +199,7 @@ class Reproducibility:
         evidence: dict[str, Any] = {
             "chain": [{"kind": record.kind, "folder": str(record.folder)} for record in self.chain],
             "repeatable_elsewhere": self.repeatable_elsewhere,
+            "depositable": self.depositable,
             "completeness": share,
             "at_most": self.cap,
             "items": [item.to_json() for item in self.items],
@@ -199,8 +220,17 @@ class Reproducibility:
             sentences += _repeat_in_words(self.repeat, delta)
         value = min(value, self.cap)
         sentences.insert(2, self._formula(share, delta, value))
-        sentences += [f"Missing: {item.name}: {item.found}. {item.remedy}" for item in self.missing()]
+        sentences += [f"Missing: {item.name}: {item.found}. {item.remedy}" for item in self.missing() if item.needed]
+        if asked := [item.name for item in self.missing() if not item.needed]:
+            sentences.append(f"Missing, but not required by EMDB or EMPIAR: {', '.join(asked)}.")
         return available(value, deviation, sentences, evidence)
+
+
+def _first(names: Iterable[str], most: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return f"{', '.join(listed[:most])}{more}"
 
 
 def delta_repro(repeat: Repeat) -> float:

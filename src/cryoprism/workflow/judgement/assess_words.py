@@ -102,8 +102,9 @@ def _impact(answer: Answer) -> str:
 
 
 def _reproducibility(answer: Answer) -> str:
-    can = "could" if answer.evidence["repeatable_elsewhere"] else "could not"
-    there = f"another laboratory {can} repeat {_RECORD}"
+    elsewhere, given = answer.evidence["repeatable_elsewhere"], answer.evidence.get("depositable", True)
+    who = "another laboratory that is given the images" if elsewhere and not given else "another laboratory"
+    there = f"{who} {'could' if elsewhere else 'could not'} repeat {_RECORD}"
     again = answer.evidence.get("repeat")
     if again is None:
         return f"{there}, which was not run again"

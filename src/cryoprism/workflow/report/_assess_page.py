@@ -169,7 +169,7 @@ def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
     )
     unit = "citations" if name == "impact" and known else ""
     # What is missing stands in the table under it.
-    told = [text for text in part["sentences"] if not (known and text.startswith("Missing: "))]
+    told = [text for text in part["sentences"] if not (known and text.startswith("Missing"))]
     listed = "".join(f"<li>{escape(text)}</li>" for text in told)
     table = EVIDENCE[name](part["evidence"]) if known else ""
     meaning = f'<p class="quiet small">{_MEANING[name]}</p>' if name in _MEANING else ""
