@@ -133,9 +133,10 @@ def test_words_and_value_say_the_same(project):
     required = [item for item in found.items if item.group == "deposition" and item.needed]
     asked = [item for item in found.items if not item.needed]
     assert (
-        f"{sum(one.there for one in required)} of {len(required)} that EMDB and EMPIAR require" in answer.sentences[1]
+        f"{sum(one.there for one in required)} of {len(required)} that EMDB and EMPIAR require of a deposition"
+        in answer.sentences[1]
     )
-    assert f"{sum(one.there for one in asked)} of {len(asked)} that they only ask for" in answer.sentences[1]
+    assert f"{sum(one.there for one in asked)} of {len(asked)}) does not count" in answer.sentences[1]
     assert "another laboratory that is given the images could repeat" in said(answer)
     (project / "Refine" / DETAILS).write_text(json.dumps(BY_HAND))
     whole = judged(project).answer()

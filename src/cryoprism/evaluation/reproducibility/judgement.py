@@ -152,8 +152,8 @@ class Reproducibility:
         required = [item for item in self.items if item.group == "deposition" and item.needed]
         asked = [item for item in self.items if not item.needed]
         return (
-            f"There is {of(computed)} things that are needed to repeat the computation, {of(required)} that EMDB and "
-            f"EMPIAR require of a deposition, and {of(asked)} that they only ask for, which do not count."
+            f"There are {of(computed)} things that are needed to repeat the computation and {of(required)} that EMDB "
+            f"and EMPIAR require of a deposition; what they only ask for ({of(asked)}) does not count."
         )
 
     @property
