@@ -28,7 +28,7 @@ from cryoprism.evaluation.reproducibility import (
 )
 from cryoprism.evaluation.sandbox import Limits as SandboxLimits
 from cryoprism.evaluation.sandbox import walls
-from cryoprism.formats import sha256_of_file
+from cryoprism.formats import Volume, sha256_of_file
 from cryoprism.workflow.jobs.files import write_json
 from cryoprism.workflow.report import consistency_pictures, novelty_pictures
 
@@ -101,8 +101,11 @@ def questions(case: Case) -> tuple[Question, ...]:
         ),
         Question(
             "novelty",
-            _stamp(model, _print(file_in(config.index, "index.json")), config.assembly),
-            lambda folder: _novelty(config),
+            _stamp(
+                model, _print(file_in(config.index, "index.json")), config.assembly, config.symmetry,
+                _centre(case.volume),
+            ),
+            lambda folder: _novelty(case),
         ),
         Question(
             "impact",
@@ -164,11 +167,27 @@ def _consistency(case: Case, folder: Path) -> Part:
     return Part(_json(replace(found.answer(), evidence=evidence)), ("consistency.json", *files), shown)
 
 
-def _novelty(config: AssessConfig) -> Part:
+def _centre(volume: Volume | None) -> tuple[float, float, float]:
+    """Return where the axes of a point group meet [Å]: at the central voxel of a map, else at the origin."""
+    if volume is None:
+        return (0.0, 0.0, 0.0)
+    size, (z, y, x) = volume.voxel_size_in_angstroms, (n // 2 for n in volume.data.shape)
+    ox, oy, oz = volume.origin_in_angstroms
+    return (ox + x * size, oy + y * size, oz + z * size)
+
+
+def _novelty(case: Case) -> Part:
+    config = case.config
     absent = None if config.index is None else absence(require_faiss)
     if absent is not None:
         return Part(_json(not_available(*absent)))
-    found = novelty_of(config.model_file, config.index, assembly=config.assembly)
+    found = novelty_of(
+        config.model_file,
+        config.index,
+        assembly=config.assembly,
+        symmetry=None if config.assembly else config.symmetry,  # an assembly has its copies already
+        centre_in_angstroms=_centre(case.volume),
+    )
     return Part(_with_option(found.answer(), "--index"), shown=novelty_pictures(found, most=3))
 
 
