@@ -2,84 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
-import statistics
-import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer, available
-from cryoprism.evaluation.sandbox import Execution, Isolation, Limits, execute
-from cryoprism.formats import read_star
+from cryoprism.evaluation.sandbox import Execution, Isolation, Limits
 
-from .comparison import SAME, FileComparison, compare_outputs, equal_outputs
+from .comparison import SAME, equal_outputs
 from .completeness import Item, check_completeness, completeness
 from .cost import Cost, CostModel, Range, shipped_cost_model, size_of
 from .record import Record, chain_of, read_record
+from .rerun import Repeat, cost_foreseen, delta_repro, repeat_job
 
-__all__ = ["Repeat", "Reproducibility", "delta_repro", "judge_reproducibility", "repeat_job"]
+__all__ = ["Reproducibility", "judge_reproducibility"]
 
 #: Standard deviation of a uniform distribution over [0, 1]: nothing is known.
 _IGNORANCE: Final = 12**-0.5
-_COST_WEIGHT: Final = 0.1
 #: Most that the answer is where something is missing without which the work cannot be repeated: below even odds, since
 #: then it is likelier that it cannot be.
 _NOT_REPEATABLE: Final = 0.5
 #: Exit code of an error of the user's: something is not as the record says, and nothing was computed.
 _REFUSED: Final = 2
-_IMAGES: Final = ("rlnImageName", "rlnMicrographName", "rlnMicrographMovieName")
 #: These would need walls within walls.
 _NOT_RUN_AGAIN: Final = {"Sandbox"}
-_RUN: Final = (
-    "import os, sys\ntry: os.chdir(sys.argv[1])\nexcept OSError: pass\n"
-    "from cryoprism.cli import main\nmain(sys.argv[2:])"
-)
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """A re-run: how it ended, what it cost against the prediction, and how like its outputs are."""
-
-    execution: Execution
-    predicted: Cost | None
-    files: tuple[FileComparison, ...]
-
-    @property
-    def status(self) -> Literal["compared", "failed", "not comparable"]:
-        """``failed`` did not finish; ``not comparable`` finished, but the record has no output to compare with."""
-        if self.execution.verdict != "finished":
-            return "failed"
-        return "compared" if self.files else "not comparable"
-
-    @property
-    def agreement(self) -> float:
-        """Share of the outputs that are equal, see :func:`equal_outputs`; 0 where there are none."""
-        return statistics.fmean(equal_outputs(self.files)) if self.files else 0.0
-
-    @property
-    def deviation(self) -> float:
-        """Standard error of the agreement over the outputs."""
-        values = equal_outputs(self.files)
-        return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it by name."""
-        return {
-            "status": self.status,
-            "verdict": self.execution.verdict,
-            "sentence": self.execution.sentence(),
-            "accounting": self.execution.accounting.to_json(),
-            "predicted": None if self.predicted is None else self.predicted.to_json(),
-            "agreement": None if self.status == "not comparable" else self.agreement,
-            "files": [one.to_json() for one in self.files],
-        }
 
 
 @dataclass(frozen=True)
@@ -177,7 +126,7 @@ class Reproducibility:
             said += (
                 f" Times (1 − Δ_Repro), Δ_Repro = 1 − A·(0.9 + 0.1·K) = {delta:.3f}, A = {self.repeat.agreement:.3f} "
                 f"({sum(outputs)} of {len(outputs)} outputs are equal to a thousandth; a folder is one), K = "
-                f"{_foreseen(self.repeat):.3f} (1 where the cost was foreseen): {share * (1 - delta):.3f}."
+                f"{cost_foreseen(self.repeat):.3f} (1 where the cost was foreseen): {share * (1 - delta):.3f}."
             )
         if not self.repeatable_elsewhere:
             said += (
@@ -233,27 +182,6 @@ def _first(names: Iterable[str], most: int = 3) -> str:
     return f"{', '.join(listed[:most])}{more}"
 
 
-def delta_repro(repeat: Repeat) -> float:
-    """Return Δ_Repro, 0 for a perfect repeat, 1 for none: 1 − A·(0.9 + 0.1·K).
-
-    A is the share of the outputs that are equal. K = exp(−z), z = how far the measured CPU time lies outside the 90 %
-    interval of its prediction, in powers of ten: K is 1 inside it, and where there was no prediction. So the result
-    decides, and a cost that nobody foresaw takes at most a tenth.
-    """
-    return 1.0 - repeat.agreement * (1.0 - _COST_WEIGHT + _COST_WEIGHT * _foreseen(repeat))
-
-
-def _foreseen(repeat: Repeat) -> float:
-    """Return K of :func:`delta_repro`."""
-    kept = 1.0
-    if repeat.predicted is not None:
-        span, actual = repeat.predicted.cpu_seconds, repeat.execution.accounting.cpu_seconds
-        if actual > 0:
-            outside = max(0.0, math.log10(actual / span.high), math.log10(span.low / actual))
-            kept = math.exp(-outside)
-    return kept
-
-
 def judge_reproducibility(
     record_folder: str | Path,
     *,
@@ -298,76 +226,6 @@ def judge_reproducibility(
             why_not = _no_verdict(repeat.execution)
             repeat = repeat if why_not is None else None
     return Reproducibility(chain, items, predicted, repeat, why_not)
-
-
-def repeat_job(
-    record: Record,
-    chain: Sequence[Record],
-    *,
-    limits: Limits,
-    isolation: Isolation = "bubblewrap",
-    predicted: Cost | None = None,
-) -> Repeat:
-    """Run a recorded job again in a folder of its own, its inputs read-only, and compare the outputs.
-
-    Parameters
-    ----------
-    record, chain
-        The job, and those before it, whose folders it may read.
-    limits, isolation
-        As in :func:`cryoprism.evaluation.sandbox.execute`.
-    predicted
-        What it is expected to cost.
-    """
-    place = Path(tempfile.mkdtemp(prefix="cryoprism-repeat-"))
-    try:
-        settings = place / "config.json"
-        changes = {"output": None, "only_do_unfinished": False, "overwrite": False}
-        settings.write_text(json.dumps({**record.config, **changes}), encoding="utf-8")
-        settings.chmod(0o644)
-        inside = "/out/job" if isolation == "bubblewrap" else str(place / "out" / "job")
-        arguments = [record.command, "--config", str(settings), "--out", inside]
-        execution = execute(
-            [sys.executable, "-c", _RUN, str(record.base.resolve()), *arguments],
-            limits=limits,
-            inputs=[settings, *_seen(record, chain)],
-            output=place / "out",
-            isolation=isolation,
-        )
-        files = compare_outputs(record.folder, place / "out" / "job") if execution.verdict == "finished" else ()
-        return Repeat(execution, predicted, files)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _seen(record: Record, chain: Sequence[Record]) -> list[Path]:
-    """Folders below the project's in which inputs lie, and files elsewhere: tables name images in the same folders."""
-    base, found = record.base.resolve(), []
-    for one in chain:
-        files = one.files()
-        tables = [path for path in files if path.suffix == ".star" and path.is_file()]
-        for path in (*files, *_image_folders(tables, base), *([] if one is record else [one.folder])):
-            whole = Path(os.path.abspath(path))
-            if whole.is_relative_to(base) and whole != base:
-                found.append(base / whole.relative_to(base).parts[0])
-            elif whole != base:
-                found.append(whole)
-    return list(dict.fromkeys(found))
-
-
-def _image_folders(tables: Sequence[Path], base: Path) -> list[Path]:
-    """Folders of the images that tables name, as far as they are there."""
-    found = set()
-    for table in tables:
-        try:
-            blocks = read_star(table)
-        except InputError:
-            continue
-        for block in blocks:
-            for label in _IMAGES:
-                if label in block:
-                    found |= {Path(text.split("@")[-1]).parent for text in block.column(label)}
-    return [place for place in (base / one for one in sorted(found)) if place.is_dir() and place != base]
 
 
 def _prediction(record: Record, model: CostModel | None) -> Cost | None:

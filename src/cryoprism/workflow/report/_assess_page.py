@@ -33,7 +33,7 @@ _ASSESS_CSS: Final = """
 .box+.box,section>section,section>section+.box{margin-top:10px}
 section>section h3{margin:14px 0 6px}
 .grid .box+.box{margin-top:0}
-.facts{grid-template-columns:repeat(auto-fit,minmax(225px,1fr))}
+.facts{grid-template-columns:repeat(auto-fit,minmax(290px,1fr))}
 .fact span b{display:inline;font-size:inherit}
 .score{font-size:17px;margin:2px 0 4px}
 """
