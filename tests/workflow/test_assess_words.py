@@ -57,3 +57,15 @@ def test_the_output_that_differs_is_named_and_whose_record_it_is():
         strange = verdict(ALL | {"reproducibility": answer}, of_this_model=False)
         clause = next(part for part in strange.replace(". ", "; ").split("; ") if "laboratory" in part)
         assert "nothing shows to be this model's" in clause
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (("a", "b"), "(“a” and “b”)"),
+        (("a", "b", "c"), "(“a”, “b” and 1 more rule)"),
+        (("a", "b", "c", "d"), "(“a”, “b” and 2 more rules)"),
+    ],
+)
+def test_broken_rules_are_counted_in_grammar(rules, said):
+    assert said in verdict(dict.fromkeys(ALL, GONE) | {"logic": logic(5, 2, 0, rules)})

@@ -13,21 +13,17 @@ import typer
 __all__ = [
     "ANY_DEVICE",
     "LENS",
+    "MODEL_CHECKS",
     "NO_MPS",
     "SELECTION",
     "WORKERS",
-    "Contour",
-    "CopiesSymmetry",
     "Ctf",
-    "EnvelopeMap",
     "HelicalRise",
     "HelicalTwist",
     "HelicalUnits",
     "ImagePixelSize",
     "InitialLowpass",
     "Local",
-    "MapPixelSize",
-    "Margin",
     "Micrographs",
     "MinDistance",
     "Mtf",
@@ -70,21 +66,6 @@ MinDistance = Annotated[
 Ctf = Annotated[bool, typer.Option("--ctf/--no-ctf", help="Correct for the contrast transfer.")]
 Local = Annotated[bool, typer.Option("--local/--no-local", help="Measure the resolution by place too.")]
 Mtf = Annotated[str | None, typer.Option(metavar="STAR", help="The detector's MTF curve, in RELION's format.")]
-EnvelopeMap = Annotated[
-    str | None, typer.Option("--map", metavar="FILE", help="Map in the model's frame: the model has to lie within it.")
-]
-Contour = Annotated[
-    float | None, typer.Option(metavar="LEVEL", help="Level of the map that bounds the molecule. Default: found.")
-]
-Margin = Annotated[float, typer.Option(metavar="Å", help="How far outside the contour an atom may lie.")]
-MapPixelSize = Annotated[
-    float | None,
-    typer.Option("--pixel-size", "--angpix", metavar="Å", help="Voxel size of the map; replaces the header's."),
-]
-CopiesSymmetry = Annotated[
-    str | None,
-    typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group whose copies must not overlap."),
-]
 HelicalRise = Annotated[
     float | None,
     typer.Option("--helical-rise", "--helical_rise_initial", metavar="Å", help="Rise of a helix about z."),
@@ -183,6 +164,44 @@ SELECTION: Final = (
         "SHARE",
         "Leave out micrographs with a larger share of contamination and carbon.",
     ),
+)
+
+
+#: What decides how a model is checked: its map, and the copies that must not overlap.
+MODEL_CHECKS: Final = (
+    Option(
+        "map",
+        "map_file",
+        Annotated[
+            str | None,
+            typer.Option("--map", metavar="FILE", help="Map in the model's frame: the model has to lie within it."),
+        ],
+    ),
+    _number("contour", "contour", "LEVEL", "Level of the map that bounds the molecule. Default: found."),
+    Option(
+        "margin",
+        "margin_in_angstroms",
+        Annotated[float, typer.Option(metavar="Å", help="How far outside the contour an atom may lie.")],
+        3.0,
+    ),
+    _number(
+        "pixel_size",
+        "voxel_size_in_angstroms",
+        "Å",
+        "Voxel size of the map; replaces the header's.",
+        "--pixel-size",
+        "--angpix",
+    ),
+    Option(
+        "symmetry",
+        "symmetry",
+        Annotated[
+            str | None,
+            typer.Option("--symmetry", "--sym", metavar="GROUP", help="Point group whose copies must not overlap."),
+        ],
+    ),
+    Option("helical_rise", "helical_rise_in_angstroms", HelicalRise),
+    Option("helical_twist", "helical_twist_in_degrees", HelicalTwist),
 )
 
 

@@ -7,22 +7,11 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import (
-    Contour,
-    CopiesSymmetry,
-    EnvelopeMap,
-    HelicalRise,
-    HelicalTwist,
-    MapPixelSize,
-    Margin,
-    fields_of,
-    job_options,
-    with_options,
-)
+from ._options import MODEL_CHECKS, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "assess"]
 
-OPTIONS = job_options(
+OPTIONS = MODEL_CHECKS + job_options(
     "Assess",
     device=None,
     seed="Seed of the draws.",
@@ -32,19 +21,12 @@ OPTIONS = job_options(
 #: Which field of ``workflow.AssessConfig`` each option sets.
 FIELDS = {
     "model": "model_file",
-    "map_": "map_file",
     "record": "record",
     "index": "index",
     "impact": "forecasts",
     "publication": "publication",
     "score_weights": "weights_file",
     "assembly": "assembly",
-    "symmetry": "symmetry",
-    "helical_rise": "helical_rise_in_angstroms",
-    "helical_twist": "helical_twist_in_degrees",
-    "contour": "contour",
-    "margin": "margin_in_angstroms",
-    "pixel_size": "voxel_size_in_angstroms",
     "rerun": "rerun",
     "rerun_budget": "rerun_budget_in_seconds",
     "time_limit": "time_limit_in_seconds",
@@ -59,7 +41,6 @@ def assess(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="Atomic model (.pdb, .cif), gzipped or not.")
     ] = None,
-    map_: EnvelopeMap = None,
     record: Annotated[
         str | None, typer.Option(metavar="JOB", help="Folder of the job that made the map or the model.")
     ] = None,
@@ -83,12 +64,6 @@ def assess(
     assembly: Annotated[
         str | None, typer.Option(metavar="NAME", help="Biological assembly of the model, for example 1.")
     ] = None,
-    symmetry: CopiesSymmetry = None,
-    helical_rise: HelicalRise = None,
-    helical_twist: HelicalTwist = None,
-    contour: Contour = None,
-    margin: Margin = 3.0,
-    pixel_size: MapPixelSize = None,
     rerun: Annotated[bool, typer.Option("--rerun/--no-rerun", help="Run the record again in the sandbox.")] = True,
     rerun_budget: Annotated[
         float, typer.Option(metavar="SECONDS", help="Only run again what is expected to take no longer.")
@@ -107,7 +82,8 @@ def assess(
     """Judge a model: is it consistent, new, of weight, repeatable, settled, and one score from that.
 
     Each answer comes with its evidence and its standard deviation, or says why there is none and how to get one.
-    Without --index, --impact or --record the answers that need them are left out of the score.
+    Without --index, --impact or --record the answers that need them are left out of the score. With --symmetry the
+    shape that is looked up is that of the whole particle.
 
     Exit code 0: the assessment was made, whatever it says and whatever is not available; 2: something given cannot be
     used. The command whose exit code tells the verdict on a model is cryoprism prove.

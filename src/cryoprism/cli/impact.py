@@ -22,6 +22,7 @@ _TRAIN = job_options("Impact", device=None)
 #: Which field of ``workflow.ImpactBuildConfig`` each option sets.
 BUILD_FIELDS = {
     "works": "works",
+    "merged_works": "merged_works",
     "patents": "patents",
     "patent_citations": "patent_citations",
     "patent_references": "patent_references",
@@ -39,6 +40,10 @@ def build(
     works: Annotated[
         list[str] | None,
         typer.Argument(metavar="WORKS", help="Files of OpenAlex works: JSON lines, plain or gzipped."),
+    ] = None,
+    merged_works: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="OpenAlex's merged_ids/works: files, or the folder."),
     ] = None,
     patents: Annotated[
         list[str] | None,
@@ -58,6 +63,7 @@ def build(
 ) -> int:
     """Read dumps line by line into one graph of works, their dates and who cites whom.
 
+    Who cites a work that OpenAlex has merged into another cites that other one, where --merged-works says so.
     A full dump of OpenAlex is larger than most machines can train on: cut it down to a field first. Lines that
     cannot be used are counted and the first of them named. Exit code 1: most lines of a file could not be used.
 

@@ -7,22 +7,11 @@ from typing import Annotated
 import typer
 
 from ._given import settings_of
-from ._options import (
-    Contour,
-    CopiesSymmetry,
-    EnvelopeMap,
-    HelicalRise,
-    HelicalTwist,
-    MapPixelSize,
-    Margin,
-    fields_of,
-    job_options,
-    with_options,
-)
+from ._options import MODEL_CHECKS, fields_of, job_options, with_options
 
 __all__ = ["FIELDS", "prove"]
 
-OPTIONS = job_options(
+OPTIONS = MODEL_CHECKS + job_options(
     "Prove",
     device=None,
     seed=None,
@@ -32,13 +21,6 @@ OPTIONS = job_options(
 #: Which field of ``workflow.ProveConfig`` each option sets.
 FIELDS = {
     "model": "model_file",
-    "map": "map_file",
-    "contour": "contour",
-    "margin": "margin_in_angstroms",
-    "pixel_size": "voxel_size_in_angstroms",
-    "symmetry": "symmetry",
-    "helical_rise": "helical_rise_in_angstroms",
-    "helical_twist": "helical_twist_in_degrees",
     "assembly": "assembly",
     "time_limit": "time_limit_in_seconds",
     **fields_of(*OPTIONS),
@@ -51,13 +33,6 @@ def prove(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="PDB or mmCIF file; its first model is checked.")
     ] = None,
-    map: EnvelopeMap = None,
-    contour: Contour = None,
-    margin: Margin = 3.0,
-    pixel_size: MapPixelSize = None,
-    symmetry: CopiesSymmetry = None,
-    helical_rise: HelicalRise = None,
-    helical_twist: HelicalTwist = None,
     assembly: Annotated[
         str | None,
         typer.Option(

@@ -14,6 +14,7 @@ from cryoprism.evaluation.reproducibility import (
     CostModel,
     Observation,
     Range,
+    Repeat,
     Size,
     chain_of,
     check_completeness,
@@ -25,7 +26,6 @@ from cryoprism.evaluation.reproducibility import (
     judge_reproducibility,
     read_record,
 )
-from cryoprism.evaluation.reproducibility.judgement import Repeat
 from cryoprism.evaluation.sandbox import Limits, execute
 from cryoprism.formats import Volume, write_map
 from programs import isolation_here

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from cryoprism.core import InputError
@@ -77,7 +78,7 @@ class Estimate:
     value
         The formula at the values themselves.
     mean, deviation
-        Over draws of answers and weights.
+        Over draws of answers and weights; for the mean logic stands at its value, see :func:`fuse`.
     lower, upper
         The shortest interval that holds 95 % of the draws and ``value``; of the score that of V, taken through the
         formula. It is one-sided where the value is a most probable one at the end of its range.
@@ -177,6 +178,10 @@ def fuse(
     distribution with that mode and that deviation (at most that of a uniform one). ``drawn_means`` says which. A
     component without an answer is left out and its weight shared among the others in proportion to theirs.
 
+    The mean of V and of the score takes logic at its value, where an obligation without a verdict counts as not
+    proved. Its spread, which grows with what is open, is in the deviation and the interval alone: a time limit that
+    leaves more open can lower a centre and widen an interval, and never raises a centre.
+
     Parameters
     ----------
     answers
@@ -204,6 +209,7 @@ def fuse(
     at = np.array([0.0 if values[name] is None else float(values[name] or 0.0) for name in COMPONENTS])
     share = np.where(known, full, 0.0) / full[known].sum() if known.any() else np.zeros(len(COMPONENTS))
     v = score = v_range = score_range = None
+    why_wide = ""
     if known.any():
         generator = np.random.default_rng(seed)
         own_weights = used.sample(draws, generator)
@@ -212,24 +218,25 @@ def fuse(
         drawn = np.stack([_draw(name, answers.get(name), draws, generator) for name in COMPONENTS], axis=1)
         sums = (drawn_weights * drawn).sum(axis=1)
         low, high = _shortest(float(share @ at), sums)
-        v = Estimate(float(share @ at), float(sums.mean()), float(sums.std()), low, high)
+        logic = COMPONENTS.index("logic")
+        # What is open must not raise a centre: in every draw fewer proofs give a lower V, and so a lower score.
+        centre = sums + drawn_weights[:, logic] * (at[logic] - drawn[:, logic])
+        v = Estimate(float(share @ at), float(centre.mean()), float(sums.std()), low, high)
+        ends = hyperscore(np.array([v.value, low, high]), shape)
         scores = hyperscore(sums, shape)
         score = Estimate(
-            *map(
-                float,
-                (hyperscore(v.value, shape), scores.mean(), scores.std(), *hyperscore(np.array([low, high]), shape)),
-            )
+            *map(float, (ends[0], hyperscore(centre, shape).mean(), scores.std(), ends[1], ends[2])),
         )
         if missing:
             bounds = np.array([math.log1p(impact_bound_in_citations()) if n == "impact" else 1.0 for n in COMPONENTS])
             least = (own_weights * np.where(known, drawn, 0.0)).sum(axis=1)
             most = (own_weights * np.where(known, drawn, bounds)).sum(axis=1)
-            ends = (
+            v_range = (
                 min(low, float(full @ at), float(np.quantile(least, 0.025))),
                 max(high, float(full @ np.where(known, at, bounds)), float(np.quantile(most, 0.975))),
             )
-            v_range = ends
-            score_range = (float(hyperscore(ends[0], shape)), float(hyperscore(ends[1], shape)))
+            score_range = (float(hyperscore(v_range[0], shape)), float(hyperscore(v_range[1], shape)))
+            why_wide = _why_wide(full, bounds, known, own_weights, used.judgements)
     drawn_means = {
         name: a / (a + b)
         for name, answer in answers.items()
@@ -250,7 +257,9 @@ def fuse(
         drawn_means=drawn_means,
         shape=shape,
         judgements=used.judgements,
-        sentences=_sentences(v, score, missing, v_range, score_range, told, _modes_in_words(answers, drawn_means)),
+        sentences=_sentences(
+            v, score, missing, v_range, score_range, told, why_wide, _modes_in_words(answers, drawn_means)
+        ),
     )
 
 
@@ -304,6 +313,19 @@ def _draw(name: str, answer: Answer | None, draws: int, generator: np.random.Gen
     return np.asarray(beta.ppf(uniform, *_beta(mean, deviation)))
 
 
+def _why_wide(full: Array, bounds: Array, known: NDArray[np.bool_], drawn_weights: Array, judgements: int) -> str:
+    """Say in one sentence why the range with the missing answers is as wide as it is: the one that could add most."""
+    at = int(np.where(known, -1.0, full * bounds).argmax())
+    low, high = np.quantile(drawn_weights[:, at], [0.025, 0.975])
+    name, bound = COMPONENTS[at], float(bounds[at])
+    rests = f"rests on {judgements} judgements" if judgements else "is a guess from before any judgement"
+    each = f"ln({impact_bound_in_citations():g} + 1) = {bound:.2f}" if name == "impact" else f"{bound:g}"
+    return (
+        f"That range is wide because a missing answer may be anything: {name} alone could add from 0 to {each} times "
+        f"its weight, and that weight, {full[at]:.2f} (95 % {low:.2f} to {high:.2f}), {rests}."
+    )
+
+
 def _modes_in_words(answers: Mapping[str, Answer], drawn_means: Mapping[str, float]) -> list[str]:
     said = []
     for name, mean in drawn_means.items():
@@ -333,6 +355,7 @@ def _sentences(
     v_range: tuple[float, float] | None,
     score_range: tuple[float, float] | None,
     weights: Weights,
+    why_wide: str,
     modes: list[str],
 ) -> tuple[str, ...]:
     if v is None or score is None:
@@ -356,6 +379,7 @@ def _sentences(
             f"others. Only the range from {score_range[0]:.1f} to {score_range[1]:.1f} (V {v_range[0]:.3f} to "
             f"{v_range[1]:.3f}), with the spread of the weights and of the other answers, holds what "
             f"{'it' if few else 'they'} could be: compare by that.",
+            why_wide,
         ]
     if v.value == 0:
         said.append("V is 0, where its logarithm does not exist: the score is the limit, 100.")

@@ -18,6 +18,8 @@ __all__ = ["PATENT_OFFSET", "CitationGraph", "GraphWriter", "load_graph"]
 #: Patents get ids from here downwards, works of OpenAlex keep their own, which are positive.
 PATENT_OFFSET: Final = -1
 _BATCH: Final = 20_000
+#: Each round doubles how far a chain of mergers is followed; only a circle needs more.
+_MOST_DOUBLINGS: Final = 40
 _SCHEMA: Final = """
 CREATE TABLE works(id INTEGER PRIMARY KEY, time REAL NOT NULL, authors INTEGER NOT NULL, refs INTEGER NOT NULL,
                    doi TEXT, pubmed INTEGER, title TEXT, record INTEGER NOT NULL);
@@ -27,6 +29,7 @@ CREATE TABLE patents(number TEXT PRIMARY KEY, id INTEGER NOT NULL) WITHOUT ROWID
 CREATE TABLE by_doi(patent TEXT NOT NULL, doi TEXT NOT NULL, PRIMARY KEY(patent, doi)) WITHOUT ROWID;
 CREATE TABLE between_patents(citing TEXT NOT NULL, cited TEXT NOT NULL, PRIMARY KEY(citing, cited)) WITHOUT ROWID;
 CREATE TABLE entries(entry TEXT NOT NULL, doi TEXT, pubmed INTEGER);
+CREATE TABLE merged(id INTEGER PRIMARY KEY, target INTEGER NOT NULL);
 CREATE TABLE about(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -127,6 +130,10 @@ class GraphWriter:
             if one != number:
                 self._add("citations", (number, one, self._records))
 
+    def merged(self, number: int, into: int) -> None:
+        """Say that a work was merged into another, which :meth:`finish` follows to the last one."""
+        self._add("merged", (number, into))
+
     def patent(self, number: str, time: float) -> None:
         """Add a patent by its number."""
         identity = PATENT_OFFSET - self._patents
@@ -168,6 +175,7 @@ class GraphWriter:
         run = self._base.execute
         # What an earlier record of a work cited, and the last one does not.
         run("DELETE FROM citations WHERE record <> (SELECT record FROM works WHERE id = citing)")
+        works_merged, follow = self._merge()
         run("CREATE INDEX works_doi ON works(doi) WHERE doi IS NOT NULL")
         run("CREATE INDEX works_pubmed ON works(pubmed) WHERE pubmed IS NOT NULL")
         run("CREATE INDEX entries_entry ON entries(entry)")
@@ -195,6 +203,8 @@ class GraphWriter:
             "patents": one("SELECT count(*) FROM works WHERE id < 0"),
             "citations": one("SELECT count(*) FROM citations"),
             "citations_by_patents_of_works": one("SELECT count(*) FROM citations WHERE citing < 0 AND cited > 0"),
+            "works_merged_into_others": works_merged,
+            "citations_of_merged_works": follow,
             "citations_of_works_outside": max(dropped, 0),
             "citations_older_than_what_they_cite": max(early, 0),
             "entries": one("SELECT count(*) FROM entries"),
@@ -202,6 +212,30 @@ class GraphWriter:
         run("COMMIT")
         self._base.close()
         return counts
+
+    def _merge(self) -> tuple[int, int]:
+        """Take merged works out and let what cites them cite what they became; how many works and citations.
+
+        Only where the graph has the work that they became: else the old record is all there is of it. Mergers in a
+        circle say nothing and are left out.
+        """
+        run = self._base.execute
+        onward = "target IN (SELECT id FROM merged)"
+        for _ in range(_MOST_DOUBLINGS):
+            step = "UPDATE merged SET target = (SELECT next.target FROM merged next WHERE next.id = merged.target)"
+            if not run(f"{step} WHERE {onward} AND id <> target").rowcount:
+                break
+        # Written down first: rows that are deleted meanwhile would break the circle that is looked for.
+        run(f"CREATE TEMP TABLE circular AS SELECT id FROM merged WHERE {onward}")
+        run("DELETE FROM merged WHERE id IN (SELECT id FROM circular) OR target NOT IN (SELECT id FROM works)")
+        gone = "IN (SELECT id FROM merged)"
+        run(f"DELETE FROM citations WHERE citing {gone}")
+        moved = (
+            f"UPDATE OR IGNORE citations SET cited = (SELECT target FROM merged WHERE id = cited) WHERE cited {gone}"
+        )
+        follow = run(moved).rowcount
+        run(f"DELETE FROM citations WHERE cited {gone} OR cited = citing")  # the same twice, or of itself
+        return run(f"DELETE FROM works WHERE id {gone}").rowcount, follow
 
     def close(self) -> None:
         """Give up; the file is of no use."""

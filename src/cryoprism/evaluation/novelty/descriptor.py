@@ -12,9 +12,10 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import scipy.ndimage
+import torch
 from numpy.typing import NDArray
 
-from cryoprism.core import InputError
+from cryoprism.core import InputError, point_group_matrices
 from cryoprism.formats import Atoms, read_map, read_structure
 
 from .entries import Entry
@@ -144,6 +145,8 @@ def describe_file(
     *,
     resolution_in_angstroms: float = 10.0,
     assembly: str | None = None,
+    symmetry: str | None = None,
+    centre_in_angstroms: tuple[float, float, float] = (0.0, 0.0, 0.0),
     voxel_size_in_angstroms: float | None = None,
 ) -> Descriptor:
     """Descriptor of a map (MRC, CCP4) or a model (PDB, mmCIF), gzipped or not.
@@ -156,6 +159,9 @@ def describe_file(
         Common resolution [Å]; vectors of different ones cannot be compared.
     assembly
         Biological assembly of a model (``"1"`` …); the coordinates as they stand if absent.
+    symmetry, centre_in_angstroms
+        Point group of a model that is one unit of a particle, and its centre (x, y, z) [Å]: the shape is that of all
+        copies together.
     voxel_size_in_angstroms
         Of a map, in place of its header's [Å].
 
@@ -178,7 +184,13 @@ def describe_file(
                 notes.append(f"Of {int(atoms.models.max()) + 1} models in {file.name} the first was taken.")
             atoms = atoms.select((atoms.models == atoms.models.min()) & (atoms.atomic_numbers > 0))
             _require_a_shape(atoms)
-            shape = shape_of_atoms(atoms, resolution_in_angstroms)
+            whole = atoms
+            if symmetry is not None and symmetry.upper() != "C1":
+                whole = _all_copies(atoms, symmetry, centre_in_angstroms)
+                notes.append(
+                    f"The shape is that of the whole particle: the model and its copies by {symmetry.upper()}."
+                )
+            shape = shape_of_atoms(whole, resolution_in_angstroms)
             if states_available():
                 states = state_histogram(state_sequences(atoms))
             else:
@@ -220,6 +232,25 @@ def describe_file(
         pictures=shape_pictures(shape),
     )
     return Descriptor(shape_vector(shape), entry, shape.share_outside, tuple(notes), restored)
+
+
+def _all_copies(atoms: Atoms, symmetry: str, centre: tuple[float, float, float]) -> Atoms:
+    """Return the atoms with all their copies by a point group about a centre (x, y, z) [Å]."""
+    turns = point_group_matrices(symmetry).to(atoms.positions_in_angstroms)
+    middle = torch.tensor(centre).to(atoms.positions_in_angstroms)
+    places = torch.einsum("gij,nj->gni", turns, atoms.positions_in_angstroms - middle) + middle
+    many = len(turns)
+    return Atoms(
+        places.reshape(-1, 3),
+        atoms.atomic_numbers.repeat(many),
+        atoms.b_factors_in_square_angstroms.repeat(many),
+        atoms.occupancies.repeat(many),
+        atoms.models.repeat(many),
+        atoms.atom_names * many,
+        atoms.residue_names * many,
+        atoms.residue_numbers * many,
+        atoms.chains * many,
+    )
 
 
 def _read_model(file: Path, assembly: str | None) -> Atoms:

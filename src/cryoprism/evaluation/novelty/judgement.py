@@ -227,6 +227,8 @@ def novelty_of(
     index: str | os.PathLike[str] | None,
     *,
     assembly: str | None = None,
+    symmetry: str | None = None,
+    centre_in_angstroms: tuple[float, float, float] = (0.0, 0.0, 0.0),
     voxel_size_in_angstroms: float | None = None,
     neighbours: int = 10,
     prior: float = 0.5,
@@ -240,7 +242,7 @@ def novelty_of(
         Map or model.
     index
         Folder of an index of known shapes; None gives "not available".
-    assembly, voxel_size_in_angstroms
+    assembly, symmetry, centre_in_angstroms, voxel_size_in_angstroms
         As in :func:`describe_file`.
     neighbours
         How many are listed.
@@ -262,6 +264,8 @@ def novelty_of(
             path,
             resolution_in_angstroms=float(opened.page["resolution_in_angstroms"]),
             assembly=assembly,
+            symmetry=symmetry,
+            centre_in_angstroms=centre_in_angstroms,
             voxel_size_in_angstroms=voxel_size_in_angstroms,
         )
     except NoShapeError as error:

@@ -3,8 +3,9 @@
 from .comparison import SAME, FileComparison, compare_outputs, equal_outputs
 from .completeness import DETAILS, Item, check_completeness, completeness
 from .cost import Cost, CostModel, Observation, Range, Size, fit_cost_model, shipped_cost_model, size_of
-from .judgement import Repeat, Reproducibility, delta_repro, judge_reproducibility, repeat_job
+from .judgement import Reproducibility, judge_reproducibility
 from .record import Input, Record, chain_of, read_record
+from .rerun import Repeat, delta_repro, repeat_job
 
 __all__ = [
     "DETAILS",

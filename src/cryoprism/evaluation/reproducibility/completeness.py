@@ -1,7 +1,10 @@
-"""Whether another laboratory has what it needs: data, software, parameters and seeds, and what a deposition asks for.
+"""Whether another laboratory has what it needs: data, software, parameters and seeds, and what a deposition requires.
 
 Names of deposition fields are items of the PDBx/mmCIF dictionary (categories ``em_*``), which EMDB's deposition system
-fills from; EMPIAR asks for the same values of the microscope beside the images themselves.
+fills from. What the archives *require* is needed: files that EMDB's deposition guide calls mandatory (the map, its half
+maps and a picture, voxel size and contour level), items that are not optional in EMDB's schema of an entry (elements
+without ``minOccurs="0"``), and what EMPIAR's deposition schema requires of an image set. What they also take (grid,
+exposure, defocus, FSC curve …) is listed and does not count.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ class Item:
         The value, or what is wrong.
     remedy
         Where to give it; empty where it is there.
+    needed
+        Whether the work cannot be repeated, or not be deposited, without it; what is only asked for does not count.
     """
 
     group: Group
@@ -52,6 +57,7 @@ class Item:
     there: bool
     found: str
     remedy: str = ""
+    needed: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return it by name."""
@@ -59,10 +65,11 @@ class Item:
 
 
 def completeness(items: Sequence[Item]) -> tuple[float, float]:
-    """Return the share of what is there, each group counting alike, and its standard deviation (binomial)."""
+    """Return the share of what is needed that is there, each group counting alike, and its deviation (binomial)."""
     groups: dict[str, list[bool]] = {}
     for item in items:
-        groups.setdefault(item.group, []).append(item.there)
+        if item.needed:
+            groups.setdefault(item.group, []).append(item.there)
     shares = [sum(flags) / len(flags) for flags in groups.values()]
     # A rule-of-succession share keeps the deviation above zero where all of a few are there.
     spread = [(sum(flags) + 1) / (len(flags) + 2) for flags in groups.values()]
@@ -152,12 +159,18 @@ def _parameters(chain: Sequence[Record]) -> list[Item]:
     return items
 
 
+#: Whether an archive requires a field: always, where a job of the chain made or measured a map, or never.
+_Need = Literal["always", "map", "no"]
+_MAKE_MAPS: Final = {"InitialModel", "Process", "Reconstruct", "Refine", "Resolution"}
+
+
 @dataclass(frozen=True)
 class _Field:
-    """A deposition field, where records have it, and where to give it."""
+    """A deposition field, whether it is required, where records have it, and where to give it."""
 
     name: str
     words: str
+    need: _Need
     find: Callable[[_Sources], Any]
     remedy: str
 
@@ -249,53 +262,55 @@ class _Sources:
 
 
 _FIELDS: Final = (
-    _Field("em_imaging.accelerating_voltage", "microscope voltage",
+    _Field("em_imaging.accelerating_voltage", "microscope voltage", "always",
            lambda s: s.optics.get("rlnVoltage") or s.config("voltage_in_kilovolts"),
            "--voltage of the first step, or rlnVoltage"),
-    _Field("em_imaging.nominal_cs", "spherical aberration",
+    _Field("em_imaging.nominal_cs", "spherical aberration", "no",
            lambda s: s.optics.get("rlnSphericalAberration") or s.config("spherical_aberration_in_millimeters"),
            "--spherical-aberration of the first step, or rlnSphericalAberration"),
-    _Field("em_image_recording.avg_electron_dose_per_image", "exposure",
+    _Field("em_image_recording.avg_electron_dose_per_image", "exposure", "no",
            lambda s: s.config("exposure_in_electrons_per_square_angstrom"), "--exposure of cryoprism restore"),
-    _Field("em_image_recording.film_or_detector_model", "detector", lambda s: None, ""),
-    _Field("em_imaging.microscope_model", "microscope", lambda s: None, ""),
-    _Field("em_sample_support.grid_type", "grid", lambda s: None, ""),
-    _Field("em_vitrification.cryogen_name", "vitrification", lambda s: None, ""),
-    _Field("em_entity_assembly.name", "specimen", lambda s: None, ""),
-    _Field("em_imaging.electron_source", "electron source", lambda s: None, ""),
-    _Field("em_buffer.pH", "pH of the buffer", lambda s: None, ""),
-    _Field("em_imaging.nominal_defocus_min", "smallest defocus", lambda s: s.defocus(min),
+    _Field("em_image_recording.film_or_detector_model", "detector", "always", lambda s: None, ""),
+    _Field("em_imaging.microscope_model", "microscope", "always", lambda s: None, ""),
+    _Field("em_sample_support.grid_type", "grid", "no", lambda s: None, ""),
+    _Field("em_vitrification.cryogen_name", "vitrification", "always", lambda s: None, ""),
+    _Field("em_entity_assembly.name", "specimen", "always", lambda s: None, ""),
+    _Field("em_imaging.electron_source", "electron source", "always", lambda s: None, ""),
+    _Field("em_imaging.illumination_mode", "illumination", "always", lambda s: None, ""),
+    _Field("em_imaging.mode", "imaging mode", "always", lambda s: None, ""),
+    _Field("em_buffer.pH", "pH of the buffer", "always", lambda s: None, ""),
+    _Field("em_imaging.nominal_defocus_min", "smallest defocus", "no", lambda s: s.defocus(min),
            "cryoprism restore in the chain"),
-    _Field("em_imaging.nominal_defocus_max", "largest defocus", lambda s: s.defocus(max),
+    _Field("em_imaging.nominal_defocus_max", "largest defocus", "no", lambda s: s.defocus(max),
            "cryoprism restore in the chain"),
-    _Field("em_ctf_correction.type", "CTF estimation and correction", _Sources.ctf,
+    _Field("em_ctf_correction.type", "CTF estimation and correction", "no", _Sources.ctf,
            "cryoprism restore or ctf-refine in the chain"),
-    _Field("em_single_particle_entity.point_symmetry", "symmetry",
+    _Field("em_single_particle_entity.point_symmetry", "symmetry", "map",
            lambda s: s.result("symmetry") or s.config("symmetry"), "--symmetry of the reconstruction"),
-    _Field("em_3d_reconstruction.num_particles", "number of particles", _Sources.particles,
+    _Field("em_3d_reconstruction.num_particles", "number of particles", "no", _Sources.particles,
            "--particles of cryoprism resolution"),
-    _Field("em_3d_reconstruction.resolution", "resolution", _Sources.resolution, "cryoprism resolution"),
-    _Field("em_3d_reconstruction.resolution_method", "criterion of the resolution",
+    _Field("em_3d_reconstruction.resolution", "resolution", "no", _Sources.resolution, "cryoprism resolution"),
+    _Field("em_3d_reconstruction.resolution_method", "criterion of the resolution", "no",
            lambda s: "FSC 0.143 CUT-OFF" if s.resolution() else None, "cryoprism resolution"),
-    _Field("em_map.pixel_spacing_x", "voxel size",
+    _Field("em_map.pixel_spacing_x", "voxel size", "map",
            _Sources.voxel_size, "cryoprism reconstruct or refine"),
-    _Field("primary map", "the map", lambda s: s.file("map.mrc"), "cryoprism reconstruct or refine"),
-    _Field("half maps", "both unfiltered half maps",
+    _Field("primary map", "the map", "map", lambda s: s.file("map.mrc"), "cryoprism reconstruct or refine"),
+    _Field("half maps", "both unfiltered half maps", "map",
            lambda s: s.file("half1.mrc", "half2.mrc"), "cryoprism reconstruct or refine"),
-    _Field("em_map.contour_level", "recommended contour level", lambda s: None, ""),
-    _Field("image of the map", "picture of the map for the entry's page, 500 x 500 pixels", lambda s: None, ""),
-    _Field("mask", "the mask", lambda s: s.file("mask.mrc") or s.config("mask_file"), "cryoprism resolution"),
-    _Field("FSC curve", "the FSC curve",
+    _Field("em_map.contour_level", "recommended contour level", "map", lambda s: None, ""),
+    _Field("image of the map", "picture of the map for the entry's page, 500 x 500 pixels", "map", lambda s: None, ""),
+    _Field("mask", "the mask", "no", lambda s: s.file("mask.mrc") or s.config("mask_file"), "cryoprism resolution"),
+    _Field("FSC curve", "the FSC curve", "no",
            lambda s: "there" if s.result("curves", "fsc_corrected") or s.result("fsc_unmasked") else None,
            "cryoprism resolution"),
-    _Field("em_software.name", "software of every step",
+    _Field("em_software.name", "software of every step", "no",
            lambda s: ", ".join(f"{r.kind}: CryoPrism {r.versions.get('cryoprism')}" for r in s.chain)
            if all("cryoprism" in r.versions for r in s.chain) else None, "Run the steps again."),
-    _Field("EMPIAR image set", "raw images", _Sources.images,
+    _Field("EMPIAR image set", "raw images", "always", _Sources.images,
            "cryoprism extract or restore in the chain, with the micrographs beside it"),
-    _Field("EMPIAR category and format", "what the raw images are", lambda s: _category(s.first_image),
+    _Field("EMPIAR category and format", "what the raw images are", "always", lambda s: _category(s.first_image),
            "cryoprism extract or restore in the chain, with the micrographs beside it"),
-    _Field("EMPIAR frames and size", "frames and size of a raw image", lambda s: _extent(s.first_image),
+    _Field("EMPIAR frames and size", "frames and size of a raw image", "always", lambda s: _extent(s.first_image),
            "cryoprism extract or restore in the chain, with the micrographs beside it"),
 )  # fmt: skip
 
@@ -328,6 +343,7 @@ def _defoci(path: Path) -> list[float]:
 
 def _deposition(chain: Sequence[Record]) -> list[Item]:
     sources = _Sources(chain)
+    has_map = any(record.kind in _MAKE_MAPS for record in chain)
     items = []
     for one in _FIELDS:
         value = sources.details.get(one.name)
@@ -336,7 +352,9 @@ def _deposition(chain: Sequence[Record]) -> list[Item]:
         there = value not in (None, "")
         by_hand = f"{one.name} in {chain[0].folder / DETAILS}"
         remedy = "" if there else "Give it: " + (f"{one.remedy}, or {by_hand}" if one.remedy else by_hand) + "."
-        items.append(Item("deposition", f"{one.words} ({one.name})", there, str(value) if there else "missing", remedy))
+        needed = one.need == "always" or (one.need == "map" and has_map)
+        found = str(value) if there else "missing"
+        items.append(Item("deposition", f"{one.words} ({one.name})", there, found, remedy, needed))
     return items
 
 

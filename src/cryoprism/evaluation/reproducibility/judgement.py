@@ -2,84 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
-import statistics
-import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from cryoprism.core import InputError
 from cryoprism.evaluation.evidence import Answer, available
-from cryoprism.evaluation.sandbox import Execution, Isolation, Limits, execute
-from cryoprism.formats import read_star
+from cryoprism.evaluation.sandbox import Execution, Isolation, Limits
 
-from .comparison import SAME, FileComparison, compare_outputs, equal_outputs
+from .comparison import SAME, equal_outputs
 from .completeness import Item, check_completeness, completeness
 from .cost import Cost, CostModel, Range, shipped_cost_model, size_of
 from .record import Record, chain_of, read_record
+from .rerun import Repeat, cost_foreseen, delta_repro, repeat_job
 
-__all__ = ["Repeat", "Reproducibility", "delta_repro", "judge_reproducibility", "repeat_job"]
+__all__ = ["Reproducibility", "judge_reproducibility"]
 
 #: Standard deviation of a uniform distribution over [0, 1]: nothing is known.
 _IGNORANCE: Final = 12**-0.5
-_COST_WEIGHT: Final = 0.1
 #: Most that the answer is where something is missing without which the work cannot be repeated: below even odds, since
 #: then it is likelier that it cannot be.
 _NOT_REPEATABLE: Final = 0.5
 #: Exit code of an error of the user's: something is not as the record says, and nothing was computed.
 _REFUSED: Final = 2
-_IMAGES: Final = ("rlnImageName", "rlnMicrographName", "rlnMicrographMovieName")
 #: These would need walls within walls.
 _NOT_RUN_AGAIN: Final = {"Sandbox"}
-_RUN: Final = (
-    "import os, sys\ntry: os.chdir(sys.argv[1])\nexcept OSError: pass\n"
-    "from cryoprism.cli import main\nmain(sys.argv[2:])"
-)
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """A re-run: how it ended, what it cost against the prediction, and how like its outputs are."""
-
-    execution: Execution
-    predicted: Cost | None
-    files: tuple[FileComparison, ...]
-
-    @property
-    def status(self) -> Literal["compared", "failed", "not comparable"]:
-        """``failed`` did not finish; ``not comparable`` finished, but the record has no output to compare with."""
-        if self.execution.verdict != "finished":
-            return "failed"
-        return "compared" if self.files else "not comparable"
-
-    @property
-    def agreement(self) -> float:
-        """Share of the outputs that are equal, see :func:`equal_outputs`; 0 where there are none."""
-        return statistics.fmean(equal_outputs(self.files)) if self.files else 0.0
-
-    @property
-    def deviation(self) -> float:
-        """Standard error of the agreement over the outputs."""
-        values = equal_outputs(self.files)
-        return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it by name."""
-        return {
-            "status": self.status,
-            "verdict": self.execution.verdict,
-            "sentence": self.execution.sentence(),
-            "accounting": self.execution.accounting.to_json(),
-            "predicted": None if self.predicted is None else self.predicted.to_json(),
-            "agreement": None if self.status == "not comparable" else self.agreement,
-            "files": [one.to_json() for one in self.files],
-        }
 
 
 @dataclass(frozen=True)
@@ -107,34 +56,53 @@ class Reproducibility:
     why_not: str | None
 
     def missing(self) -> tuple[Item, ...]:
-        """Return what is missing, with where to give it."""
-        return tuple(item for item in self.items if not item.there)
+        """Return what is missing, with where to give it: what is needed first."""
+        lacking = [item for item in self.items if not item.there]
+        return tuple(sorted(lacking, key=lambda item: not item.needed))
+
+    def _lacking(self, *, deposition: bool) -> list[Item]:
+        """Return what is needed and missing, to repeat the computation or to deposit it."""
+        return [one for one in self.missing() if one.needed and (one.group == "deposition") == deposition]
 
     @property
     def repeatable_elsewhere(self) -> bool:
         """Whether another laboratory has what it takes: data, software, parameters and seeds of every job."""
-        return not any(item.group != "deposition" for item in self.missing())
+        return not self._lacking(deposition=False)
+
+    @property
+    def depositable(self) -> bool:
+        """Whether all is there that EMDB and EMPIAR require."""
+        return not self._lacking(deposition=True)
 
     def verdict(self) -> str:
         """Say whether another laboratory could repeat it, and what is missing for that."""
-        jobs = f"{len(self.chain)} job(s)"
-        if self.repeatable_elsewhere:
+        jobs = f"{len(self.chain)} job{'' if len(self.chain) == 1 else 's'}"
+        if lacking := self._lacking(deposition=False):
             return (
-                "Another laboratory that is given the images has what it takes to repeat it: data, software, "
-                f"parameters and seeds of {jobs} are complete."
+                f"Another laboratory could not repeat it from this record of {jobs}: "
+                f"{_first(item.name for item in lacking)} fail."
             )
-        lacking = [item.name for item in self.missing() if item.group != "deposition"]
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        if not (lacking := self._lacking(deposition=True)):
+            return (
+                "Another laboratory has what it takes to repeat it: data, software, parameters and seeds of "
+                f"{jobs} are complete, and so is what EMDB and EMPIAR require of a deposition."
+            )
         return (
-            f"Another laboratory could not repeat it from this record of {jobs}: {', '.join(lacking[:3])}{more} fail."
+            "Another laboratory that is given the images has what it takes to repeat the computation: data, software, "
+            f"parameters and seeds of {jobs} are complete. Not yet the experiment: a deposition lacks "
+            f"{_first(item.name.split(' (')[0] for item in lacking)}."
         )
 
     def _counts(self) -> str:
-        asked = [item for item in self.items if item.group == "deposition"]
-        needed = [item for item in self.items if item.group != "deposition"]
+        def of(items: list[Item]) -> str:
+            return f"{sum(item.there for item in items)} of {len(items)}"
+
+        computed = [item for item in self.items if item.group != "deposition"]
+        required = [item for item in self.items if item.group == "deposition" and item.needed]
+        asked = [item for item in self.items if not item.needed]
         return (
-            f"Of {len(needed)} things that are needed to repeat it, {sum(item.there for item in needed)} are there; of "
-            f"the {len(asked)} more that EMDB and EMPIAR ask for, {sum(item.there for item in asked)}."
+            f"There are {of(computed)} things that are needed to repeat the computation and {of(required)} that EMDB "
+            f"and EMPIAR require of a deposition; what they only ask for ({of(asked)}) does not count."
         )
 
     @property
@@ -142,22 +110,23 @@ class Reproducibility:
         """Most that the answer can be: 1; where the work cannot be repeated the share of what is there, at most ½."""
         if self.repeatable_elsewhere:
             return 1.0
-        return min(_NOT_REPEATABLE, sum(item.there for item in self.items) / len(self.items))
+        needed = [item.there for item in self.items if item.needed]
+        return min(_NOT_REPEATABLE, sum(needed) / len(needed))
 
     def _formula(self, share: float, delta: float | None, value: float) -> str:
         """Say how the value comes about, with its numbers."""
         groups = ", ".join(
             f"{group} {sum(item.there for item in items)} of {len(items)}"
             for group in dict.fromkeys(item.group for item in self.items)
-            if (items := [item for item in self.items if item.group == group])
+            if (items := [item for item in self.items if item.group == group and item.needed])
         )
-        said = f"Completeness {share:.3f} is the mean of four shares: {groups}."
+        said = f"Completeness {share:.3f} is the mean of four shares of what is needed: {groups}."
         if delta is not None and self.repeat is not None:
             outputs = equal_outputs(self.repeat.files)
             said += (
                 f" Times (1 − Δ_Repro), Δ_Repro = 1 − A·(0.9 + 0.1·K) = {delta:.3f}, A = {self.repeat.agreement:.3f} "
                 f"({sum(outputs)} of {len(outputs)} outputs are equal to a thousandth; a folder is one), K = "
-                f"{_foreseen(self.repeat):.3f} (1 where the cost was foreseen): {share * (1 - delta):.3f}."
+                f"{cost_foreseen(self.repeat):.3f} (1 where the cost was foreseen): {share * (1 - delta):.3f}."
             )
         if not self.repeatable_elsewhere:
             said += (
@@ -179,6 +148,7 @@ class Reproducibility:
         evidence: dict[str, Any] = {
             "chain": [{"kind": record.kind, "folder": str(record.folder)} for record in self.chain],
             "repeatable_elsewhere": self.repeatable_elsewhere,
+            "depositable": self.depositable,
             "completeness": share,
             "at_most": self.cap,
             "items": [item.to_json() for item in self.items],
@@ -199,29 +169,17 @@ class Reproducibility:
             sentences += _repeat_in_words(self.repeat, delta)
         value = min(value, self.cap)
         sentences.insert(2, self._formula(share, delta, value))
-        sentences += [f"Missing: {item.name}: {item.found}. {item.remedy}" for item in self.missing()]
+        sentences += [f"Missing: {item.name}: {item.found}. {item.remedy}" for item in self.missing() if item.needed]
+        if asked := [item.name for item in self.missing() if not item.needed]:
+            sentences.append(f"Missing, but not required by EMDB or EMPIAR: {', '.join(asked)}.")
         return available(value, deviation, sentences, evidence)
 
 
-def delta_repro(repeat: Repeat) -> float:
-    """Return Δ_Repro, 0 for a perfect repeat, 1 for none: 1 − A·(0.9 + 0.1·K).
-
-    A is the share of the outputs that are equal. K = exp(−z), z = how far the measured CPU time lies outside the 90 %
-    interval of its prediction, in powers of ten: K is 1 inside it, and where there was no prediction. So the result
-    decides, and a cost that nobody foresaw takes at most a tenth.
-    """
-    return 1.0 - repeat.agreement * (1.0 - _COST_WEIGHT + _COST_WEIGHT * _foreseen(repeat))
-
-
-def _foreseen(repeat: Repeat) -> float:
-    """Return K of :func:`delta_repro`."""
-    kept = 1.0
-    if repeat.predicted is not None:
-        span, actual = repeat.predicted.cpu_seconds, repeat.execution.accounting.cpu_seconds
-        if actual > 0:
-            outside = max(0.0, math.log10(actual / span.high), math.log10(span.low / actual))
-            kept = math.exp(-outside)
-    return kept
+def _first(names: Iterable[str], most: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return f"{', '.join(listed[:most])}{more}"
 
 
 def judge_reproducibility(
@@ -268,76 +226,6 @@ def judge_reproducibility(
             why_not = _no_verdict(repeat.execution)
             repeat = repeat if why_not is None else None
     return Reproducibility(chain, items, predicted, repeat, why_not)
-
-
-def repeat_job(
-    record: Record,
-    chain: Sequence[Record],
-    *,
-    limits: Limits,
-    isolation: Isolation = "bubblewrap",
-    predicted: Cost | None = None,
-) -> Repeat:
-    """Run a recorded job again in a folder of its own, its inputs read-only, and compare the outputs.
-
-    Parameters
-    ----------
-    record, chain
-        The job, and those before it, whose folders it may read.
-    limits, isolation
-        As in :func:`cryoprism.evaluation.sandbox.execute`.
-    predicted
-        What it is expected to cost.
-    """
-    place = Path(tempfile.mkdtemp(prefix="cryoprism-repeat-"))
-    try:
-        settings = place / "config.json"
-        changes = {"output": None, "only_do_unfinished": False, "overwrite": False}
-        settings.write_text(json.dumps({**record.config, **changes}), encoding="utf-8")
-        settings.chmod(0o644)
-        inside = "/out/job" if isolation == "bubblewrap" else str(place / "out" / "job")
-        arguments = [record.command, "--config", str(settings), "--out", inside]
-        execution = execute(
-            [sys.executable, "-c", _RUN, str(record.base.resolve()), *arguments],
-            limits=limits,
-            inputs=[settings, *_seen(record, chain)],
-            output=place / "out",
-            isolation=isolation,
-        )
-        files = compare_outputs(record.folder, place / "out" / "job") if execution.verdict == "finished" else ()
-        return Repeat(execution, predicted, files)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _seen(record: Record, chain: Sequence[Record]) -> list[Path]:
-    """Folders below the project's in which inputs lie, and files elsewhere: tables name images in the same folders."""
-    base, found = record.base.resolve(), []
-    for one in chain:
-        files = one.files()
-        tables = [path for path in files if path.suffix == ".star" and path.is_file()]
-        for path in (*files, *_image_folders(tables, base), *([] if one is record else [one.folder])):
-            whole = Path(os.path.abspath(path))
-            if whole.is_relative_to(base) and whole != base:
-                found.append(base / whole.relative_to(base).parts[0])
-            elif whole != base:
-                found.append(whole)
-    return list(dict.fromkeys(found))
-
-
-def _image_folders(tables: Sequence[Path], base: Path) -> list[Path]:
-    """Folders of the images that tables name, as far as they are there."""
-    found = set()
-    for table in tables:
-        try:
-            blocks = read_star(table)
-        except InputError:
-            continue
-        for block in blocks:
-            for label in _IMAGES:
-                if label in block:
-                    found |= {Path(text.split("@")[-1]).parent for text in block.column(label)}
-    return [place for place in (base / one for one in sorted(found)) if place.is_dir() and place != base]
 
 
 def _prediction(record: Record, model: CostModel | None) -> Cost | None:

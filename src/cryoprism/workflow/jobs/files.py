@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from cryoprism.core import InputError
-from cryoprism.formats import sha256_of_ends
+from cryoprism.formats import Volume, read_map, sha256_of_ends
 
 __all__ = [
     "TEMPORARY_PREFIX",
     "atomic_path",
     "fingerprint",
     "output_stems",
+    "read_map_given",
     "require_file",
     "weights_card",
     "write_json",
@@ -102,6 +103,22 @@ def require_file(path: Path, remedy: str) -> None:
         raise InputError(path, "does not exist", remedy)
     if not os.access(path, os.R_OK):
         raise InputError(path, "cannot be read", "Give yourself the right to read it (chmod).")
+
+
+def read_map_given(path: Path, voxel_size_in_angstroms: float | None) -> Volume:
+    """Read a map of a command that has ``--pixel-size``.
+
+    Raises
+    ------
+    InputError
+        It cannot be used; where only the voxel size lacks, the option is named.
+    """
+    try:
+        return read_map(path, voxel_size_in_angstroms)
+    except InputError as error:
+        if "no voxel size" in error.found:
+            raise InputError(error.where, error.found, "Give it with --pixel-size (Å per voxel).") from error
+        raise
 
 
 def output_stems(paths: Sequence[str | Path]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cryoprism.core import CryoPrismError, InputError
+from cryoprism.core import CryoPrismError
 from cryoprism.evaluation.consistency import Model, read_model
 from cryoprism.evaluation.fusion import Shape, Weights, default_shape, default_weights, read_weights, weights_path
 from cryoprism.evaluation.impact import Impact, forecast_impact
@@ -16,8 +16,8 @@ from cryoprism.evaluation.meta import judge_settled
 from cryoprism.evaluation.novelty import ShapeIndex, require_faiss, require_index
 from cryoprism.evaluation.perturbation import require_posteriors
 from cryoprism.evaluation.reproducibility import Record, chain_of, check_completeness, read_record
-from cryoprism.formats import Volume, read_map
-from cryoprism.workflow.jobs.files import require_file
+from cryoprism.formats import Volume
+from cryoprism.workflow.jobs.files import read_map_given, require_file
 
 from .assess_config import AssessConfig
 
@@ -70,7 +70,9 @@ def prepare(config: AssessConfig) -> Case:
     if config.map_file is not None:
         require_file(config.map_file, "Give a map in MRC format in --map.")
     model = read_model(config.model_file)
-    volume = _volume(config)
+    volume = None
+    if config.map_file is not None:
+        volume = read_map_given(config.map_file, config.voxel_size_in_angstroms)
     record = None if config.record is None else read_record(config.record)
     chain = () if record is None else chain_of(record)
     if chain:
@@ -102,17 +104,6 @@ def prepare(config: AssessConfig) -> Case:
         shape=shape,
         files=(config.model_file, *(path for path in given if path is not None)),
     )
-
-
-def _volume(config: AssessConfig) -> Volume | None:
-    if config.map_file is None:
-        return None
-    try:
-        return read_map(config.map_file, config.voxel_size_in_angstroms)
-    except InputError as error:
-        if "no voxel size" in error.found:
-            raise InputError(error.where, error.found, "Give it with --pixel-size (Å per voxel).") from error
-        raise
 
 
 def notes_on(case: Case) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from cryoprism.evaluation.consistency import Limits as ProverLimits
 from cryoprism.evaluation.consistency import check_consistency, coq_version
 from cryoprism.evaluation.evidence import Answer, not_available
 from cryoprism.evaluation.meta import HOW_TO_GET_CAUSES, judge_settled
-from cryoprism.evaluation.novelty import novelty_of, require_faiss
+from cryoprism.evaluation.novelty import Novelty, novelty_of, require_faiss
 from cryoprism.evaluation.perturbation import judge_fragility
 from cryoprism.evaluation.reproducibility import (
     DETAILS,
@@ -28,7 +28,7 @@ from cryoprism.evaluation.reproducibility import (
 )
 from cryoprism.evaluation.sandbox import Limits as SandboxLimits
 from cryoprism.evaluation.sandbox import walls
-from cryoprism.formats import sha256_of_file
+from cryoprism.formats import Volume, sha256_of_file
 from cryoprism.workflow.jobs.files import write_json
 from cryoprism.workflow.report import consistency_pictures, novelty_pictures
 
@@ -47,6 +47,8 @@ _ABOUT_MODEL: Final = {
     "voxel_size_in_angstroms", "contour", "margin_in_angstroms", "symmetry", "helical_rise_in_angstroms",
     "helical_twist_in_degrees", "assembly", "time_limit_in_seconds", "max_memory_in_gigabytes",
 }  # fmt: skip
+#: Novelties that differ by more are those of two shapes.
+_OTHER_SHAPE: Final = 0.5
 _NO_RECORD: Final = "No record of the work was given."
 _GIVE_RECORD: Final = "Give the folder of the job that made the map or the model in --record."
 
@@ -101,8 +103,11 @@ def questions(case: Case) -> tuple[Question, ...]:
         ),
         Question(
             "novelty",
-            _stamp(model, _print(file_in(config.index, "index.json")), config.assembly),
-            lambda folder: _novelty(config),
+            _stamp(
+                model, _print(file_in(config.index, "index.json")), config.assembly, config.symmetry,
+                _print(config.map_file), _centre(case.volume),
+            ),
+            lambda folder: _novelty(case),
         ),
         Question(
             "impact",
@@ -164,12 +169,47 @@ def _consistency(case: Case, folder: Path) -> Part:
     return Part(_json(replace(found.answer(), evidence=evidence)), ("consistency.json", *files), shown)
 
 
-def _novelty(config: AssessConfig) -> Part:
+def _centre(volume: Volume | None) -> tuple[float, float, float]:
+    """Return where the axes of a point group meet [Å]: at the central voxel of a map, else at the origin."""
+    if volume is None:
+        return (0.0, 0.0, 0.0)
+    size, (z, y, x) = volume.voxel_size_in_angstroms, (n // 2 for n in volume.data.shape)
+    ox, oy, oz = volume.origin_in_angstroms
+    return (ox + x * size, oy + y * size, oz + z * size)
+
+
+def _novelty(case: Case) -> Part:
+    config = case.config
     absent = None if config.index is None else absence(require_faiss)
     if absent is not None:
         return Part(_json(not_available(*absent)))
-    found = novelty_of(config.model_file, config.index, assembly=config.assembly)
+    found = novelty_of(
+        config.model_file,
+        config.index,
+        assembly=config.assembly,
+        symmetry=None if config.assembly else config.symmetry,  # an assembly has its copies already
+        centre_in_angstroms=_centre(case.volume),
+    )
+    if config.map_file is not None and found.value is not None:
+        found = _less_new(found, novelty_of(config.map_file, config.index,
+                                            voxel_size_in_angstroms=config.voxel_size_in_angstroms))  # fmt: skip
     return Part(_with_option(found.answer(), "--index"), shown=novelty_pictures(found, most=3))
+
+
+def _less_new(model: Novelty, seen: Novelty) -> Novelty:
+    """Return the lower of the novelties of a model and of its map.
+
+    What was seen is the map. A wrong model has a shape that nobody has seen, and must not be rewarded for it.
+    """
+    if seen.value is None or model.value is None:
+        note = f"Its map has no shape to compare: {seen.reason}"
+        return replace(model, notes=(*model.notes, note))
+    lower = "map" if seen.value < model.value else "model"
+    note = f"Of the model the novelty is {model.value:.2f}, of its map {seen.value:.2f}: that of the {lower} counts."
+    if abs(model.value - seen.value) > _OTHER_SHAPE:
+        note += " They differ in shape: the model is a part of what the map shows, or does not belong into it."
+    chosen = seen if lower == "map" else model
+    return replace(chosen, notes=(*chosen.notes, note))
 
 
 def _reproducibility(case: Case) -> Part:

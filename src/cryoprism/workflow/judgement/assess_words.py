@@ -74,8 +74,9 @@ def _logic(answer: Answer) -> str:
     if refuted:
         broken = sorted(answer.evidence["rules"], key=lambda one: -one["refuted"])
         rules = [f"“{rule['title']}”" for rule in broken if rule["refuted"]]
-        others = f" and {len(rules) - 2} more rules" if len(rules) > 2 else ""
-        return f"the model breaks {refuted:,} of {everything:,} checks ({_listed(rules[:2])}{others})"
+        if len(rules) > 2:
+            rules = [*rules[:2], f"{len(rules) - 2} more rule{'' if len(rules) == 3 else 's'}"]
+        return f"the model breaks {refuted:,} of {everything:,} checks ({_listed(rules)})"
     if unknown == everything:
         return f"nothing about the model is proved: the prover gave no verdict on any of its {everything:,} checks"
     if unknown:
@@ -102,8 +103,9 @@ def _impact(answer: Answer) -> str:
 
 
 def _reproducibility(answer: Answer) -> str:
-    can = "could" if answer.evidence["repeatable_elsewhere"] else "could not"
-    there = f"another laboratory {can} repeat {_RECORD}"
+    elsewhere, given = answer.evidence["repeatable_elsewhere"], answer.evidence.get("depositable", True)
+    who = "another laboratory that is given the images" if elsewhere and not given else "another laboratory"
+    there = f"{who} {'could' if elsewhere else 'could not'} repeat {_RECORD}"
     again = answer.evidence.get("repeat")
     if again is None:
         return f"{there}, which was not run again"

@@ -21,6 +21,9 @@ class ImpactBuildConfig(JobConfig):
     options: ClassVar[dict[str, str]] = {**JobConfig.options, "works": "WORKS"}
 
     works: tuple[Path, ...] = Field((), description="Files of OpenAlex works, JSON lines, plain or gzipped.")
+    merged_works: tuple[Path, ...] = Field(
+        (), description="merged_ids/works of OpenAlex: which works became part of others; files or the folder."
+    )
     patents: tuple[Path, ...] = Field((), description="PatentsView's g_patent: TSV, plain, gzipped or zipped.")
     patent_citations: tuple[Path, ...] = Field((), description="PatentsView's g_us_patent_citation.")
     patent_references: tuple[Path, ...] = Field((), description="PatentsView's g_other_reference.")

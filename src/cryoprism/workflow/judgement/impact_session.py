@@ -19,6 +19,7 @@ from cryoprism.evaluation.impact import (
     Trained,
     forecast_works,
     import_entries,
+    import_merged_works,
     import_openalex,
     import_patent_citations,
     import_patent_references,
@@ -72,6 +73,7 @@ def build_impact_graph(config: ImpactBuildConfig) -> ImpactSummary:
     started = time.monotonic()
     steps: tuple[tuple[Sequence[Path], Callable[[Path, GraphWriter], ImportCount]], ...] = (
         (config.works, import_openalex),
+        (config.merged_works, import_merged_works),
         (config.patents, import_patents),
         (config.patent_citations, import_patent_citations),
         (config.patent_references, import_patent_references),
@@ -81,9 +83,11 @@ def build_impact_graph(config: ImpactBuildConfig) -> ImpactSummary:
     for path in files:
         if not path.exists():
             raise InputError(path, "does not exist", "Give a dump as it was downloaded.")
+    merged = [one for path in config.merged_works if path.is_dir() for one in sorted(path.rglob("*.csv*"))]
+    inputs = [path for path in (*files, *merged) if path.is_file()]
     with open_job("CitationGraph", config) as job:
-        job.record_inputs([path for path in files if path.is_file()])
-        hashes = _hashes([path for path in files if path.is_file()])
+        job.record_inputs(inputs)
+        hashes = _hashes(inputs)
         if (kept := _kept(job, config, "graph", hashes)) is not None:
             return kept
         counted: list[ImportCount] = []
@@ -133,6 +137,11 @@ def _built(counts: dict[str, int], counted: Sequence[ImportCount]) -> tuple[str,
         f"Left out: {counts['citations_of_works_outside']} citations of works that the dumps lack, "
         f"{counts['citations_older_than_what_they_cite']} that are older than what they cite.",
     ]
+    if counts["works_merged_into_others"] or counts["citations_of_merged_works"]:
+        said.append(
+            f"{counts['works_merged_into_others']} works were merged into others and taken out; "
+            f"{counts['citations_of_merged_works']} citations go to what they became."
+        )
     bad = sum(one.bad for one in counted)
     if bad:
         first = next(example for one in counted for example in one.examples)

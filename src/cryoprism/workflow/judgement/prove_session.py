@@ -6,11 +6,10 @@ import logging
 import time
 from dataclasses import dataclass
 
-from cryoprism.core import InputError
 from cryoprism.evaluation.consistency import Limits, check_consistency
 from cryoprism.evaluation.evidence import Verdict
-from cryoprism.formats import Volume, read_map, sha256_of_file
-from cryoprism.workflow.jobs.files import require_file, write_json
+from cryoprism.formats import Volume, sha256_of_file
+from cryoprism.workflow.jobs.files import read_map_given, require_file, write_json
 from cryoprism.workflow.jobs.job import Job, open_job
 from cryoprism.workflow.jobs.summary import StepSummary
 from cryoprism.workflow.report import consistency_report
@@ -47,7 +46,9 @@ def prove_model(config: ProveConfig) -> ProveResult:
     files = [path for path in (config.model_file, config.map_file) if path is not None]
     for path in files:
         require_file(path, "Give a model (PDB, mmCIF) and, in --map, a map in MRC format.")
-    volume = None if config.map_file is None else _map(config)
+    volume = None
+    if config.map_file is not None:
+        volume = read_map_given(config.map_file, config.voxel_size_in_angstroms)
     with open_job("Prove", config) as job:
         job.record_inputs(files)
         others = ";".join(map(sha256_of_file, files))
@@ -94,13 +95,3 @@ def _prove(job: Job, config: ProveConfig, volume: Volume | None, others: str, st
         result={"verdict": result.verdict, "sentences": list(sentences)},
     )
     return ProveResult(output=job.path, verdict=result.verdict, sentences=sentences, seconds=time.monotonic() - started)
-
-
-def _map(config: ProveConfig) -> Volume:
-    assert config.map_file is not None
-    try:
-        return read_map(config.map_file, config.voxel_size_in_angstroms)
-    except InputError as error:
-        if "no voxel size" in error.found:
-            raise InputError(error.where, error.found, "Give it with --pixel-size (Å per voxel).") from error
-        raise

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryoprism.core import CryoPrismWarning, InputError, resolve_device
-from cryoprism.formats import Volume, read_map, read_mtf, read_particles, read_structure
+from cryoprism.formats import Volume, read_mtf, read_particles, read_structure
 from cryoprism.structure import (
     ViewingDirections,
     fit_model_rigidly,
@@ -23,7 +23,7 @@ from cryoprism.structure import (
     read_mask,
     viewing_directions,
 )
-from cryoprism.workflow.jobs.files import fingerprint
+from cryoprism.workflow.jobs.files import fingerprint, read_map_given
 from cryoprism.workflow.jobs.job import Job, open_job
 from cryoprism.workflow.jobs.memory import GIGABYTE, available_memory_in_bytes
 from cryoprism.workflow.jobs.progress import progress
@@ -79,7 +79,7 @@ def measure_resolution(config: ResolutionConfig) -> ResolutionResult:
     if config.model_file is not None and not config.model_file.is_file():
         raise InputError(config.model_file, "does not exist", "Give a PDB or mmCIF file in --model.")
     with _known_voxel_size():
-        half1, half2 = (_half(path, config) for path in (config.half1, config.half2))
+        half1, half2 = (read_map_given(path, config.voxel_size_in_angstroms) for path in (config.half1, config.half2))
     _require_memory(half1, config)
     mask = None if config.mask_file is None else read_mask(config.mask_file, half1)
     mtf = None if config.mtf_file is None else read_mtf(config.mtf_file)
@@ -158,15 +158,6 @@ def _finish(
     return ResolutionResult(
         output=job.path, sentences=sentences, warnings=summary.warnings, seconds=time.monotonic() - started
     )
-
-
-def _half(path: Path, config: ResolutionConfig) -> Volume:
-    try:
-        return read_map(path, config.voxel_size_in_angstroms)
-    except InputError as error:
-        if "no voxel size" in error.found:
-            raise InputError(error.where, error.found, "Give it with --pixel-size (Å per voxel).") from error
-        raise
 
 
 @contextmanager

@@ -33,6 +33,7 @@ _ASSESS_CSS: Final = """
 .box+.box,section>section,section>section+.box{margin-top:10px}
 section>section h3{margin:14px 0 6px}
 .grid .box+.box{margin-top:0}
+.facts{grid-template-columns:repeat(auto-fit,minmax(290px,1fr))}
 .fact span b{display:inline;font-size:inherit}
 .score{font-size:17px;margin:2px 0 4px}
 """
@@ -169,7 +170,7 @@ def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
     )
     unit = "citations" if name == "impact" and known else ""
     # What is missing stands in the table under it.
-    told = [text for text in part["sentences"] if not (known and text.startswith("Missing: "))]
+    told = [text for text in part["sentences"] if not (known and text.startswith("Missing"))]
     listed = "".join(f"<li>{escape(text)}</li>" for text in told)
     table = EVIDENCE[name](part["evidence"]) if known else ""
     meaning = f'<p class="quiet small">{_MEANING[name]}</p>' if name in _MEANING else ""

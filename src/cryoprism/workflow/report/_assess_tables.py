@@ -87,13 +87,29 @@ def _impact(evidence: Mapping[str, Any]) -> str:
 
 def _reproducibility(evidence: Mapping[str, Any]) -> str:
     missing = [one for one in evidence["items"] if not one["there"]]
-    needed = _table(
-        (("what is missing", ""), ("group", ""), ("found", ""), ("what to do", "")),
-        [[escape(one[key]) for key in ("name", "group", "found", "remedy")] for one in missing],
-    )
+    lacking = [
+        _table(
+            ((words, ""), ("group", ""), ("found", ""), ("what to do", "")),
+            [
+                [escape(one[key]) for key in ("name", "group", "found", "remedy")]
+                for one in missing
+                if one.get("needed", True) == needed
+            ],
+            tall=not needed,
+        )
+        for words, needed in (("needed and missing", True), ("missing, not required (does not count)", False))
+    ]
     there = _table(
         (("what is there", ""), ("group", ""), ("value", "")),
-        [[escape(one[key]) for key in ("name", "group", "found")] for one in evidence["items"] if one["there"]],
+        [
+            [
+                escape(one["name"]) + ("" if one.get("needed", True) else " (not required)"),
+                escape(one["group"]),
+                escape(one["found"]),
+            ]
+            for one in evidence["items"]
+            if one["there"]
+        ],
         tall=True,
     )
     again = evidence.get("repeat")
@@ -102,7 +118,7 @@ def _reproducibility(evidence: Mapping[str, Any]) -> str:
         [[escape(one["name"]), f"{one['agreement']:.4f}", escape(one["how"])] for one in again["files"]],
         tall=True,
     )  # fmt: skip
-    return needed + files + there
+    return lacking[0] + files + lacking[1] + there
 
 
 def _meta(evidence: Mapping[str, Any]) -> str:

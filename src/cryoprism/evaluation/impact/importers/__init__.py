@@ -1,4 +1,4 @@
-"""Public bibliographic dumps into a citation graph: OpenAlex works, PatentsView, PDB and EMDB entries.
+"""Public bibliographic dumps into a citation graph: OpenAlex works and mergers, PatentsView, PDB and EMDB entries.
 
 Every file is read once, line by line. A line that cannot be used is counted and the first ones are named.
 """
@@ -6,6 +6,7 @@ Every file is read once, line by line. A line that cannot be used is counted and
 from .dumps import ImportCount
 from .entries import import_entries
 from .identifiers import clean_doi
+from .merged import import_merged_works
 from .openalex import import_openalex
 from .patentsview import import_patent_citations, import_patent_references, import_patents
 
@@ -13,6 +14,7 @@ __all__ = [
     "ImportCount",
     "clean_doi",
     "import_entries",
+    "import_merged_works",
     "import_openalex",
     "import_patent_citations",
     "import_patent_references",

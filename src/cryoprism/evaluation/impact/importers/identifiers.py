@@ -8,7 +8,7 @@ import re
 from typing import Final
 from urllib.parse import unquote
 
-__all__ = ["clean_doi", "positive", "year_of"]
+__all__ = ["clean_doi", "openalex_number", "positive", "year_of"]
 
 #: The suffix of a DOI is any printable text (DOI Handbook 2.2.2); blanks and quotes end it in running text.
 _DOI: Final = re.compile(r"10\.\d{4,9}(?:\.\d+)*/[^\s\"\u201c\u201d]+", re.IGNORECASE)
@@ -67,3 +67,21 @@ def positive(text: object) -> int | None:
     """Return the positive whole number that a text is; None if it is none."""
     known = isinstance(text, str) and re.fullmatch(r"\s*[0-9]{1,18}\s*", text) is not None
     return int(text) if known and int(text) > 0 else None  # type: ignore[call-overload]
+
+
+def openalex_number(text: object) -> int:
+    """Return the number of a work of OpenAlex: ``W`` and digits, alone or in an address.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    found = (
+        re.fullmatch(r"(?:https?://(?:api\.)?openalex\.org/(?:works/)?)?[Ww](\d+)", text)
+        if isinstance(text, str)
+        else None
+    )
+    if found is None or not 0 < int(found.group(1)) < 2**62:
+        raise ValueError(f"{text!r} is no work of OpenAlex")
+    return int(found.group(1))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from cryoprism.evaluation.impact.graph import GraphWriter
 
 from .dumps import ImportCount, lines_of, numbered, reason_of
-from .identifiers import clean_doi, year_of
+from .identifiers import clean_doi, openalex_number, year_of
 
 __all__ = ["import_openalex"]
 
@@ -49,25 +48,14 @@ def _openalex_work(content: Any) -> dict[str, Any]:
     if date is None:
         raise ValueError("no date")
     return {
-        "number": _openalex_number(content["id"]),
+        "number": openalex_number(content["id"]),
         "time": year_of(str(date)),
         "authors": len(content.get("authorships") or []),
-        "cites": [_openalex_number(one) for one in cites],
+        "cites": [openalex_number(one) for one in cites],
         "doi": clean_doi(content.get("doi")),
         "pubmed": None if pubmed is None else _pubmed(str(pubmed).rstrip("/").rsplit("/", 1)[-1]),
         "title": str(content.get("display_name") or content.get("title") or "")[:300],
     }
-
-
-def _openalex_number(text: Any) -> int:
-    found = (
-        re.fullmatch(r"(?:https?://(?:api\.)?openalex\.org/(?:works/)?)?[Ww](\d+)", text)
-        if isinstance(text, str)
-        else None
-    )
-    if found is None or not 0 < int(found.group(1)) < 2**62:
-        raise ValueError(f"{text!r} is no work of OpenAlex")
-    return int(found.group(1))
 
 
 def _pubmed(text: str) -> int:
