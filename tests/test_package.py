@@ -13,8 +13,8 @@ BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(s
 
 
 def files_of_the_package(root: Path) -> set[str]:
-    found = {path.relative_to(root / "src").as_posix() for path in (root / "src/cryoprism").rglob("*") if path.is_file()}
-    return {name for name in found if "__pycache__" not in name}
+    found = (path for path in (root / "src/cryoprism").rglob("*") if path.is_file())
+    return {path.relative_to(root / "src").as_posix() for path in found if "__pycache__" not in path.parts}
 
 
 @pytest.fixture(scope="module")
