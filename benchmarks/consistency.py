@@ -2,7 +2,7 @@
 
 * ``faults``: into a clean structure 20 faults of each kind are planted, each in a copy of its own (clash, broken chain,
   mirrored residue, overlapping symmetry mate, atom outside the map): the right rule has to refute it, and every residue
-  that it does not touch has to keep its verdicts;
+  that it does not touch has to keep its verdicts (obligations that a water adds are counted apart);
 * ``panel``: the structures of data/structures (panel.tsv), smallest first: obligations, proved, refuted, unknown,
   seconds and memory; beside them gemmi's own functions for contacts, bond lengths, hands and peptide bonds. What
   differs is summed up by kind, and ``--list`` writes every case into a table;
@@ -45,14 +45,15 @@ def faults(path: Path, seed: int) -> None:
         f"{clean.count('obligations')} obligations, {clean.count('proved')} proved.\n"
     )
     print("| planted, one in each copy | refuted in the right rule | residues touched | of these changed | "
-          "residues not touched | their obligations | of these changed | unknown | CPU s a copy |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|")
+          "residues not touched | their obligations | of these another verdict | added, removed | unknown | "
+          "CPU s a copy |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for kind in FAULTS:
         one = found[kind]
         print(
-            f"| {kind} | {one.caught} of {one.planted} | {one.touched} | {one.changed - one.changed_untouched} | "
-            f"{one.untouched} | {one.untouched_obligations} | {one.changed_untouched} | {one.unknown} | "
-            f"{one.cpu_seconds / one.planted:.1f} |",
+            f"| {kind} | {one.caught} of {one.planted} | {one.touched} | {one.changed} | "
+            f"{one.untouched} | {one.untouched_obligations} | {one.untouched_verdicts} | "
+            f"{one.untouched_added}, {one.untouched_removed} | {one.unknown} | {one.cpu_seconds / one.planted:.1f} |",
             flush=True,
         )
 

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from cryoprism.evaluation.consistency import Consistency, check_consistency, find_copies, read_model
 from cryoprism.formats import Volume
 
-__all__ = ["FAULTS", "Tally", "plant_all", "synthetic_map"]
+__all__ = ["FAULTS", "Tally", "moves", "plant_all", "synthetic_map"]
 
 #: What is planted, and the rule that has to refute it.
 FAULTS = {
@@ -30,15 +30,22 @@ _NEAR = 2.21  # Å: no clash, with its margin for rounding, and no bond of the r
 
 @dataclass
 class Tally:
-    """What came of the copies with one fault each, and what was compared in them."""
+    """What came of the copies with one fault each, and what was compared in them.
+
+    ``touched``, ``changed`` and ``untouched`` are residues: those that a fault touches, how many of these changed, and
+    all others. Of these others' obligations some may have another verdict (``untouched_verdicts``), or be there in one
+    of the two models alone (``untouched_added``, ``untouched_removed``).
+    """
 
     planted: int = 0
     caught: int = 0
     touched: int = 0
     changed: int = 0
-    changed_untouched: int = 0
     untouched: int = 0
     untouched_obligations: int = 0
+    untouched_verdicts: int = 0
+    untouched_added: int = 0
+    untouched_removed: int = 0
     unknown: int = 0
     cpu_seconds: float = 0.0
 
@@ -159,25 +166,40 @@ def _overlap(structure: gemmi.Structure, path: Path, rng: np.random.Generator) -
     structure[0].add_chain(chain)
 
 
+def moves(before: tuple[int, int, int], after: tuple[int, int, int]) -> tuple[int, int, int]:
+    """How many obligations changed their verdict, were added and were removed, at least.
+
+    From the counts (proved, refuted, unknown) of one residue in one rule, before and after.
+    """
+    lost = sum(max(0, b - a) for b, a in zip(before, after, strict=True))
+    gained = sum(max(0, a - b) for b, a in zip(before, after, strict=True))
+    verdicts = min(lost, gained)
+    return verdicts, gained - verdicts, lost - verdicts
+
+
 def _compare(tally: Tally, rule: str, clean: Consistency, planted: Consistency, touched: set[int]) -> None:
     changed: set[int] = set()
     for residue in range(len(clean.model.residues)):
         before = {found.name: found.by_residue[residue] for found in clean.rules if residue in found.by_residue}
         after = {found.name: found.by_residue[residue] for found in planted.rules if residue in found.by_residue}
-        if before != after:
-            changed.add(residue)
-        if residue not in touched:
-            tally.untouched += 1
-            tally.untouched_obligations += sum(map(sum, before.values()))
-    added = range(len(clean.model.residues), len(planted.model.residues))
-    changed |= {k for k in added if any(sum(r.by_residue[k][1:]) for r in planted.rules if k in r.by_residue)}
+        if residue in touched:
+            changed |= {residue} if before != after else set()
+            continue
+        tally.untouched += 1
+        tally.untouched_obligations += sum(map(sum, before.values()))
+        for name in before.keys() | after.keys():
+            verdicts, added, removed = moves(before.get(name, (0, 0, 0)), after.get(name, (0, 0, 0)))
+            tally.untouched_verdicts += verdicts
+            tally.untouched_added += added
+            tally.untouched_removed += removed
+    more = range(len(clean.model.residues), len(planted.model.residues))
+    changed |= {k for k in more if any(sum(r.by_residue[k][1:]) for r in planted.rules if k in r.by_residue)}
     wanted = next(found for found in planted.rules if found.name == rule)
     named = {k for one in wanted.offenders for k in one.residues} if wanted.refuted else set()
     tally.planted += 1
     tally.caught += bool(named) and named <= touched
     tally.touched += len(touched)
     tally.changed += len(changed)
-    tally.changed_untouched += len(changed - touched)
     tally.unknown += planted.count("unknown")
     tally.cpu_seconds += planted.cpu_seconds
 
