@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from . import _emit, _rules
-from ._company import lead_to_a_chain
+from ._company import dissolved, lead_to_a_chain
 from ._completeness import completeness
 from ._crowding import taken_together
 from ._envelope import Envelope, voxel_indices
@@ -365,7 +365,7 @@ def _ligands(model: Model, copies: Copies) -> Case | None:
     slack = 0 if model.exact and not around.operations else 5
     partners = np.flatnonzero(model.kinds != 4)
     tree = cKDTree(model.points[partners] / 1000)
-    touches, alone, borderline, offenders = [], [], set(), []
+    touches, alone, borderline, offenders, ions = [], [], set(), [], []
     for k, residue in enumerate(ligands):
         atoms = range(model.residues[residue].start, model.residues[residue].stop)
         best = _contact(model, partners, tree, residue, atoms, None)
@@ -381,6 +381,9 @@ def _ligands(model: Model, copies: Copies) -> Case | None:
             touches.append((residue, best[1], best[2], best[3]))
         elif (best is not None and best[0] <= 4500 + slack + 1e-6) or copies.left_out:
             borderline.add(k)
+        elif dissolved(model, residue):
+            borderline.add(k)
+            ions.append(residue_words(model.residues[residue]))
         else:
             alone.append(residue)
             words = f"{residue_words(model.residues[residue])} touches nothing: no atom but water within 4.5 Å"
@@ -391,6 +394,9 @@ def _ligands(model: Model, copies: Copies) -> Case | None:
     case.lean = lean_ligands(around, touches, alone, slack)
     if copies.left_out:
         case.why = copies.left_out
+    elif ions:
+        more = f" and {len(ions) - 3} more" if len(ions) > 3 else ""
+        case.why = f"{', '.join(ions[:3])}{more}: ions among waters, which touch nothing else."
     return case
 
 

@@ -17,6 +17,7 @@ from ._coq import LIBRARY, library_sources
 from ._emit import HEADER
 from ._lean import LEAN_COVERS
 from ._model import Model
+from ._names import IONS, VIRTUAL, WATERS
 
 __all__ = ["NOT_ASKED", "TRUSTED", "atoms_table", "certificate_files", "sha256", "write_certificate"]
 
@@ -74,7 +75,7 @@ def atoms_table(model: Model) -> str:
          "alternative", "occupancy")
     )  # fmt: skip
     places = model.points + model.corner
-    for number, name in enumerate(model.names):
+    for number, name in enumerate(model.written):
         residue = model.residues[int(model.residue_of[number])]
         place = f"{residue.number}{residue.insertion}"
         named = (number, residue.chain, residue.name, place, name, model.elements[number])
@@ -101,7 +102,9 @@ def certificate_files(
     sums = "\n".join(f"{name.removesuffix('.v')}={sha256(text)}" for name, text in library.items())
     folder = resources.files(__package__).joinpath("coq")
     check, check_data = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("check.sh", "check_data.py"))
-    for name, kinds in (("METALS", METALS), ("ACCEPTORS", ACCEPTORS)):
+    ions = [f"{name}={element}" for name, element in IONS.items()]
+    lists = {"METALS": METALS, "ACCEPTORS": ACCEPTORS, "WATERS": WATERS, "VIRTUAL": VIRTUAL, "IONS": ions}
+    for name, kinds in lists.items():
         check_data = check_data.replace(f"@{name}@", " ".join(sorted(kinds)))
     filled = {
         "LIBRARY": " ".join(LIBRARY),

@@ -7,21 +7,24 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from ._belonging import Add
+from ._chemistry import METALS
 from ._model import Model
 from ._symmetry import Copies, place, within_scope
 
-__all__ = ["lead_to_a_chain"]
+__all__ = ["dissolved", "lead_to_a_chain"]
 
 #: A contact of a ligand, as the rule about ligands has it; of a water, whose hydrogen bonds have 2.5 to 3.5 Å and whose
 #: next shell is at 4.5 Å (REMARK 525 lists waters beyond 5 Å) [0.001 Å].
 LIGAND_REACH, WATER_REACH = 4500, 6000
+_HALOGENS = frozenset({"F", "CL", "BR", "I"})
 
 
 def lead_to_a_chain(model: Model, copies: Copies, add: Add) -> None:
     """Compare for each ligand and water whether its contacts lead to a chain; without chains nothing is asked.
 
     A ligand has to touch (4.5 Å) a chain, or a ligand that does; a water (6 Å) any of these, or a water that does.
-    Copies of what leads to a chain count as well. Where copies are left out, one that leads nowhere is unknown.
+    Copies of what leads to a chain count as well. Where copies are left out, one that leads nowhere is unknown, and so
+    is an ion among waters.
     """
     roles = np.array([residue.role for residue in model.residues])
     if not (roles == "polymer").any():
@@ -32,7 +35,17 @@ def lead_to_a_chain(model: Model, copies: Copies, add: Add) -> None:
         _spread(model, around, reached, roles == role, reach)
         for index in np.flatnonzero(roles == role):
             words = f"its contacts lead to no chain: it is further than {reach / 1000:g} Å from all that do"
-            add(int(reached[index]), 1, int(index), words, unsure=bool(copies.left_out))
+            unsure = bool(copies.left_out) or (not reached[index] and dissolved(model, int(index)))
+            add(int(reached[index]), 1, int(index), words, unsure=unsure)
+
+
+def dissolved(model: Model, index: int) -> bool:
+    """Whether a residue is an ion with a water within 4.5 Å: in a simulation's box it may be far from all else."""
+    residue = model.residues[index]
+    if residue.stop - residue.start != 1 or model.elements[residue.start] not in METALS | _HALOGENS:
+        return False
+    apart = ((model.points[model.kinds == 4] - model.points[residue.start]) ** 2).sum(axis=1)
+    return bool((apart <= LIGAND_REACH**2).any())
 
 
 def _spread(model: Model, around: Copies, reached: NDArray[np.bool_], wanted: NDArray[np.bool_], reach: int) -> None:

@@ -163,7 +163,7 @@ def _declared(model: Model, found: Completeness) -> list[str]:
     for asym in declared.asyms:
         found.add(int(asym in first), 1, first.get(asym, last), f"the file lists chain {asym} but holds no atom of it")
     if declared.rows:
-        read = sum(each.count_atom_sites() for each in model.structure)
+        read = sum(each.count_atom_sites() for each in model.structure) + model.virtual_sites
         short = max(declared.least_atoms - declared.rows, 0)
         words = f"MASTER counts {declared.least_atoms} atoms, the file holds {declared.rows}"
         found.add(short, 0, last, words)

@@ -17,7 +17,7 @@ from cryoprism.formats import parse_structure
 from ._chemistry import ACCEPTORS, METALS, backbone_atoms, template_bonds
 from ._declared import Declared, declared_in_mmcif, declared_in_pdb, text_of
 from ._links import Link, address_of, codes_in_mmcif, codes_in_pdb, links_of
-from ._names import WATERS, standard_atoms, standard_name
+from ._names import IONS, is_water, standard_atoms, standard_name, without_virtual
 
 __all__ = ["Model", "Residue", "read_model"]
 
@@ -62,6 +62,10 @@ class Model:
         Bonds that the file records.
     declared
         What the file says about itself.
+    virtual_sites
+        Sites of waters that are no atoms, and left out.
+    written
+        Names of the atoms as the file has them; ``names`` are those of the templates.
     """
 
     path: Path
@@ -80,6 +84,8 @@ class Model:
     links: tuple[Link, ...]
     declared: Declared
     structure: gemmi.Structure = field(repr=False)
+    virtual_sites: int = 0
+    written: tuple[str, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         """Return the number of atoms."""
@@ -97,10 +103,10 @@ def _kind(element: str, role: str) -> int:
 
 
 def _role(residue: gemmi.Residue) -> str:
-    if residue.entity_type == gemmi.EntityType.Water or residue.is_water():
+    if is_water(residue):
         return "water"
-    if residue.name.upper() in WATERS and {atom.element.name for atom in residue} <= {"O", "H", "D", "X"}:
-        return "water"
+    if len(residue) == 1 and residue.name.upper() == residue[0].name.upper() in IONS:
+        return "ligand"
     # Sugars of some entries are listed with the polymer, but stand nowhere in its sequence.
     known = template_bonds(standard_name(residue.name, [atom.name for atom in residue])) is not None
     stray = residue.het_flag == "H" and residue.label_seq is None and not known
@@ -143,6 +149,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         raise InputError(file, "holds no atoms", "Give a PDB or mmCIF file with coordinates.")
     if structure.input_format == gemmi.CoorFormat.Pdb:
         _join_polymers(structure)
+    virtual = without_virtual(structure)
     structure.setup_entities()
     structure.assign_label_seq_id()
     first = structure[0]
@@ -224,6 +231,8 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         links_of(structure, _linked(structure, residues, written), elements, alternatives, codes, waters),
         declared,
         structure,
+        virtual,
+        tuple(written),
     )
 
 

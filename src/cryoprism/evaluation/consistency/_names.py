@@ -9,10 +9,37 @@ import gemmi
 
 from ._chemistry import D_RESIDUES, NUCLEIC, SIDE_CHAINS
 
-__all__ = ["WATERS", "bears", "hand_of", "standard_atoms", "standard_name"]
+__all__ = [
+    "IONS",
+    "VIRTUAL",
+    "WATERS",
+    "bears",
+    "hand_of",
+    "is_water",
+    "standard_atoms",
+    "standard_name",
+    "without_virtual",
+]
 
-#: Water in AMBER, CHARMM and GROMACS, beside the names that gemmi knows.
-WATERS: Final = frozenset({"HOH", "DOD", "WAT", "H2O", "TIP", "TIP3", "TIP4", "TP3", "SOL", "SPC", "T3P", "T4P"})
+#: Water in AMBER, CHARMM, GROMACS and OpenMM, beside the names that gemmi knows.
+WATERS: Final = frozenset(
+    (  # noqa: SIM905
+        "HOH DOD WAT H2O TIP TIP3 TIP4 TIP5 TP3 TP4 TP5 SOL SPC SPCE T3P T4P T4E T5P OPC OPC3 SWM SWM4"
+    ).split()
+)
+#: Sites of models of water that are no atoms: M of four-site models, 0.1 to 0.25 Å from O (AMBER EPW, GROMACS MW,
+#: CHARMM OM), and the lone pairs of five-site ones, 0.7 Å from O.
+VIRTUAL: Final = frozenset({"EP", "EPW", "EP1", "EP2", "M", "MW", "MW1", "MW2", "OM", "LP", "LP1", "LP2"})
+#: Beyond this from its O a site is none of water's [Å].
+VIRTUAL_REACH: Final = 1.0
+#: Ions of force fields, and of the dictionary: their names and elements. Without a column of elements, or with a name a
+#: column further on, SOD reads as sulphur and NA as nitrogen.
+IONS: Final = {
+    "SOD": "NA", "NA+": "NA", "POT": "K", "K+": "K", "CLA": "CL", "CL-": "CL", "CES": "CS", "CS+": "CS", "LIT": "LI",
+    "LI+": "LI", "RUB": "RB", "RB+": "RB", "CAL": "CA", "CA2+": "CA", "BAR": "BA", "CAD": "CD", "ZN2": "ZN",
+    "ZN2+": "ZN", "MG2+": "MG", "CIM": "CL", "CIP": "NA", "IB": "I",
+    **{name: name for name in "LI NA K RB CS MG CA SR BA MN FE CO NI CU ZN CD HG CL BR".split()},  # noqa: SIM905
+}  # fmt: skip
 
 #: Protonation states and disulfides as AMBER, CHARMM, GROMACS and OPLS name them; ends of chains as AMBER does.
 _AMINO: Final = {
@@ -25,6 +52,35 @@ _AMINO: Final = {
 #: Bases by their long names; which of RNA and DNA it is tells O2'.
 _BASES: Final = {"ADE": "A", "CYT": "C", "GUA": "G", "THY": "T", "URA": "U", "INO": "I"}
 _ATOMS: Final = {"O1P": "OP1", "O2P": "OP2", "O3P": "OP3", "OT1": "O", "OT2": "OXT", "OC1": "O", "OC2": "OXT"}
+
+
+def is_water(residue: gemmi.Residue) -> bool:
+    """Whether a residue is water: by gemmi, or by a force field's name and its elements."""
+    if residue.entity_type == gemmi.EntityType.Water or residue.is_water():
+        return True
+    return residue.name.upper() in WATERS and {atom.element.name for atom in residue} <= {"O", "H", "D", "X"}
+
+
+def without_virtual(structure: gemmi.Structure) -> int:
+    """Leave out the sites of waters that are no atoms, give ions of force fields their elements; return how many sites.
+
+    A site is left out where its name is one of ``VIRTUAL``, or its element is none, and it lies within 1 Å of an O of
+    its water that is not such a site.
+    """
+    left = 0
+    for residue in (residue for model in structure for chain in model for residue in chain):
+        if len(residue) == 1 and residue.name.upper() == residue[0].name.upper() in IONS:
+            residue[0].element = gemmi.Element(IONS[residue.name.upper()])
+        elif len(residue) > 1 and is_water(residue):
+            sites = [atom.name.upper() in VIRTUAL or atom.element.name == "X" for atom in residue]
+            oxygens = [
+                atom.pos for atom, site in zip(residue, sites, strict=True) if not site and atom.element.name == "O"
+            ]
+            for k in range(len(residue) - 1, -1, -1):
+                if sites[k] and any(residue[k].pos.dist(place) <= VIRTUAL_REACH for place in oxygens):
+                    del residue[k]
+                    left += 1
+    return left
 
 
 def standard_name(name: str, atoms: Sequence[str]) -> str:
@@ -55,6 +111,8 @@ def standard_atoms(name: str, atoms: Sequence[str]) -> list[str]:
         return upper
     present = set(upper)
     table = dict(_ATOMS)
+    if name not in NUCLEIC:
+        table |= {"O1": "O", "O2": "OXT"}  # ends of chains in GROMACS
     if name == "ILE":
         table["CD"] = "CD1"
     if name in NUCLEIC:

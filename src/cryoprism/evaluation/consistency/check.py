@@ -435,6 +435,11 @@ def _remarks(model: Model) -> tuple[str, ...]:
     absent = int(np.count_nonzero(model.occupancies == 0))
     if absent:
         found.append(f"{absent} atoms have an occupancy of 0; they count like all others.")
+    if model.virtual_sites:
+        found.append(
+            "Sites of waters that are no atoms (lone pairs, M of four-site models) were left out: "
+            f"{model.virtual_sites}."
+        )
     if not model.exact:
         found.append("Coordinates have more than three decimals; distances carry a proved margin of 0.002 Å.")
     return tuple(found)

@@ -17,6 +17,8 @@ import json  # noqa: E402
 import re  # noqa: E402
 
 METALS, ACCEPTORS = "@METALS@", "@ACCEPTORS@"
+# Names of force fields: waters, their sites that are no atoms, ions with their elements.
+WATERS, VIRTUAL, IONS = "@WATERS@", "@VIRTUAL@", "@IONS@"
 
 
 def opened(*names: str) -> str:
@@ -50,6 +52,24 @@ if len(sys.argv) > 1:
     if found != json.loads(opened("consistency.json"))["model_sha256"]:
         sys.exit(f"{model} is not the file of this certificate: its SHA-256 is {found}")
     structure = gemmi.read_structure(model, merge_chain_parts=True, format=gemmi.CoorFormat.Detect)
+    elements = dict(pair.split("=") for pair in IONS.split())
+
+    def is_water(residue: gemmi.Residue) -> bool:
+        """Whether a residue is water, by gemmi or by a force field's name."""
+        if residue.entity_type == gemmi.EntityType.Water or residue.is_water():
+            return True
+        return residue.name.upper() in WATERS.split() and {atom.element.name for atom in residue} <= set("OHDX")
+
+    for residue in (residue for chain in structure[0] for residue in chain):
+        if len(residue) == 1 and residue.name.upper() == residue[0].name.upper() in elements:
+            residue[0].element = gemmi.Element(elements[residue.name.upper()])
+        elif len(residue) > 1 and is_water(residue):
+            # Sites that are no atoms are left out, where they lie within 1 Å of an O.
+            sites = [atom.name.upper() in VIRTUAL.split() or atom.element.name == "X" for atom in residue]
+            real = [atom.pos for atom, site in zip(residue, sites) if not site and atom.element.name == "O"]  # noqa: B905
+            for k in range(len(residue) - 1, -1, -1):
+                if sites[k] and any(residue[k].pos.dist(place) <= 1.0 for place in real):
+                    del residue[k]
     structure.setup_entities()
     atoms = [
         (number, chain, residue, atom)
@@ -61,7 +81,7 @@ if len(sys.argv) > 1:
     for number, row in enumerate(rows):
         index, chain, residue, atom = atoms[number]
         element = atom.element.name.upper()
-        water = residue.entity_type == gemmi.EntityType.Water or residue.is_water()
+        water = is_water(residue)
         kind = 1 if element in ACCEPTORS.split() else 0
         if element in ("H", "D"):
             kind = 3
