@@ -4,103 +4,36 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from . import _emit, _rules
-from ._company import dissolved, lead_to_a_chain
+from ._angles import backbone_angles
+from ._case import RULES, WEIGHTS, Case, Offender, spread
+from ._company import lead_to_a_chain
 from ._completeness import completeness
-from ._crowding import taken_together
+from ._crowding import foreign_chains, taken_together
 from ._envelope import Envelope, voxel_indices
+from ._gaps import gap_words, gaps_of, splices, stretched
 from ._lean import lean_distances, lean_fours, lean_numbers
-from ._lean_space import lean_clashes, lean_copies, lean_envelope, lean_ligands
+from ._lean_space import lean_clashes, lean_copies, lean_envelope
+from ._ligands import ligands_case
 from ._model import Model
-from ._planes import peptide_planes, planar_centres
-from ._symmetry import Copies, Scope, joined_copies, overlaps, place, within_scope
+from ._planes import peptide_planes, planar_centres, rings
+from ._symmetry import Copies, joined_copies, overlaps, place
 from ._topology import Topology
+from ._valence import valences
 from ._words import atom_words, length_words, residue_words
 
 __all__ = ["RULES", "WEIGHTS", "Case", "Offender", "cases_of"]
 
-#: Name of a rule, what it says, what one obligation is.
-RULES = {
-    "clashes": ("Atoms keep apart", "residue"),
-    "bonds": ("Bonds have possible lengths", "bond"),
-    "chains": ("Chains are unbroken: consecutive Cα and P", "step of a chain"),
-    "chirality": ("Residues have the right hand, planar groups are flat", "centre or peptide bond"),
-    "cis_peptides": ("Peptide bonds are trans, but before proline", "peptide bond"),
-    "copies": ("Symmetry copies do not overlap", "residue"),
-    "envelope": ("The model lies within its map", "residue"),
-    "numbering": ("Sequence and numbers agree", "comparison"),
-    "completeness": ("Nothing is missing or doubled: backbones, atoms, what the file declares", "comparison"),
-    "ligands": ("Ligands touch something", "ligand"),
-}
-#: Weight of one obligation in the score: a residue has about eight bonds, three comparisons, and three to five volumes.
-WEIGHTS = {
-    "clashes": 1.0,
-    "bonds": 0.125,
-    "chains": 1.0,
-    "chirality": 1 / 3,
-    "cis_peptides": 0.5,
-    "copies": 1.0,
-    "envelope": 1.0,
-    "numbering": 1 / 3,
-    "completeness": 1 / 3,
-    "ligands": 1.0,
-}
+#: Pairs that are too near, and of these the ones in different alternatives, for each margin: the surest last.
+Near = dict[int, tuple[list[tuple[int, int]], list[tuple[int, int]]]]
 
 
-@dataclass(frozen=True)
-class Offender:
-    """Why an obligation fails: in words, its residues and atoms (numbers from 0), and what was measured."""
-
-    words: str
-    residues: tuple[int, ...]
-    atoms: tuple[int, ...]
-    value: float | None
-
-
-@dataclass
-class Case:
-    """One rule of one model.
-
-    Attributes
-    ----------
-    residues
-        The residue that each obligation counts for.
-    refuted, borderline
-        Obligations that fail; and that cannot be told because of rounding.
-    offenders
-        What refutes them.
-    source
-        Coq source of the theorems.
-    why
-        Why the borderline ones cannot be told.
-    """
-
-    name: str
-    residues: list[int]
-    refuted: set[int]
-    borderline: set[int]
-    offenders: list[Offender]
-    source: str
-    note: str = ""
-    lean: str = ""
-    why: str = "distances that rounding to 0.001 Å leaves open."
-
-
-def _spread(model: Model, i: int, j: int, moved: NDArray[np.int64] | None = None) -> float:
-    start = model.points[i] if moved is None else moved
-    return float(np.linalg.norm(start - model.points[j])) / 1000
-
-
-def _clashes(model: Model, topology: Topology) -> Case:
-    margins = (0,) if model.exact else (2, -2)
-    bonds = topology.all_bonds()
-    both = {margin: _rules.clashes(model, bonds, margin) for margin in margins}
+def _clashes(model: Model, topology: Topology, bonds: list[tuple[int, int]], both: Near) -> Case:
+    margins = list(both)
     found = {margin: pairs for margin, (pairs, _) in both.items()}
     counted = list(range(len(model.residues)))
     sure, possible = found[margins[-1]], found[margins[0]]
@@ -122,7 +55,7 @@ def _clashes(model: Model, topology: Topology) -> Case:
         missing = topology.skipped.get((i, j)) or topology.skipped.get((j, i))
         if missing:
             what = f"the declared sequence has {missing} residues between them that are not there, and such atoms"
-        apart, least = _spread(model, i, j), int(limit[0]) / 1000
+        apart, least = spread(model, i, j), int(limit[0]) / 1000
         words = (
             f"{atom_words(model, i)} is {length_words(apart, least)} Å from {atom_words(model, j)}; {what} keep "
             f"at least {least:.1f} Å"
@@ -151,20 +84,27 @@ def _ignored(topology: Topology) -> str:
     return f"{topology.ignored} recorded links are not as long as bonds of their elements and exempt no pair"
 
 
-def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "", pieces: int = 0) -> Case:
-    """Obligations about distances; the last ``pieces`` of them are those within a residue that is torn."""
+def _distances(
+    model: Model, name: str, rule: _rules.Distances, note: str = "", pieces: int = 0, angles: int = 0
+) -> Case:
+    """Obligations about distances; the last are ``angles``, then ``pieces`` of residues that are torn."""
     slacks = (0,) if model.exact else (2, -2)
     found = {slack: rule.failing(model.points, slack) for slack in slacks}
     refuted = set(found[slacks[-1]])
     offenders = []
     for k in sorted(refuted):
         i, j = (int(a) for a in rule.pairs[k])
-        apart = _spread(model, i, j)
+        apart = spread(model, i, j)
         low, high = (float(edge) / 1000 for edge in rule.ranges[k])
         if k >= len(rule.pairs) - pieces:
             words = (
                 f"{atom_words(model, j)} lies apart from its residue: the nearest atom that is bonded with the rest, "
                 f"{atom_words(model, i)}, is {length_words(apart, high)} Å away; possible are {high:.2f} Å"
+            )
+        elif k >= len(rule.pairs) - pieces - angles:
+            words = (
+                f"The angle between {atom_words(model, i)} and {atom_words(model, j)}, bonded to one atom, is "
+                f"impossible: they are {length_words(apart, low, high)} Å apart; possible are {low:.2f} to {high:.2f} Å"
             )
         elif name == "bonds":
             words = (
@@ -187,8 +127,8 @@ def _distances(model: Model, name: str, rule: _rules.Distances, note: str = "", 
 
 
 def _chirality(model: Model) -> Case:
-    parts = _rules.chirality(model), peptide_planes(model), planar_centres(model)
-    first_plane, first_flat = len(parts[0].atoms), len(parts[0].atoms) + len(parts[1].atoms)
+    parts = _rules.chirality(model), peptide_planes(model), planar_centres(model), rings(model)
+    first_plane, first_flat, first_ring = (int(n) for n in np.cumsum([len(part.atoms) for part in parts[:3]]))
     rule = _rules.Fours(np.concatenate([part.atoms for part in parts]), [one for part in parts for one in part.ranges])
     values = _rules.volumes(model.points, rule)
     found = rule.failing(values)
@@ -197,10 +137,18 @@ def _chirality(model: Model) -> Case:
         centre, volume = int(rule.atoms[k][0]), values[k] / 1e9
         residues = tuple(dict.fromkeys(int(model.residue_of[int(a)]) for a in (rule.atoms[k][0], rule.atoms[k][3])))
         low, high = (edge / 1e9 for edge in rule.ranges[k])
+        if k >= first_ring:
+            row = ", ".join(model.names[int(a)] for a in rule.atoms[k])
+            words = (
+                f"A ring of {residue_words(model.residues[residues[0]])} is folded: {row} span {volume:.2f} Å³, and "
+                f"four atoms in a row along a flat ring at most {high:.1f} Å³"
+            )
+            offenders.append(Offender(words, residues[:1], (centre,), volume))
+            continue
         if k >= first_flat:
             words = (
                 f"{atom_words(model, centre)} and the three atoms that it is bonded to are not flat: they span "
-                f"{volume:.2f} Å³, and planar groups at most {high:.1f} Å³"
+                f"{volume:.2f} Å³, and planar groups at most {high:.3g} Å³"
             )
             offenders.append(Offender(words, residues[:1], (centre,), volume))
             continue
@@ -256,7 +204,7 @@ def _copies(model: Model, topology: Topology, copies: Copies) -> Case:
     offenders = []
     for n, i, j in sure:
         moved = place(model, copies.operations[n - 1], [i])[0]
-        apart = _spread(model, i, j, moved)
+        apart = spread(model, i, j, moved)
         limit = int(_rules.limits(model.kinds[i : i + 1], model.kinds[j : j + 1])[0]) / 1000
         words = (
             f"{atom_words(model, i)} of symmetry copy {n} is {length_words(apart, limit)} Å from "
@@ -329,10 +277,16 @@ def _numbering(model: Model) -> Case:
     return Case("numbering", list(rule.residues), set(found), set(), offenders, source, note, lean)
 
 
-def _completeness(model: Model, topology: Topology, copies: Copies) -> Case:
+def _completeness(
+    model: Model, topology: Topology, copies: Copies, bonds: list[tuple[int, int]], exempt: list[tuple[int, int]]
+) -> Case:
     held = completeness(model)
     lead_to_a_chain(model, copies, held.add)
-    taken_together(model, _rules.clashes(model, topology.all_bonds(), 0 if model.exact else -2)[1], held.add)
+    taken_together(model, exempt, held.add)
+    foreign_chains(model, exempt, held.add)
+    valences(model, topology, bonds, held.add)
+    splices(model, held.add)
+    stretched(model, gaps_of(model), held.add)
     rule = held.rule
     found = rule.failing()
     offenders = [
@@ -357,89 +311,27 @@ def _completeness(model: Model, topology: Topology, copies: Copies) -> Case:
     )
 
 
-def _ligands(model: Model, copies: Copies) -> Case | None:
-    ligands = [k for k, residue in enumerate(model.residues) if residue.role == "ligand"]
-    if not ligands:
-        return None
-    around = copies.both_ways()
-    slack = 0 if model.exact and not around.operations else 5
-    partners = np.flatnonzero(model.kinds != 4)
-    tree = cKDTree(model.points[partners] / 1000)
-    touches, alone, borderline, offenders, ions = [], [], set(), [], []
-    for k, residue in enumerate(ligands):
-        atoms = range(model.residues[residue].start, model.residues[residue].stop)
-        best = _contact(model, partners, tree, residue, atoms, None)
-        if best is None or best[0] > 4500 - slack:
-            for n, (operation, scope) in enumerate(zip(around.operations, around.scopes, strict=True), 1):
-                if not within_scope(scope[0], residue):
-                    continue
-                places = place(model, operation, atoms)
-                other = _contact(model, partners, tree, residue, atoms, places, scope[1])
-                if other is not None and (best is None or other[0] < best[0]):
-                    best = (other[0], n, other[2], other[3])
-        if best is not None and best[0] <= 4500 - slack - 1e-6:
-            touches.append((residue, best[1], best[2], best[3]))
-        elif (best is not None and best[0] <= 4500 + slack + 1e-6) or copies.left_out:
-            borderline.add(k)
-        elif dissolved(model, residue):
-            borderline.add(k)
-            ions.append(residue_words(model.residues[residue]))
-        else:
-            alone.append(residue)
-            words = f"{residue_words(model.residues[residue])} touches nothing: no atom but water within 4.5 Å"
-            offenders.append(Offender(words, (residue,), tuple(atoms), None))
-    lonely = set(alone)
-    refuted = {k for k, residue in enumerate(ligands) if residue in lonely}
-    case = Case("ligands", ligands, refuted, borderline, offenders, _emit.ligands_source(around, touches, alone, slack))
-    case.lean = lean_ligands(around, touches, alone, slack)
-    if copies.left_out:
-        case.why = copies.left_out
-    elif ions:
-        more = f" and {len(ions) - 3} more" if len(ions) > 3 else ""
-        case.why = f"{', '.join(ions[:3])}{more}: ions among waters, which touch nothing else."
-    return case
-
-
-def _contact(
-    model: Model,
-    partners: NDArray[np.int64],
-    tree: cKDTree,
-    residue: int,
-    atoms: Sequence[int],
-    moved: NDArray[np.int64] | None,
-    scope: Scope = (),
-) -> tuple[float, int, int, int] | None:
-    """Nearest partner of a ligand's atoms, as they are or ``moved``: distance [0.001 Å], 0, its atom, the other."""
-    best: tuple[float, int, int, int] | None = None
-    for n, atom in enumerate(atoms):
-        place_of = model.points[atom] if moved is None else moved[n]
-        for near in tree.query_ball_point(place_of / 1000, 4.51):
-            other = int(partners[near])
-            of = int(model.residue_of[other])
-            if (moved is None and of == residue) or not within_scope(scope, of):
-                continue
-            apart = float(np.sqrt(((place_of - model.points[other]) ** 2).sum()))
-            if best is None or apart < best[0]:
-                best = (apart, 0, atom, other)
-    return best
-
-
 def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelope | None) -> list[Case]:
     """Return every rule that the model has obligations of."""
+    angles = backbone_angles(model)
+    lengths = _rules.bond_lengths(topology, angles)
+    bonds = topology.all_bonds()
+    both = {margin: _rules.clashes(model, bonds, margin) for margin in ((0,) if model.exact else (2, -2))}
+    exempt = list(both.values())[-1][1]
     cases = [
-        _clashes(model, topology),
-        _distances(model, "bonds", _rules.bond_lengths(topology), _ignored(topology), len(topology.held)),
-        _distances(model, "chains", _rules.chains(model)),
+        _clashes(model, topology, bonds, both),
+        _distances(model, "bonds", lengths, _ignored(topology), len(topology.held), len(angles)),
+        _distances(model, "chains", _rules.chains(model), gap_words(model, gaps_of(model))),
         _chirality(model),
         _cis(model),
         _numbering(model),
-        _completeness(model, topology, copies),
+        _completeness(model, topology, copies, bonds, exempt),
     ]
     if copies.operations or copies.left_out:
         cases.append(_copies(model, topology, copies))
     if envelope is not None:
         cases.append(_envelope(model, envelope))
-    ligands = _ligands(model, copies)
+    ligands = ligands_case(model, copies)
     if ligands is not None:
         cases.append(ligands)
     order = list(RULES)

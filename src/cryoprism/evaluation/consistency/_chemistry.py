@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import gemmi
@@ -164,7 +165,8 @@ def backbone_atoms(name: str) -> tuple[str, ...]:
     return BACKBONE_ATOMS["protein"] if D_RESIDUES.get(name, name) in SIDE_CHAINS else ()
 
 
-def template_bonds(name: str) -> list[tuple[str, str]] | None:
+@cache
+def template_bonds(name: str) -> tuple[tuple[str, str], ...] | None:
     """Bonds of a residue between heavy atoms by their names, or None where the residue is not known."""
     name = D_RESIDUES.get(name, name)
     if name in SIDE_CHAINS:
@@ -174,9 +176,10 @@ def template_bonds(name: str) -> list[tuple[str, str]] | None:
     else:
         return None
     pairs = [tuple(bond.split("-")) for bond in text.split()]
-    return [(first, second) for first, second in pairs]
+    return tuple((first, second) for first, second in pairs)
 
 
+@cache
 def template_centres(name: str) -> list[tuple[str, str, str, str, int]]:
     """Chiral centres of a residue: centre, three neighbours, and the sign that their volume has to have."""
     if name in NUCLEIC:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from ._belonging import Add
+from ._chemistry import BACKBONE_ATOMS
 from ._model import Model
-from ._words import atom_words
+from ._words import atom_words, residue_words
 
-__all__ = ["taken_together"]
+__all__ = ["foreign_chains", "taken_together"]
 
 #: Occupancy that two decimals may hide in each atom, in thousandths; two atoms may have 1.01, as in Copies.v.
 _HIDDEN = 5
+_BACKBONE = frozenset(BACKBONE_ATOMS["protein"] + BACKBONE_ATOMS["nucleic"])
 
 
 def taken_together(model: Model, pairs: list[tuple[int, int]], add: Add) -> None:
@@ -43,3 +45,31 @@ def taken_together(model: Model, pairs: list[tuple[int, int]], add: Add) -> None
             f"{', '.join(atom_words(model, k) for k in key[:4])}"
         )
         add(max(total, room), room, int(model.residue_of[key[0]]), words)
+
+
+def foreign_chains(model: Model, pairs: list[tuple[int, int]], add: Add) -> None:
+    """Add, as unknown, backbones of different chains (or places of one) that lie on each other as alternatives.
+
+    Side chains of neighbours take turns in good models. Whole chains do so where two molecules share a place, or where
+    letters hide that they overlap, and the file does not tell which. ``pairs`` as in :func:`taken_together`.
+    """
+    found: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], tuple[int, int]] = {}
+    for i, j in pairs:
+        one, other = (model.residues[int(model.residue_of[k])] for k in (i, j))
+        if one.role != "polymer" or other.role != "polymer" or not {model.names[i], model.names[j]} <= _BACKBONE:
+            continue
+        # Alternatives of one residue, and of neighbours whose backbones move together.
+        if one.chain == other.chain and abs(one.number - other.number) < 2:
+            continue
+        key = (one.chain, other.chain)
+        found[key] += 1
+        first.setdefault(key, (i, j))
+    for key, count in found.items():
+        i, j = first[key]
+        other = model.residues[int(model.residue_of[j])]
+        words = (
+            f"{count} pairs of atoms of its chain's backbone and of that of chain {key[1]} lie on each other as "
+            f"alternatives, the first with {residue_words(other)}: whether both are there cannot be told"
+        )
+        add(1, 0, int(model.residue_of[i]), words, unsure=True)

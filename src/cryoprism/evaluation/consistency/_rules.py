@@ -156,11 +156,12 @@ def clashes(
     return sorted(found[0]), sorted(found[1])
 
 
-def bond_lengths(topology: Topology) -> Distances:
-    """Return the obligations about lengths of bonds, then those about gaps between pieces of a residue."""
-    if not (topology.measured or topology.held):
+def bond_lengths(topology: Topology, angles: list[tuple[int, int, float, float]]) -> Distances:
+    """Return the obligations about lengths of bonds, angles, then those about gaps between pieces of a residue."""
+    rows = topology.measured + angles + topology.held
+    if not rows:
         return Distances(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2), dtype=np.int64))
-    table = np.array(topology.measured + topology.held)
+    table = np.array(rows)
     return Distances(table[:, :2].astype(np.int64), np.rint(1000 * table[:, 2:]).astype(np.int64))
 
 

@@ -1,0 +1,87 @@
+"""Does an atom have more bonds than its element? Asked where bonds come from records or from distances."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Final
+
+from ._belonging import Add
+from ._chemistry import METALS, link_range, template_bonds
+from ._model import Model
+from ._topology import Topology
+from ._words import atom_words
+
+__all__ = ["valences"]
+
+#: Most atoms, but hydrogens and metals, that an element is bonded to. Nitrogen is quaternary in choline, phosphorus
+#: pentavalent in phosphoranes, iodine divalent in iodonium.
+MOST_BONDS: Final = {"C": 4, "N": 4, "O": 2, "S": 4, "SE": 4, "P": 5, "F": 1, "CL": 1, "BR": 1, "I": 2}
+#: The sulphur of cysteine: its Cβ and one more; sulphinic and sulphonic acids have names of their own.
+_THIOL = 2
+#: Halogens with oxygen (perchlorate), and whatever neighbours boron (carboranes), may have more.
+_HALOGENS = frozenset({"F", "CL", "BR", "I"})
+_UNKNOWN = frozenset({"UNL", "UNX"})
+
+
+def valences(model: Model, topology: Topology, bonds: list[tuple[int, int]], add: Add) -> None:
+    """Compare, for a residue each, how many of its atoms have more bonds than their elements have, with none.
+
+    Asked are the atoms of residues that no template knows, whose bonds are found by distances, and the ends of
+    recorded covalent bonds. Atoms of alternatives count for each letter by itself, and copies with recorded bonds too.
+    """
+    recorded = {end for link in (*model.links, *topology.across) if link.covalent for end in (link.first, link.second)}
+    asked: dict[int, list[int]] = defaultdict(list)
+    for index, residue in enumerate(model.residues):
+        if residue.role == "water" or residue.stop - residue.start < 2 or residue.name in _UNKNOWN:
+            continue
+        free = template_bonds(residue.standard) is None
+        for atom in range(residue.start, residue.stop):
+            if (free or atom in recorded) and model.elements[atom] in MOST_BONDS:
+                asked[index].append(atom)
+    wanted = {atom for atoms in asked.values() for atom in atoms}
+    graph: dict[int, list[int]] = defaultdict(list)
+    for i, j in bonds:
+        if (i in wanted or j in wanted) and _counts(model, i, j):
+            graph[i].append(j)
+            graph[j].append(i)
+    beyond: dict[int, int] = defaultdict(int)
+    for link in topology.across:
+        for atom, other in ((link.first, link.second), (link.second, link.first)):
+            beyond[atom] += link.covalent and model.kinds[other] != 3
+    for index, atoms in asked.items():
+        bad = [atom for atom in atoms if _bonded(model, graph[atom]) + beyond[atom] > _most(model, atom, graph[atom])]
+        words = "bonds"
+        if bad:
+            listed = ", ".join(atom_words(model, k) for k in graph[bad[0]][:6])
+            words = (
+                f"{atom_words(model, bad[0])} has {_bonded(model, graph[bad[0]]) + beyond[bad[0]]} bonds ({listed}); "
+                f"without hydrogens and metals such an atom has at most {_most(model, bad[0], graph[bad[0]])}"
+            )
+        add(len(bad), 0, index, words)
+
+
+def _counts(model: Model, i: int, j: int) -> bool:
+    """Whether a bond counts: not with hydrogen or metals, and not longer than bonds of its elements are."""
+    if 3 in (model.kinds[i], model.kinds[j]) or METALS & {model.elements[i], model.elements[j]}:
+        return False
+    low, high, _ = link_range(model.elements[i], model.elements[j])
+    return low <= math.dist(model.points[i].tolist(), model.points[j].tolist()) / 1000 <= high
+
+
+def _bonded(model: Model, others: list[int]) -> int:
+    """How many atoms that are there at once an atom is bonded to: the most of any alternative."""
+    letters = {int(model.alternatives[k]) for k in others} - {0} or {0}
+    named = [
+        {(int(model.residue_of[k]), model.names[k]) for k in others if model.alternatives[k] in (0, letter)}
+        for letter in letters
+    ]
+    return max(len(one) for one in named)
+
+
+def _most(model: Model, atom: int, others: list[int]) -> int:
+    element, around = model.elements[atom], {model.elements[k] for k in others}
+    if "B" in around or (element in _HALOGENS and "C" not in around):
+        return len(others) + 9  # not asked
+    residue = model.residues[int(model.residue_of[atom])]
+    return _THIOL if model.names[atom] == "SG" and residue.standard == "CYS" else MOST_BONDS[element]
