@@ -48,7 +48,7 @@ def test_a_clean_helix_is_proved_in_its_map(tmp_path):
         "envelope",
     }
     assert rule_of(result, "chirality").obligations == 8 + 7 + 7  # centres, peptides, carbonyls
-    assert rule_of(result, "bonds").obligations == 8 * 4 + 7
+    assert rule_of(result, "bonds").obligations == 8 * 4 + 7 + 8 * 2 + 7 * 2  # bonds, angles
     assert result.score == 1.0
     assert 0 < result.deviation < 0.05
     assert result.answer().status == "available"

@@ -178,6 +178,20 @@ def test_a_record_gives_no_bond_to_an_atom_that_has_none_left(witnesses):
     assert any("O of Ala 8 in chain A has 3 bonds" in words and "at most 2" in words for words in words_of(twice))
 
 
+@pytest.mark.parametrize(("residue", "most"), [(4, 1), (8, 2)])
+def test_the_oxygen_of_a_peptide_bond_has_no_other_bond(witnesses, residue, most):
+    rows = helix()
+    carbon, oxygen = at(rows, residue, "C"), at(rows, residue, "O")
+    away = (oxygen - carbon) / np.linalg.norm(oxygen - carbon)
+    place = oxygen + 1.4 * turned(away, np.zeros(3), np.cross(away, [0.2, 0.9, 0.1]), 50)
+    head = link(("O", "ALA", "A", residue), ("C1", "LIG", "L", 900))
+    extra = hetero([("C1", "C", place), ("C2", "C", place + (place - oxygen) * 1.07)])
+    result = witnesses(pdb({"A": rows}, extra=extra, head=head))
+    assert len(result.model.links) == 1
+    found = [words for words in words_of(result, "completeness") if "has 2 bonds" in words]
+    assert len(found) == (most == 1)
+
+
 def gap(apart, numbers):
     """Two helices whose nearest ends have their Cα that far apart; the second begins ``numbers`` after the first."""
     first = helix()

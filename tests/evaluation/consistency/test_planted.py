@@ -39,7 +39,8 @@ def test_coq_agrees_about_alternatives(proved):
     assert rule_of(apart, "clashes").refuted == rule_of(apart, "clashes").unknown == 0
     together = proved(labelled(labelled(text, "A", " ", 0.5), "B", " ", 0.5))
     assert rule_of(together, "clashes").refuted == 8
-    assert apart.verdict == "proved", apart.sentences()
+    # Nothing fails, but whole chains that share a place may be hidden by their letters.
+    assert [(rule.name, rule.unknown) for rule in apart.rules if rule.unknown or rule.refuted] == [("completeness", 1)]
 
 
 @needs_coq

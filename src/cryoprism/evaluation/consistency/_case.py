@@ -24,7 +24,8 @@ RULES = {
     "completeness": ("Nothing is missing or doubled: backbones, atoms, what the file declares", "comparison"),
     "ligands": ("Ligands touch something", "ligand"),
 }
-#: Weight of one obligation in the score: a residue has about eight bonds, three comparisons, and three to five volumes.
+#: Weight of one obligation in the score: a residue has about eight bonds and four angles, three comparisons, and three
+#: to five volumes.
 WEIGHTS = {
     "clashes": 1.0,
     "bonds": 0.125,

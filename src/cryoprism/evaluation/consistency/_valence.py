@@ -7,9 +7,9 @@ from collections import defaultdict
 from typing import Final
 
 from ._belonging import Add
-from ._chemistry import METALS, link_range, template_bonds
+from ._chemistry import BACKBONE_ATOMS, METALS, backbone_atoms, link_range, template_bonds
 from ._model import Model
-from ._topology import Topology
+from ._topology import Topology, atoms_named
 from ._words import atom_words
 
 __all__ = ["valences"]
@@ -19,6 +19,8 @@ __all__ = ["valences"]
 MOST_BONDS: Final = {"C": 4, "N": 4, "O": 2, "S": 4, "SE": 4, "P": 5, "F": 1, "CL": 1, "BR": 1, "I": 2}
 #: The sulphur of cysteine: its Cβ and one more; sulphinic and sulphonic acids have names of their own.
 _THIOL = 2
+#: Carbon and oxygen of a peptide bond, which have a double bond.
+_AMIDE = {"C": 3, "O": 1}
 #: Halogens with oxygen (perchlorate), and whatever neighbours boron (carboranes), may have more.
 _HALOGENS = frozenset({"F", "CL", "BR", "I"})
 _UNKNOWN = frozenset({"UNL", "UNX"})
@@ -39,7 +41,13 @@ def valences(model: Model, topology: Topology, bonds: list[tuple[int, int]], add
         for atom in range(residue.start, residue.stop):
             if (free or atom in recorded) and model.elements[atom] in MOST_BONDS:
                 asked[index].append(atom)
-    wanted = {atom for atoms in asked.values() for atom in atoms}
+    # Whether a carbonyl group is that of a peptide bond tells its carbon.
+    carbons = {
+        index: atoms_named(model, model.residues[index], "C")
+        for index in asked
+        if backbone_atoms(model.residues[index].standard) == BACKBONE_ATOMS["protein"]
+    }
+    wanted = {atom for atoms in (*asked.values(), *carbons.values()) for atom in atoms}
     graph: dict[int, list[int]] = defaultdict(list)
     for i, j in bonds:
         if (i in wanted or j in wanted) and _counts(model, i, j):
@@ -50,13 +58,17 @@ def valences(model: Model, topology: Topology, bonds: list[tuple[int, int]], add
         for atom, other in ((link.first, link.second), (link.second, link.first)):
             beyond[atom] += link.covalent and model.kinds[other] != 3
     for index, atoms in asked.items():
-        bad = [atom for atom in atoms if _bonded(model, graph[atom]) + beyond[atom] > _most(model, atom, graph[atom])]
+        amide = any(
+            model.names[k] == "N" and model.residue_of[k] != index for c in carbons.get(index, ()) for k in graph[c]
+        )
+        most = {atom: _most(model, atom, graph[atom], amide) for atom in atoms}
+        bad = [atom for atom in atoms if _bonded(model, graph[atom]) + beyond[atom] > most[atom]]
         words = "bonds"
         if bad:
             listed = ", ".join(atom_words(model, k) for k in graph[bad[0]][:6])
             words = (
                 f"{atom_words(model, bad[0])} has {_bonded(model, graph[bad[0]]) + beyond[bad[0]]} bonds ({listed}); "
-                f"without hydrogens and metals such an atom has at most {_most(model, bad[0], graph[bad[0]])}"
+                f"without hydrogens and metals such an atom has at most {most[bad[0]]}"
             )
         add(len(bad), 0, index, words)
 
@@ -79,9 +91,12 @@ def _bonded(model: Model, others: list[int]) -> int:
     return max(len(one) for one in named)
 
 
-def _most(model: Model, atom: int, others: list[int]) -> int:
+def _most(model: Model, atom: int, others: list[int], amide: bool) -> int:
+    """How many bonds an atom may have; ``amide``: the residue's C is bonded to the N of another one."""
     element, around = model.elements[atom], {model.elements[k] for k in others}
     if "B" in around or (element in _HALOGENS and "C" not in around):
         return len(others) + 9  # not asked
     residue = model.residues[int(model.residue_of[atom])]
+    if amide and model.names[atom] in _AMIDE:
+        return _AMIDE[model.names[atom]]
     return _THIOL if model.names[atom] == "SG" and residue.standard == "CYS" else MOST_BONDS[element]
