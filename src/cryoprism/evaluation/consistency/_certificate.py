@@ -41,12 +41,12 @@ TRUSTED = (
     "check.sh checks what is proved about the lists, not whether they are whole, nor why a rule is not_asked",
     "which bonds there are: templates of standard residues, records of the file at lengths that their elements allow "
     "(LINK, SSBOND, struct_conn; CONECT is not read; none of water but to metals), disulfides, sugars; within other "
-    "residues atoms as near as bonds are: two that overlap there are seen below 0.9 Å alone",
+    "residues atoms as near as bonds are: two that overlap there are seen below 0.9 Å, or by too many bonds",
     "names: which template a residue has (force fields' names count as the standard ones), which hand it has where "
-    "gemmi's table tells it, which atoms and elements belong to a template, which atom bears a hydrogen; sites of waters "
-    "that are no atoms (M, lone pairs within 1 Å of O) are left out, ions of force fields have the elements of their "
-    "names; and, counted by Python, what leads to a chain, which alternatives meet at one place, how many bonds an atom "
-    "has, and which gaps and splices of chains are unknown",
+    "gemmi's table tells it, which atoms and elements belong to a template, which atom bears a hydrogen; sites of "
+    "waters that are no atoms (M, lone pairs within 1 Å of O) are left out, ions of force fields have the elements of "
+    "their names; and, counted by Python, what leads to a chain, which alternatives meet at one place, how many bonds "
+    "an atom has, and which gaps and splices of chains are unknown",
     "the limits: least distances of Copies.v, ranges of bonds, chains and volumes in the sources of each rule",
     "alternative locations: atoms of different letters are not held against each other, nor asked for bonds, where "
     "their occupancies add to no more than 1.01 (the note of each rule counts the pairs); letters are taken as the "
