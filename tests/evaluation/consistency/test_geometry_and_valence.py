@@ -255,7 +255,7 @@ def test_side_chains_that_take_turns_are_no_chains_on_each_other(witnesses):
 
 
 @needs_coq
-def test_the_certificate_of_angles_rings_and_gaps_holds(tmp_path):
+def test_the_certificate_of_angles_rings_gaps_and_ions_holds(tmp_path):
     rows = phenylalanine(60)
     carbon, alpha, nitrogen = at(rows, 4, "C"), at(rows, 4, "CA"), at(rows, 5, "N")
     rows = moved(rows, 4, "O", turned(at(rows, 4, "O"), carbon, np.cross(alpha - carbon, nitrogen - carbon), 30))
@@ -263,12 +263,16 @@ def test_the_certificate_of_angles_rings_and_gaps_holds(tmp_path):
     shift = at(rows, 8, "CA") - at(rows, 1, "CA") + axis / np.linalg.norm(axis) * 36.5
     rows += [(k + 17, n, place + shift) for k, n, place in helix()]
     path = tmp_path / "model.pdb"
-    path.write_text(pdb({"A": rows}, names={("A", 1): "PHE"}))
+    place, out = beside(phenylalanine(60), 3.0), np.array([0, 2.8, 0])
+    waters = [hetero([("O", "O", place + k * out)], "HOH", 900 + k) for k in range(4)]
+    ion = hetero([("NA", "NA", place + 4 * out)], "NA", 910)
+    path.write_text(pdb({"A": rows}, names={("A", 1): "PHE"}, extra="\n".join([*waters, ion])))
     result = check_consistency(path)
     counts = {rule.name: (rule.refuted, rule.unknown) for rule in result.rules}
     assert counts["bonds"][0] == 1
     assert counts["chirality"][0] >= 1
-    assert counts["completeness"] == (0, 1)
+    assert counts["completeness"] == (0, 2)  # the gap, and the ion among waters
+    assert counts["ligands"] == (0, 1)
     folder = result.write_certificate(tmp_path / "certificate")
     run = subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
