@@ -42,20 +42,6 @@ def water(name, place, *sites, number=900, atoms=("O", "H1", "H2"), **options):
     return rows + [atom(f" {one:<3s}", name, number, place + reach * shift, e, **options) for one, e, reach in sites]
 
 
-@pytest.fixture
-def witnesses(tmp_path, monkeypatch):
-    """What Python finds, without Coq's verdict."""
-
-    def check(text):
-        path = tmp_path / "model.pdb"
-        path.write_text(text)
-        with monkeypatch.context() as patch:
-            patch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda program: None)
-            return check_consistency(path)
-
-    return check
-
-
 def words_of(result):
     return [one.words for rule in result.rules for one in rule.offenders]
 

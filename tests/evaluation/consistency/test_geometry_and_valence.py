@@ -1,7 +1,5 @@
 """Angles, folded rings, bonds beyond an atom's valence, gaps, splices, and chains that lie on each other."""
 
-import subprocess
-
 import gemmi
 import numpy as np
 import pytest
@@ -14,20 +12,6 @@ from cryoprism.evaluation.consistency._gaps import gaps_of, splices, stretched
 from cryoprism.evaluation.consistency._rules import clashes
 from cryoprism.evaluation.consistency._topology import build_topology
 from programs import needs_coq
-
-
-@pytest.fixture
-def witnesses(tmp_path, monkeypatch):
-    """What Python finds, without Coq's verdict."""
-
-    def check(text):
-        path = tmp_path / "model.pdb"
-        path.write_text(text)
-        with monkeypatch.context() as patch:
-            patch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda program: None)
-            return check_consistency(path)
-
-    return check
 
 
 def words_of(result, name=None):
@@ -255,7 +239,7 @@ def test_side_chains_that_take_turns_are_no_chains_on_each_other(witnesses):
 
 
 @needs_coq
-def test_the_certificate_of_angles_rings_gaps_and_ions_holds(tmp_path):
+def test_the_certificate_of_angles_rings_gaps_and_ions_holds(quick, tmp_path):
     rows = phenylalanine(60)
     carbon, alpha, nitrogen = at(rows, 4, "C"), at(rows, 4, "CA"), at(rows, 5, "N")
     rows = moved(rows, 4, "O", turned(at(rows, 4, "O"), carbon, np.cross(alpha - carbon, nitrogen - carbon), 30))
@@ -274,5 +258,5 @@ def test_the_certificate_of_angles_rings_gaps_and_ions_holds(tmp_path):
     assert counts["completeness"] == (0, 2)  # the gap, and the ion among waters
     assert counts["ligands"] == (0, 1)
     folder = result.write_certificate(tmp_path / "certificate")
-    run = subprocess.run(["sh", "check.sh"], cwd=folder, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout + run.stderr
+    code, said = quick(folder)
+    assert code == 0, said

@@ -21,7 +21,8 @@ MOST_BONDS: Final = {"C": 4, "N": 4, "O": 2, "S": 4, "SE": 4, "P": 5, "F": 1, "C
 _THIOL = 2
 #: Carbon and oxygen of a peptide bond, which have a double bond.
 _AMIDE = {"C": 3, "O": 1}
-#: Halogens with oxygen (perchlorate), and whatever neighbours boron (carboranes), may have more.
+#: Halogens with oxygen (perchlorate), sulphur and phosphorus with fluorine (SF5), and whatever neighbours boron
+#: (carboranes) may have more.
 _HALOGENS = frozenset({"F", "CL", "BR", "I"})
 _UNKNOWN = frozenset({"UNL", "UNX"})
 
@@ -94,7 +95,8 @@ def _bonded(model: Model, others: list[int]) -> int:
 def _most(model: Model, atom: int, others: list[int], amide: bool) -> int:
     """How many bonds an atom may have; ``amide``: the residue's C is bonded to the N of another one."""
     element, around = model.elements[atom], {model.elements[k] for k in others}
-    if "B" in around or (element in _HALOGENS and "C" not in around):
+    rich = (element in _HALOGENS and "C" not in around) or (element in {"S", "P"} and "F" in around)
+    if rich or "B" in around:
         return len(others) + 9  # not asked
     residue = model.residues[int(model.residue_of[atom])]
     if amide and model.names[atom] in _AMIDE:
