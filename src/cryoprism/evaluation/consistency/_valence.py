@@ -78,8 +78,8 @@ def _counts(model: Model, i: int, j: int) -> bool:
     """Whether a bond counts: not with hydrogen or metals, and not longer than bonds of its elements are."""
     if 3 in (model.kinds[i], model.kinds[j]) or METALS & {model.elements[i], model.elements[j]}:
         return False
-    low, high, _ = link_range(model.elements[i], model.elements[j])
-    return low <= math.dist(model.points[i].tolist(), model.points[j].tolist()) / 1000 <= high
+    apart = math.dist(model.points[i].tolist(), model.points[j].tolist()) / 1000
+    return apart <= link_range(model.elements[i], model.elements[j])[1]
 
 
 def _bonded(model: Model, others: list[int]) -> int:
