@@ -88,6 +88,8 @@ def _limits(model: Model, found: Completeness) -> None:
     if model.models_in_file > 1:
         words = f"the file holds {model.models_in_file} models, and the first alone was checked"
         found.add(1, model.models_in_file, last, words, unsure=True)
+    for index, words in model.doubts:
+        found.add(0, 1, index, words, unsure=True)
     chains = polymers(model)
     if not chains:
         found.add(0, 1, last, "the file holds no polymer, so that hardly anything can be asked", unsure=True)

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from cryoprism.core import InputError
 from cryoprism.formats import parse_structure
 
-from ._chemistry import ACCEPTORS, METALS, backbone_atoms, template_bonds
+from ._chemistry import ACCEPTORS, METALS, backbone_atoms
 from ._declared import Declared, declared_in_mmcif, declared_in_pdb, text_of
 from ._links import Link, address_of, codes_in_mmcif, codes_in_pdb, links_of
-from ._names import IONS, is_water, standard_atoms, standard_name, without_virtual
+from ._molecules import Standing, molecules_of, standing_in_pdb, with_repeats_apart
+from ._names import standard_atoms, standard_name, without_virtual
+from ._roles import roles_of
 
 __all__ = ["Model", "Residue", "read_model"]
 
@@ -41,6 +43,7 @@ class Residue:
     stop: int
     subchain: str = ""  # asym id of mmCIF
     standard: str = ""  # name of its template, where force fields have others for it
+    molecule: int = 0  # number among the molecules of its chain that TER, segments or numbers tell apart
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Model:
         What the file says about itself.
     virtual_sites
         Sites of waters that are no atoms, and left out.
+    doubts
+        Residues of which the file does not tell whether another molecule begins with them, and why.
     written
         Names of the atoms as the file has them; ``names`` are those of the templates.
     """
@@ -85,6 +90,7 @@ class Model:
     declared: Declared
     structure: gemmi.Structure = field(repr=False)
     virtual_sites: int = 0
+    doubts: tuple[tuple[int, str], ...] = ()
     written: tuple[str, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
@@ -100,17 +106,6 @@ def _kind(element: str, role: str) -> int:
     if role == "water":
         return 4
     return 1 if element in ACCEPTORS else 0
-
-
-def _role(residue: gemmi.Residue) -> str:
-    if is_water(residue):
-        return "water"
-    if len(residue) == 1 and residue.name.upper() == residue[0].name.upper() in IONS:
-        return "ligand"
-    # Sugars of some entries are listed with the polymer, but stand nowhere in its sequence.
-    known = template_bonds(standard_name(residue.name, [atom.name for atom in residue])) is not None
-    stray = residue.het_flag == "H" and residue.label_seq is None and not known
-    return "polymer" if residue.entity_type == gemmi.EntityType.Polymer and not stray else "ligand"
 
 
 def _join_polymers(structure: gemmi.Structure) -> None:
@@ -142,7 +137,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
     if not file.is_file():
         raise InputError(file, "does not exist", "Give a PDB or mmCIF file.")
     try:
-        structure, declared, codes = _read(file)
+        structure, declared, codes, standing, repeats = _read(file)
     except (RuntimeError, ValueError, OSError, EOFError) as error:
         raise InputError(file, f"is not a readable structure ({error})"[:300], "Give a PDB or mmCIF file.") from error
     if not len(structure) or not structure[0].count_atom_sites():
@@ -162,9 +157,20 @@ def read_model(path: str | os.PathLike[str]) -> Model:
     written: list[str] = []  # as the file has them
     elements: list[str] = []
     residues: list[Residue] = []
+    sequences = _sequences(structure)
+    doubts: list[tuple[int, str]] = []
     for chain in first:
-        for residue in chain:
-            role = _role(residue)
+        stands = standing.get(chain.name, [])
+        if len(stands) != len(chain):
+            stands = [Standing(0, "")] * len(chain)
+        roles = roles_of(chain, [one.ter for one in stands])
+        polymer = [k for k, role in enumerate(roles) if role == "polymer"]
+        molecules: dict[int, int] = {}
+        if chain.name not in sequences:  # a declared sequence tells what belongs together
+            molecules, open_ends = molecules_of(chain, polymer, stands, repeats=repeats)
+            doubts += [(len(residues) + k, words) for k, words in open_ends.items()]
+        for place, residue in enumerate(chain):
+            role = roles[place]
             start = len(names)
             written += [atom.name for atom in residue]
             standard = standard_name(residue.name, written[start:])
@@ -189,6 +195,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
                     len(names),
                     residue.subchain,
                     standard,
+                    molecules.get(place, 0),
                 )
             )
     waters = {k for of in residues if of.role == "water" for k in range(of.start, of.stop)}
@@ -227,11 +234,12 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         tuple(residues),
         bool(np.abs(scaled - whole).max() < 1e-5),
         len(structure),
-        _sequences(structure),
+        sequences,
         links_of(structure, _linked(structure, residues, written), elements, alternatives, codes, waters),
         declared,
         structure,
         virtual,
+        tuple(doubts),
         tuple(written),
     )
 
@@ -261,13 +269,25 @@ def _linked(
     return found
 
 
-def _read(file: Path) -> tuple[gemmi.Structure, Declared, dict[tuple[str, ...], tuple[str, str]]]:
-    """Structure, what the file declares, and the symmetry operators of its links."""
+def _read(
+    file: Path,
+) -> tuple[gemmi.Structure, Declared, dict[tuple[str, ...], tuple[str, str]], dict[str, list[Standing]], bool]:
+    """Structure, what the file declares, symmetry operators of its links; how residues of a PDB file stand in chains.
+
+    The last is whether residues that repeat others of their chain were told apart.
+    """
     text = text_of(file)
     if re.match(r"(\s|#.*\n)*data_", text, re.IGNORECASE):
         block = gemmi.cif.read_string(text)[0]
         if block.find_values("_atom_site.id") or block.find_values("_atom_site.Cartn_x"):
             structure = gemmi.make_structure_from_block(block)
             structure.merge_chain_parts()
-            return structure, declared_in_mmcif(block, text), codes_in_mmcif(block)
-    return parse_structure(file), declared_in_pdb(text), codes_in_pdb(text)
+            return structure, declared_in_mmcif(block, text), codes_in_mmcif(block), {}, False
+    structure = parse_structure(file)
+    if structure.input_format != gemmi.CoorFormat.Pdb:
+        return structure, declared_in_pdb(text), codes_in_pdb(text), {}, False
+    apart = with_repeats_apart(text)
+    if apart != text:
+        structure = gemmi.read_pdb_string(apart)
+        structure.merge_chain_parts()
+    return structure, declared_in_pdb(text), codes_in_pdb(text), standing_in_pdb(apart), apart != text

@@ -300,12 +300,12 @@ def _exactly(
 def numbering(model: Model) -> Numbers:
     """Numbers are used once, places in the declared sequence grow, and residues are the declared ones."""
     found = Numbers()
-    seen: dict[str, list[int]] = defaultdict(list)
+    seen: dict[tuple[str, int], list[int]] = defaultdict(list)
     for chain in polymers(model):
         for index in chain:
-            seen[model.residues[index].chain].append(index)
+            seen[(model.residues[index].chain, model.residues[index].molecule)].append(index)
     codes: dict[str, int] = {}
-    for name, members in seen.items():
+    for (name, _), members in seen.items():
         declared = model.sequences.get(name, ())
 
         def key(index: int) -> int:

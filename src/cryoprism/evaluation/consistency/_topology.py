@@ -65,16 +65,59 @@ def places_of(model: Model) -> list[list[list[int]]]:
     Several residues share a place (microheterogeneity) where they share a number, all of their atoms carry letters of
     alternatives, and no two residues share a letter. Else a number is used twice: two places.
     """
-    chains: dict[str, list[list[int]]] = {}
+    chains: dict[tuple[str, int], list[list[int]]] = {}
     for index, residue in enumerate(model.residues):
         if residue.role != "polymer":
             continue
-        places = chains.setdefault(residue.chain, [])
+        places = chains.setdefault((residue.chain, residue.molecule), [])
         if places and all(_take_turns(model, other, index) for other in places[-1]):
             places[-1].append(index)
         else:
             places.append([index])
-    return list(chains.values())
+    return [_in_order(model, places) for places in chains.values()]
+
+
+def _in_order(model: Model, places: list[list[int]]) -> list[list[int]]:
+    """Put residues that stand at the wrong place of a file where they belong in their chain.
+
+    Where numbers fall, and the residues there do not touch, what stands between two breaks goes before or behind the
+    residue that it touches; or, with no residue that it does, where its numbers fill a gap. Else the order stays.
+    """
+    pairs = list(itertools.pairwise(places))
+    if all(step(model, one[0], other[0]) >= 1 or touching(model, one[0], other[0]) for one, other in pairs):
+        return places
+    cuts = [
+        n for n, (one, other) in enumerate(pairs, 1)
+        if step(model, one[0], other[0]) != 1 and not touching(model, one[0], other[0])
+    ]  # fmt: skip
+    runs = [places[a:b] for a, b in itertools.pairwise([0, *cuts, len(places)])]
+    moved = True
+    while moved and len(runs) > 1:
+        moved = False
+        for one, other in itertools.permutations(range(len(runs)), 2):
+            # Two runs that are joined, and whose numbers go on, are one.
+            if other != one + 1 and _goes_on(model, runs[one][-1][0], runs[other][0][0]):
+                runs[one] += runs[other]
+                del runs[other]
+                moved = True
+                break
+    ordered = runs[:1]
+    for run in runs[1:]:
+        first, last = (_number(model, place[0]) for place in (run[0], run[-1]))
+        room = [
+            n for n in range(1, len(ordered))
+            if _number(model, ordered[n - 1][-1][0]) < first <= last < _number(model, ordered[n][0][0])
+        ]  # fmt: skip
+        ordered.insert(room[0] if room else len(ordered), run)
+    return [place for run in ordered for place in run]
+
+
+def _number(model: Model, index: int) -> int:
+    return model.residues[index].number
+
+
+def _goes_on(model: Model, before: int, after: int) -> bool:
+    return _number(model, after) > _number(model, before) and touching(model, before, after)
 
 
 def _take_turns(model: Model, before: int, after: int) -> bool:

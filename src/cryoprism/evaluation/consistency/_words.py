@@ -14,6 +14,8 @@ def residue_words(residue: Residue, *, chain: bool = True) -> str:
     """Return a residue as ``Ala 12 in chain A``."""
     name = residue.name.capitalize() if len(residue.name) == 3 and template_bonds(residue.standard) else residue.name
     where = f" in chain {residue.chain}" if chain and residue.chain.strip() else ""
+    if residue.molecule:
+        where += f" (molecule {residue.molecule + 1})"
     return f"{name} {residue.number}{residue.insertion}{where}"
 
 
