@@ -78,10 +78,29 @@ def _not_judged(pairs: Sequence[tuple[int, int]]) -> str:
     return f"{len(pairs)} pairs in different alternative locations are nearer than that and not judged"
 
 
-def _ignored(topology: Topology) -> str:
-    if not topology.ignored:
+def _records(model: Model, topology: Topology) -> str:
+    """What to note of recorded bonds, and of those that no LINK or struct_conn has."""
+    notes = []
+    if topology.ignored:
+        notes.append(f"{topology.ignored} recorded links are not as long as bonds of their elements and exempt no pair")
+    alone = [(link.first, link.second) for link in model.links if link.conect and link.covalent]
+    for pairs, what in ((alone, "stand in CONECT alone"), (topology.closed, "close a chain and stand in no record")):
+        if pairs:
+            listed = "; ".join(f"{atom_words(model, i)} to {atom_words(model, j)}" for i, j in pairs[:6])
+            more = f"; and {len(pairs) - 6} more" if len(pairs) > 6 else ""
+            notes.append(f"bonds that {what}, {len(pairs)}: {listed}{more}")
+    return "; ".join(notes)
+
+
+def _skips(model: Model, i: int, j: int) -> str:
+    """Words for two atoms of residues whose numbers skip where the declared sequence does not."""
+    one, other = sorted((model.residues[int(model.residue_of[k])] for k in (i, j)), key=lambda each: each.number)
+    between = other.number - one.number - 1
+    if one.position is None or other.position is None or between < 1 or one.chain != other.chain:
         return ""
-    return f"{topology.ignored} recorded links are not as long as bonds of their elements and exempt no pair"
+    if other.position - one.position != 1:
+        return ""
+    return f"; their numbers skip {between}, but the declared sequence has nothing between them"
 
 
 def _distances(
@@ -109,14 +128,14 @@ def _distances(
         elif name == "bonds":
             words = (
                 f"The bond from {atom_words(model, i)} to {atom_words(model, j)} is {length_words(apart, low, high)} Å "
-                f"long; possible are {low:.2f} to {high:.2f} Å"
+                f"long; possible are {low:.2f} to {high:.2f} Å{_skips(model, i, j)}"
             )
         else:
             how = "breaks" if apart > high else "folds onto itself"
             words = (
                 f"The chain {how} between {atom_words(model, i)} and {atom_words(model, j)}: they are "
                 f"{length_words(apart, low, high)} Å apart; by their places in the sequence possible are "
-                f"{low:.1f} to {high:.1f} Å"
+                f"{low:.1f} to {high:.1f} Å{_skips(model, i, j)}"
             )
         residues = tuple(dict.fromkeys((int(model.residue_of[i]), int(model.residue_of[j]))))
         offenders.append(Offender(words, residues, (i, j), apart))
@@ -320,7 +339,7 @@ def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelop
     exempt = list(both.values())[-1][1]
     cases = [
         _clashes(model, topology, bonds, both),
-        _distances(model, "bonds", lengths, _ignored(topology), len(topology.held), len(angles)),
+        _distances(model, "bonds", lengths, _records(model, topology), len(topology.held), len(angles)),
         _distances(model, "chains", _rules.chains(model), gap_words(model, gaps_of(model))),
         _chirality(model),
         _cis(model),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import gemmi
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ._chemistry import METALS, link_range
 
-__all__ = ["Link", "address_of", "codes_in_mmcif", "codes_in_pdb", "links_of"]
+__all__ = ["Link", "address_of", "codes_in_mmcif", "codes_in_pdb", "links_in_conect", "links_of"]
 
 #: Rotation and shift of fractional coordinates.
 Operator = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -41,6 +41,7 @@ class Link:
     most: float
     covalent: bool
     images: tuple[tuple[float, float, float], ...] | None = None
+    conect: bool = False  # whether CONECT alone has it
 
 
 def links_of(
@@ -75,6 +76,37 @@ def links_of(
                     continue
                 found.append(Link(i, j, least, most, covalent, images))
     return tuple(found)
+
+
+def links_in_conect(
+    structure: gemmi.Structure,
+    atoms: Sequence[tuple[int, int, str]],
+    places: NDArray[np.float64],
+    waters: Set[int],
+    known: Set[tuple[int, int]],
+) -> tuple[Link, ...]:
+    """Find the bonds between residues that CONECT records of a PDB file add to ``known`` ones.
+
+    ``atoms`` are serial number, residue and element of each; numbers that are used twice name no atom, and water is
+    bonded to metals alone. Serials go stale when a file is edited, so a CONECT whose atoms are not as far apart as a
+    bond of their elements is none: it exempts nothing, and nothing is refuted by it.
+    """
+    numbers: dict[int, int] = {}
+    for index, (serial, _, _) in enumerate(atoms):
+        numbers[serial] = -1 if serial in numbers else index
+    found = {}
+    for serial, others in structure.conect_map.items():
+        for other in others:
+            i, j = sorted((numbers.get(serial, -1), numbers.get(other, -1)))
+            if i < 0 or atoms[i][1] == atoms[j][1] or (i, j) in known:
+                continue
+            elements = {atoms[i][2], atoms[j][2]}
+            if {i, j} & waters and not elements & METALS:
+                continue
+            least, most, covalent = link_range(atoms[i][2], atoms[j][2])
+            fits = least <= float(np.linalg.norm(places[i] - places[j])) <= most
+            found[(i, j)] = Link(i, j, least, most, covalent and fits, conect=True)
+    return tuple(found[key] for key in sorted(found))
 
 
 def address_of(partner: gemmi.AtomAddress) -> tuple[str, int, str, str, str]:

@@ -16,7 +16,7 @@ from cryoprism.formats import parse_structure
 
 from ._chemistry import ACCEPTORS, METALS, backbone_atoms
 from ._declared import Declared, declared_in_mmcif, declared_in_pdb, text_of
-from ._links import Link, address_of, codes_in_mmcif, codes_in_pdb, links_of
+from ._links import Link, address_of, codes_in_mmcif, codes_in_pdb, links_in_conect, links_of
 from ._molecules import Standing, molecules_of, standing_in_pdb, with_repeats_apart
 from ._names import standard_atoms, standard_name, without_virtual
 from ._roles import roles_of
@@ -221,6 +221,10 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         raise InputError(
             file, f"is {(np.ptp(whole, axis=0).max()) / 1000:.0f} Å long", "Give models of at most 2,070 Å."
         )
+    links = links_of(structure, _linked(structure, residues, written), elements, alternatives, codes, waters)
+    pairs = {(min(one.first, one.second), max(one.first, one.second)) for one in links}
+    named = list(zip((atom.serial for chain in first for residue in chain for atom in residue), residue_of, elements, strict=True))
+    links += links_in_conect(structure, named, places, waters, pairs)
     return Model(
         file,
         whole - corner,
@@ -235,7 +239,7 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         bool(np.abs(scaled - whole).max() < 1e-5),
         len(structure),
         sequences,
-        links_of(structure, _linked(structure, residues, written), elements, alternatives, codes, waters),
+        links,
         declared,
         structure,
         virtual,

@@ -330,8 +330,12 @@ def numbering(model: Model) -> Numbers:
             place = residue.position
             options = declared[place - 1].split(",") if place is not None and 1 <= place <= len(declared) else []
             wanted = residue.name if residue.name in options else (options[0] if options else "nothing")
+            words = f"the declared sequence has {wanted} there"
+            if not places:  # no residue fits
+                there = declared[members.index(index)] if members.index(index) < len(declared) else "nothing"
+                words = f"the declared sequence is another one: counted from the start it has {there} there"
             code = [codes.setdefault(text, len(codes)) for text in (residue.name, wanted)]
             found.comparisons.append((True, code[0], code[1]))
             found.residues.append(index)
-            found.words.append(f"the declared sequence has {wanted} there")
+            found.words.append(words)
     return found

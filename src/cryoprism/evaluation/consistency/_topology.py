@@ -36,6 +36,8 @@ class Topology:
         Recorded bonds to a symmetry copy.
     ignored
         Recorded bonds that hold no bond: out of the range of their elements, or with a copy that is not there.
+    closed
+        Bonds of the last residue of a chain with its first one that no record has.
     skipped
         Pairs along a chain that are as near as a bond, and how many residues the declared sequence has between them.
     """
@@ -46,6 +48,7 @@ class Topology:
     across: list[Link] = field(default_factory=list)
     ignored: int = 0
     skipped: dict[tuple[int, int], int] = field(default_factory=dict)
+    closed: list[tuple[int, int]] = field(default_factory=list)
 
     def all_bonds(self) -> list[tuple[int, int]]:
         """Return every bond within the model once."""
@@ -81,8 +84,11 @@ def _in_order(model: Model, places: list[list[int]]) -> list[list[int]]:
     """Put residues that stand at the wrong place of a file where they belong in their chain.
 
     Where numbers fall, and the residues there do not touch, what stands between two breaks goes before or behind the
-    residue that it touches; or, with no residue that it does, where its numbers fill a gap. Else the order stays.
+    residue that it touches; or, with no residue that it does, where its numbers fill a gap. Else the order stays, as
+    it does where a declared sequence gives the places.
     """
+    if any(model.residues[place[0]].position is not None for place in places):
+        return places
     pairs = list(itertools.pairwise(places))
     if all(step(model, one[0], other[0]) >= 1 or touching(model, one[0], other[0]) for one, other in pairs):
         return places
@@ -171,6 +177,7 @@ def build_topology(model: Model) -> Topology:
         for one, other in itertools.pairwise(chain):
             for before, after in itertools.product(one, other):
                 _along(model, (before, after), names, found)
+        _around(model, chain, names, found)
     _sulphur(model, found)
     _sugars(model, found)
     for link in model.links:
@@ -211,6 +218,27 @@ def _along(model: Model, pair: tuple[int, int], names: list[dict[str, list[int]]
                     found.skipped[(i, j)] = missing
                 else:
                     found.joined.append((i, j))
+
+
+#: Distances that only a peptide bond gives: C to N, Cα to N, C to Cα, O to N [Å].
+_PEPTIDE = (("C", "N", 1.2, 1.5), ("CA", "N", 2.2, 2.7), ("C", "CA", 2.2, 2.7), ("O", "N", 2.0, 2.5))
+
+
+def _around(model: Model, chain: list[list[int]], names: list[dict[str, list[int]]], found: Topology) -> None:
+    """Add the bond that closes a chain, recorded or not: C, Cα and O of its end about N and Cα of its start."""
+    if len(chain) < 3:
+        return
+    last, first = names[chain[-1][0]], names[chain[0][0]]
+    if "OXT" in last or any(
+        len(last.get(tail, ())) != 1 or len(first.get(head, ())) != 1
+        or not least <= _distance(model, last[tail][0], first[head][0]) <= most
+        for tail, head, least, most in _PEPTIDE
+    ):  # fmt: skip
+        return
+    i, j = last["C"][0], first["N"][0]
+    if not any({link.first, link.second} == {i, j} for link in model.links):
+        found.measured.append((i, j, *(bond_range("C", "N") or (1.0, 2.0))))
+        found.closed.append((i, j))
 
 
 def _by_first(pairs: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:

@@ -33,6 +33,8 @@ def atom_words(model: Model, index: int) -> str:
 
 
 def length_words(angstroms: float, *edges: float) -> str:
-    """Return a length with two decimals, or three where two would make it one of the ``edges`` that it misses [Å]."""
+    """Return a length with two decimals, or as many more as tell it from the ``edges`` that it misses [Å]."""
     places = 3 if any(abs(angstroms - edge) < 0.01 for edge in edges) else 2
+    while places < 8 and any(float(f"{angstroms:.{places}f}") == round(edge, 4) for edge in edges):
+        places += 1
     return f"{angstroms:.{places}f}"
