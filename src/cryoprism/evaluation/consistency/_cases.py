@@ -13,7 +13,7 @@ from ._angles import backbone_angles
 from ._case import RULES, WEIGHTS, Case, Offender, spread
 from ._company import lead_to_a_chain
 from ._completeness import completeness
-from ._crowding import foreign_chains, taken_together
+from ._crowding import foreign_chains, may_take_turns, taken_together
 from ._envelope import Envelope, voxel_indices
 from ._gaps import gap_words, gaps_of, splices, stretched
 from ._lean import lean_distances, lean_fours, lean_numbers
@@ -33,8 +33,15 @@ Near = dict[int, tuple[list[tuple[int, int]], list[tuple[int, int]]]]
 
 
 def _clashes(model: Model, topology: Topology, bonds: list[tuple[int, int]], both: Near) -> Case:
-    margins = list(both)
-    found = {margin: pairs for margin, (pairs, _) in both.items()}
+    near = {margin: pairs for margin, (pairs, _) in both.items()}
+    margins = list(near)
+    turns = {pair: why for pair in near[margins[0]] if (why := may_take_turns(model, *pair))}
+    if turns and len(margins) == 1:  # what is too near, and what of that is surely wrong, are two lists
+        near = {margin: _rules.clashes(model, bonds, margin)[0] for margin in (2, -2)}
+        margins = list(near)
+        turns = {pair: why for pair in near[margins[0]] if (why := may_take_turns(model, *pair))}
+    # The second theorem says of its pairs that they clash, not that all of them are listed.
+    found = {margin: [pair for pair in pairs if margin > 0 or pair not in turns] for margin, pairs in near.items()}
     counted = list(range(len(model.residues)))
     sure, possible = found[margins[-1]], found[margins[0]]
     refuted = {int(model.residue_of[a]) for pair in sure for a in pair}
@@ -62,9 +69,16 @@ def _clashes(model: Model, topology: Topology, bonds: list[tuple[int, int]], bot
         )
         offenders.append(Offender(words, (int(model.residue_of[i]), int(model.residue_of[j])), (i, j), apart))
     source = _emit.clash_source(bonds, found)
-    note = _not_judged([(i, j) for i, j in both[margins[0]][1] if _differ(model, i, j)])
-    lean = lean_clashes(model, bonds, found)
-    return Case("clashes", counted, refuted, borderline, offenders, source, note, lean)
+    note = _not_judged([(i, j) for i, j in next(iter(both.values()))[1] if _differ(model, i, j)])
+    lean = lean_clashes(model, bonds, near)
+    case = Case("clashes", counted, refuted, borderline, offenders, source, note, lean)
+    if turns:
+        case.why = " ".join(
+            f"{sum(why == one for one in turns.values())} pairs {why}, the first {atom_words(model, pair[0])} and "
+            f"{atom_words(model, pair[1])}, {spread(model, *pair):.2f} Å apart."
+            for why, pair in {why: pair for pair, why in reversed(turns.items())}.items()
+        )
+    return case
 
 
 def _differ(model: Model, i: int, j: int) -> bool:

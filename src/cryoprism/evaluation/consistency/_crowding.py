@@ -7,13 +7,31 @@ from collections import Counter, defaultdict
 from ._belonging import Add
 from ._chemistry import BACKBONE_ATOMS
 from ._model import Model
+from ._pieces import UNKNOWN
 from ._words import atom_words, residue_words
 
-__all__ = ["foreign_chains", "taken_together"]
+__all__ = ["foreign_chains", "may_take_turns", "taken_together"]
 
 #: Occupancy that two decimals may hide in each atom, in thousandths; two atoms may have 1.01, as in Copies.v.
 _HIDDEN = 5
+_TURNS = 1010
 _BACKBONE = frozenset(BACKBONE_ATOMS["protein"] + BACKBONE_ATOMS["nucleic"])
+
+
+def may_take_turns(model: Model, i: int, j: int) -> str:
+    """Why two atoms that are too near are not surely wrong; empty where they are.
+
+    Without letters, occupancies that add to at most 1 (1.01: rounding) leave room for turns, as halves of two waters
+    have, but nothing says that they take them. Atoms of one placeholder (UNL, UNX) mark density, and what they are is
+    not known.
+    """
+    one, other = (model.residues[int(model.residue_of[k])] for k in (i, j))
+    if one is other and one.name in UNKNOWN:
+        return "within placeholders (UNL, UNX) are too near, whose atoms nobody knows"
+    apart = 0 in (model.alternatives[i], model.alternatives[j]) or model.alternatives[i] == model.alternatives[j]
+    if one is not other and apart and model.occupancies[i] + model.occupancies[j] <= _TURNS:
+        return "are too near, but their occupancies add to at most 1: whether they take turns no letters say"
+    return ""
 
 
 def taken_together(model: Model, pairs: list[tuple[int, int]], add: Add) -> None:

@@ -28,10 +28,12 @@ _GIGABYTES = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class ProveResult(StepSummary):
-    """What ``prove_model`` returns: the verdict, and the same in words."""
+    """What ``prove_model`` returns: the verdict, the same in words, and LogicScore with its standard deviation."""
 
     verdict: Verdict
     sentences: tuple[str, ...]
+    score: float | None = None
+    deviation: float | None = None
 
 
 def prove_model(config: ProveConfig) -> ProveResult:
@@ -57,7 +59,12 @@ def prove_model(config: ProveConfig) -> ProveResult:
         ):
             kept = job.done_result("consistency", stage="prove")
             return ProveResult(
-                output=job.path, verdict=kept["verdict"], sentences=tuple(kept["sentences"]), skipped=True
+                output=job.path,
+                verdict=kept["verdict"],
+                sentences=tuple(kept["sentences"]),
+                score=kept.get("score"),
+                deviation=kept.get("deviation"),
+                skipped=True,
             )
         return _prove(job, config, volume, others, started)
 
@@ -92,6 +99,18 @@ def _prove(job: Job, config: ProveConfig, volume: Volume | None, others: str, st
         source=config.model_file,
         outputs=written,
         depends_on=others,
-        result={"verdict": result.verdict, "sentences": list(sentences)},
+        result={
+            "verdict": result.verdict,
+            "sentences": list(sentences),
+            "score": result.score,
+            "deviation": result.deviation,
+        },
     )
-    return ProveResult(output=job.path, verdict=result.verdict, sentences=sentences, seconds=time.monotonic() - started)
+    return ProveResult(
+        output=job.path,
+        verdict=result.verdict,
+        sentences=sentences,
+        score=result.score,
+        deviation=result.deviation,
+        seconds=time.monotonic() - started,
+    )
