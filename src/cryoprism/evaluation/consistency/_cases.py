@@ -74,11 +74,15 @@ def _clashes(model: Model, topology: Topology, bonds: list[tuple[int, int]], bot
     case = Case("clashes", counted, refuted, borderline, offenders, source, note, lean)
     if turns:
         case.why = " ".join(
-            f"{sum(why == one for one in turns.values())} pairs {why}, the first {atom_words(model, pair[0])} and "
+            f"{_many(sum(why == one for one in turns.values()))} {why}, the first {atom_words(model, pair[0])} and "
             f"{atom_words(model, pair[1])}, {spread(model, *pair):.2f} Å apart."
             for why, pair in {why: pair for pair, why in reversed(turns.items())}.items()
         )
     return case
+
+
+def _many(pairs: int) -> str:
+    return "1 pair of atoms" if pairs == 1 else f"{pairs} pairs of atoms"
 
 
 def _differ(model: Model, i: int, j: int) -> bool:

@@ -27,10 +27,10 @@ def may_take_turns(model: Model, i: int, j: int) -> str:
     """
     one, other = (model.residues[int(model.residue_of[k])] for k in (i, j))
     if one is other and one.name in UNKNOWN:
-        return "within placeholders (UNL, UNX) are too near, whose atoms nobody knows"
+        return "within placeholders (UNL, UNX), whose atoms nobody knows, too near"
     apart = 0 in (model.alternatives[i], model.alternatives[j]) or model.alternatives[i] == model.alternatives[j]
     if one is not other and apart and model.occupancies[i] + model.occupancies[j] <= _TURNS:
-        return "are too near, but their occupancies add to at most 1: whether they take turns no letters say"
+        return "too near whose occupancies add to at most 1: whether they take turns no letters say"
     return ""
 
 

@@ -11,6 +11,7 @@ here = os.path.dirname(os.path.realpath(__file__))
 sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != here]
 
 import csv  # noqa: E402
+import gzip  # noqa: E402
 import hashlib  # noqa: E402
 import io  # noqa: E402
 import json  # noqa: E402
@@ -43,6 +44,45 @@ for number, row in enumerate(rows):
     if place != wanted or held != known or int(row["number"]) != number:
         sys.exit(f"atom {number}: Data.v has {place} {held}, atoms.csv {wanted} {known}")
 print(f"Data.v and atoms.csv agree on {len(rows)} atoms.")
+
+
+def repeats_apart(lines: list[str]) -> list[str]:
+    """Return a PDB file whose residues that come again in a chain have segments of their own; nothing where none do."""
+    count: dict[tuple[str, ...], int] = {}
+    held: dict[tuple[str, ...], set[str]] = {}
+    chain, block, changed, key, fresh, run = "", 0, False, None, set(), []
+
+    def close() -> bool:
+        if key is None or not run:
+            return False
+        if fresh & held.get(key, set()):
+            count[key] = count.get(key, 0) + 1
+            held[key] = set()
+        held.setdefault(key, set()).update(fresh)
+        number = count.get(key, 0)
+        for place in run if number else []:
+            tag = f"{number:04X}" if number < 65536 else "FFFF"
+            lines[place] = f"{lines[place][:72]:<72s}{tag}{lines[place][76:]}"
+        return number > 0
+
+    for place, line in enumerate(lines):
+        record = line[:6].rstrip().upper()
+        if record in ("ENDMDL", "END"):
+            break
+        if record not in ("ATOM", "HETATM", "TER"):
+            continue
+        if record != "TER" and line[20:22] != chain:
+            chain, block = line[20:22], block + 1
+        here = None if record == "TER" else (chain, str(block), line[22:27], line[17:20], line[72:76].strip())
+        if here != key:
+            changed = close() or changed
+            key, fresh, run = here, set(), []
+        fresh.add(line[12:17])
+        run.append(place)
+    changed = close() or changed
+    return lines if changed else []
+
+
 if len(sys.argv) > 1:
     import gemmi
 
@@ -52,6 +92,14 @@ if len(sys.argv) > 1:
     if found != json.loads(opened("consistency.json"))["model_sha256"]:
         sys.exit(f"{model} is not the file of this certificate: its SHA-256 is {found}")
     structure = gemmi.read_structure(model, merge_chain_parts=True, format=gemmi.CoorFormat.Detect)
+    if structure.input_format == gemmi.CoorFormat.Pdb:
+        with open(model, "rb") as file:
+            raw = file.read()
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "replace")
+        apart = repeats_apart(text.splitlines())
+        if apart:
+            structure = gemmi.read_pdb_string("\n".join([*apart, ""]))
+            structure.merge_chain_parts()
     elements = dict(pair.split("=") for pair in IONS.split())
 
     def is_water(residue: gemmi.Residue) -> bool:
