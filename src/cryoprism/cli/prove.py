@@ -68,7 +68,8 @@ def prove(
         typer.echo(sentence)
     if result.score is not None and result.deviation is not None:
         typer.echo(
-            f"LogicScore: {result.score:.4f} of 1, standard deviation {result.deviation:.4f} (1 only where all is proved)"
+            f"LogicScore: {result.score:.4f} of 1, standard deviation {result.deviation:.4f} "
+            "(1 only where all is proved)"
         )
     typer.echo(f"Report: {result.report}")
     return {"proved": 0, "refuted": 1, "unknown": 3}[result.verdict]

@@ -82,6 +82,23 @@ def test_a_modified_residue_written_as_hetatm_belongs_to_its_chain(found, head):
     assert found(hetero(pdb({"A": torn}, names=names, head=head), 4)).words["bonds"]
 
 
+@pytest.mark.parametrize("away", [0.0, 1.0])
+def test_a_modified_residue_after_ter_is_asked_with_its_chain(found, away):
+    rows = mirrored(helix(), 8)
+    axis = place_of(rows, 8, "N") - place_of(rows, 7, "C")
+    last = [(k, n, p + away * axis) for k, n, p in rows if k == 8]
+    text = pdb({"A": [row for row in rows if row[0] < 8]}).replace("END\n", "")
+    result = found(text + hetero(pdb({"A": last}, names={("A", 8): "SEP"}), 8))
+    assert result.refuted >= {"chirality"} | ({"bonds"} if away else set())
+
+
+def test_a_recorded_bond_is_that_of_one_molecule(found):
+    rows = helix()
+    text = two(rows, later(rows, 0), letter=" ")
+    record = LINKS.splitlines()[0].replace("SEP", "ALA").replace(" A   ", "     ")
+    assert found(f"{record}\n{text}").verdict == "proved"
+
+
 def test_a_free_amino_acid_is_a_ligand(found):
     rows = [row for row in helix(3) if row[0] == 2]
     away = [(900, n, p + np.array([9.0, 0, 0])) for _, n, p in rows]
@@ -137,6 +154,8 @@ def later(rows, by):
     [
         (" ", True, 8, True, ("", ""), "proved"),  # tleap, cpptraj
         (" ", False, 8, True, ("", ""), "unknown"),
+        (" ", True, 8, False, ("", ""), "proved"),
+        (" ", False, 8, False, ("", ""), "refuted"),
         ("A", True, 8, True, ("", ""), "proved"),
         ("A", False, 8, True, ("", ""), "refuted"),  # torn, with TER at the tear
         ("A", True, 8, False, ("", ""), "refuted"),
@@ -199,8 +218,13 @@ def test_bonds_between_residues_may_stand_in_conect_alone(found):
     assert good.verdict == "proved", good.words
     assert "stand in CONECT alone, 1: Cβ of Ala 3" in good.note["bonds"]
     assert "clashes" in found(with_ligand(2.0, conect)).refuted
+    # Between two standard residues one that is written by distance is a clash as ever.
+    onto = moved(rows, 7, "CB", cb + np.array([0.9, 0.9, 0.9]))
+    other = next(k for k, row in enumerate(rows, 1) if row[:2] == (7, "CB"))
+    assert "clashes" in found(pdb({"A": onto}, extra=f"CONECT{serial:5d}{other:5d}")).refuted
     # A CONECT whose serials went stale says nothing of atoms that are far apart.
-    stale = found(pdb({"A": rows}, extra=f"CONECT    1{serial + 20:5d}"))
+    far = cap([("C1", cb + np.array([0, 0, 4.0]))], "LIG", 900, "HETATM")
+    stale = found(pdb({"A": [row for row in rows if row[0] < 5]}, extra=f"{far}\nCONECT    1{900:5d}"))
     assert stale.verdict == "proved"
     assert "exempt no pair" in stale.note["bonds"]
 

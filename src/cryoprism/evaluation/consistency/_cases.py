@@ -97,7 +97,7 @@ def _not_judged(pairs: Sequence[tuple[int, int]]) -> str:
 
 
 def _records(model: Model, topology: Topology) -> str:
-    """What to note of recorded bonds, and of those that no LINK or struct_conn has."""
+    """Return what to note of recorded bonds, and of those that no LINK or struct_conn has."""
     notes = []
     if topology.ignored:
         notes.append(f"{topology.ignored} recorded links are not as long as bonds of their elements and exempt no pair")

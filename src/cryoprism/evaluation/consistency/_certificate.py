@@ -40,8 +40,9 @@ TRUSTED = (
     "that the lists of obligations are all that the rules ask of this model, and the operations all its copies: "
     "check.sh checks what is proved about the lists, not whether they are whole, nor why a rule is not_asked",
     "which bonds there are: templates of standard residues, records of the file at lengths that their elements allow "
-    "(LINK, SSBOND, struct_conn; CONECT is not read; none of water but to metals), disulfides, sugars; within other "
-    "residues atoms as near as bonds are: two that overlap there are seen below 0.9 Å, or by too many bonds",
+    "(LINK, SSBOND, struct_conn, CONECT between residues; none of water but to metals), disulfides, sugars, the bond "
+    "that closes a chain; within other residues atoms as near as bonds are: two that overlap there are seen below "
+    "0.9 Å, or by too many bonds",
     "names: which template a residue has (force fields' names count as the standard ones), which hand it has where "
     "gemmi's table tells it, which atoms and elements belong to a template, which atom bears a hydrogen; sites of "
     "waters that are no atoms (M, lone pairs within 1 Å of O) are left out, ions of force fields have the elements of "
@@ -50,7 +51,8 @@ TRUSTED = (
     "the limits: least distances of Copies.v, ranges of bonds, chains and volumes in the sources of each rule",
     "alternative locations: atoms of different letters are not held against each other, nor asked for bonds, where "
     "their occupancies add to no more than 1.01 (the note of each rule counts the pairs); letters are taken as the "
-    "file has them",
+    "file has them; without letters, atoms whose occupancies add to no more than 1.01, and those of one placeholder "
+    "(UNL, UNX), are unknown where they are too near: the theorem of what is sure leaves them out",
     "the symmetry operations and the chains they move, from gemmi or the options, as written in Copies_of_model.v; "
     "copies that stay 4.7 Å away by bounding boxes (of all atoms, or of those in each other's box) are left out, of "
     "an operation and its inverse one is listed, what moves nothing by 0.05 Å is the identity, a particle on an "
@@ -63,8 +65,8 @@ TRUSTED = (
     "which voxels of the map belong to its envelope (contour, distance); hydrogens and waters are not asked",
     "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for "
     "distances the sum of margins, and the rounding of rotations to 2^-30, is reckoned by hand",
-    "which chains and residues belong together, which residues are ligands, and the declared sequence, as gemmi "
-    "aligns it",
+    "which chains and residues belong together, by letters, bonds and numbers, in PDB files by TER, segments and atoms "
+    "of ends as well; which residues are ligands; and the declared sequence, as gemmi aligns it",
 )
 
 

@@ -14,6 +14,9 @@ from ._chemistry import METALS, link_range
 
 __all__ = ["Link", "address_of", "codes_in_mmcif", "codes_in_pdb", "links_in_conect", "links_of"]
 
+#: Carbon and nitrogen that chains and side chains of standard residues join by, as residue and atom.
+_ACYL = frozenset({("ASP", "CG"), ("ASN", "CG"), ("GLU", "CD"), ("GLN", "CD")})
+_AMINE = ("LYS", "NZ")
 #: Rotation and shift of fractional coordinates.
 Operator = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -51,18 +54,27 @@ def links_of(
     alternatives: list[int],
     codes: dict[tuple[str, ...], tuple[str, str]],
     waters: Set[int] = frozenset(),
+    molecules: Sequence[int] = (),
 ) -> tuple[Link, ...]:
     """Find the recorded bonds.
 
-    ``codes`` are the symmetry operators of both ends, by the names of the atoms; ``waters`` the atoms of waters.
+    ``codes`` are the symmetry operators of both ends, by the names of the atoms; ``waters`` the atoms of waters,
+    ``molecules`` the number of each atom's molecule in its chain: where one address names atoms of several, those of
+    one molecule are bonded.
     """
     found = []
     for link in structure.connections:
         if link.type == gemmi.ConnectionType.Hydrog:
             continue
         ends = [address_of(partner) for partner in (link.partner1, link.partner2)]
+        shared: set[int] = set()
+        if molecules:
+            one, other = ({molecules[k] for k in atoms.get(end, ())} for end in ends)
+            shared = one & other if len(one) + len(other) > 2 else set()
         for i in atoms.get(ends[0], ()):
             for j in atoms.get(ends[1], ()):
+                if shared and molecules[i] != molecules[j]:
+                    continue
                 if alternatives[i] and alternatives[j] and alternatives[i] != alternatives[j]:
                     continue
                 least, most, covalent = link_range(elements[i], elements[j])
@@ -80,25 +92,29 @@ def links_of(
 
 def links_in_conect(
     structure: gemmi.Structure,
-    atoms: Sequence[tuple[int, int, str]],
+    atoms: Sequence[tuple[int, int, str, tuple[str, str] | None]],
     places: NDArray[np.float64],
     waters: Set[int],
     known: Set[tuple[int, int]],
 ) -> tuple[Link, ...]:
     """Find the bonds between residues that CONECT records of a PDB file add to ``known`` ones.
 
-    ``atoms`` are serial number, residue and element of each; numbers that are used twice name no atom, and water is
-    bonded to metals alone. Serials go stale when a file is edited, so a CONECT whose atoms are not as far apart as a
-    bond of their elements is none: it exempts nothing, and nothing is refuted by it.
+    ``atoms`` are serial number, residue, element of each, and where a template knows its residue the names of both; numbers
+    that are used twice name no atom, and water is bonded to metals alone. Some programs write CONECT by distance, clashes
+    too: between two residues of templates only amides count (disulfides are found anyway). Serials go stale when a file
+    is edited, so a CONECT whose atoms are not as far apart as a bond of their elements is none: it exempts nothing, and
+    nothing is refuted by it.
     """
     numbers: dict[int, int] = {}
-    for index, (serial, _, _) in enumerate(atoms):
+    for index, (serial, *_) in enumerate(atoms):
         numbers[serial] = -1 if serial in numbers else index
     found = {}
     for serial, others in structure.conect_map.items():
         for other in others:
             i, j = sorted((numbers.get(serial, -1), numbers.get(other, -1)))
             if i < 0 or atoms[i][1] == atoms[j][1] or (i, j) in known:
+                continue
+            if not _possible(atoms[i][3], atoms[j][3]):
                 continue
             elements = {atoms[i][2], atoms[j][2]}
             if {i, j} & waters and not elements & METALS:
@@ -107,6 +123,22 @@ def links_in_conect(
             fits = least <= float(np.linalg.norm(places[i] - places[j])) <= most
             found[(i, j)] = Link(i, j, least, most, covalent and fits, conect=True)
     return tuple(found[key] for key in sorted(found))
+
+
+def _possible(one: tuple[str, str] | None, other: tuple[str, str] | None) -> bool:
+    """Whether two atoms (residue, atom; None where no template knows it) may be bonded: of templates by amides alone."""
+    if one is None or other is None:
+        return True
+    acyl, amine = ([each for each in (one, other) if test(each)] for test in (_is_acyl, _is_amine))
+    return bool(acyl and amine)
+
+
+def _is_acyl(name: tuple[str, str]) -> bool:
+    return name[1] == "C" or name in _ACYL
+
+
+def _is_amine(name: tuple[str, str]) -> bool:
+    return name[1] == "N" or name == _AMINE
 
 
 def address_of(partner: gemmi.AtomAddress) -> tuple[str, int, str, str, str]:

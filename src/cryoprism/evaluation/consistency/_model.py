@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryoprism.core import InputError
 from cryoprism.formats import parse_structure
 
-from ._chemistry import ACCEPTORS, METALS, backbone_atoms
+from ._chemistry import ACCEPTORS, METALS, backbone_atoms, template_bonds
 from ._declared import Declared, declared_in_mmcif, declared_in_pdb, text_of
 from ._links import Link, address_of, codes_in_mmcif, codes_in_pdb, links_in_conect, links_of
 from ._molecules import Standing, molecules_of, standing_in_pdb, with_repeats_apart
@@ -221,9 +221,16 @@ def read_model(path: str | os.PathLike[str]) -> Model:
         raise InputError(
             file, f"is {(np.ptp(whole, axis=0).max()) / 1000:.0f} Å long", "Give models of at most 2,070 Å."
         )
-    links = links_of(structure, _linked(structure, residues, written), elements, alternatives, codes, waters)
+    molecule_of = [residues[k].molecule for k in residue_of]
+    ends = _linked(structure, residues, written)
+    links = links_of(structure, ends, elements, alternatives, codes, waters, molecule_of)
     pairs = {(min(one.first, one.second), max(one.first, one.second)) for one in links}
-    named = list(zip((atom.serial for chain in first for residue in chain for atom in residue), residue_of, elements, strict=True))
+    known = [template_bonds(residue.standard) is not None for residue in residues]
+    serials = (atom.serial for chain in first for residue in chain for atom in residue)
+    named = [
+        (serial, of, element, (residues[of].standard, name) if known[of] else None)
+        for serial, of, element, name in zip(serials, residue_of, elements, names, strict=True)
+    ]
     links += links_in_conect(structure, named, places, waters, pairs)
     return Model(
         file,

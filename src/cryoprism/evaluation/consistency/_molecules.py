@@ -1,4 +1,4 @@
-"""Where one molecule ends and the next begins in PDB files whose chains' letters do not tell: TER, segments, numbers."""
+"""Where molecules of PDB files begin and end whose chains' letters do not tell: TER, segments, numbers, ends."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _keys(rows: list[tuple[int, str]]) -> list[tuple[str, int, str, str, str] | 
 
 
 def with_repeats_apart(text: str) -> str:
-    """Return a PDB file in which residues that repeat a number, name and atoms of their chain have segments of their own.
+    """Return a PDB file in which residues that repeat others of their chain have segments of their own.
 
     Readers put atoms of one number, name and segment into one residue, so that two molecules without chains' letters,
     each numbered from 1, would be one. A residue is a new one where a name comes again in one alternative; the file is
@@ -82,8 +82,7 @@ def with_repeats_apart(text: str) -> str:
         return text
     lines = text.splitlines()
     for place, number in changed.items():
-        tag = f"{number:04X}" if number < 65_536 else "FFFF"
-        lines[place] = f"{lines[place][:72]:<72s}{tag}{lines[place][76:]}"
+        lines[place] = f"{lines[place][:72]:<72s}{min(number, 65_535):04X}{lines[place][76:]}"
     return "\n".join([*lines, ""])
 
 
@@ -107,13 +106,14 @@ def standing_in_pdb(text: str) -> dict[str, list[Standing]]:
 def molecules_of(
     chain: gemmi.Chain, polymer: list[int], standing: list[Standing], *, repeats: bool
 ) -> tuple[dict[int, int], dict[int, str]]:
-    """Number the molecules of one chain: of each residue in ``polymer`` (places in the chain); and what is in doubt.
+    """Return the molecule of each residue in ``polymer`` (places in the chain), and what is in doubt.
 
-    TER, another segment, and, without a letter, numbers that fall may begin a molecule; they do not where the residues
-    are joined. They do where an atom stands that only ends of chains have, or segments differ in a chain without a
-    letter, or numbers begin again after TER. Without such a sign a step that a chain can span goes on, and one that it
-    cannot is torn if the chain has a letter; in a chain without one nothing tells, and that is in doubt, as are numbers
-    that come twice under one letter. ``repeats`` is whether the segments are those of :func:`with_repeats_apart`.
+    TER, another segment and, without a letter, numbers that fall or an end may begin a molecule; they do not where the
+    residues are joined. They do where an atom stands that only ends of chains have, or segments differ in a chain
+    without a letter, or numbers begin again after TER. Without such a sign a step that a chain can span goes on, and
+    one that it cannot is torn if the chain has a letter; in a chain without one nothing tells, and that is in doubt, as
+    are numbers that come twice under one letter. ``repeats`` is whether the segments are those of
+    :func:`with_repeats_apart`.
     """
     numbers, doubts = {polymer[0]: 0} if polymer else {}, {}
     named, part = bool(chain.name.strip()), 0
@@ -122,23 +122,22 @@ def molecules_of(
         ter = standing[before].ter != standing[after].ter
         segments = not repeats and standing[before].segment != standing[after].segment
         falls = _place(other) < _place(one) or (ter and _place(other) == _place(one))
-        boundary = ter or segments or (not named and falls)
+        ended = (ter or segments or not named) and _ends(one, other)
+        boundary = ter or segments or (not named and (falls or ended))
         if boundary and not _near(one, other, _JOINED):
-            ended = _ends(one, other)
             if ended or (falls and (ter or segments)) or (segments and not named):
                 part += 1
                 if falls and named:
                     doubts[after] = "numbers of its chain come again: whether that is another molecule is not told"
-            elif not named or segments:
-                if falls or not _spanned(one, other):
-                    part += 1
-                    doubts[after] = (
-                        f"nothing tells whether another molecule begins here or the chain is torn after {one.name} "
-                        f"{one.seqid}: there is no chain's letter, and no atom of a chain's end"
-                        if not named
-                        else f"its segment is another one than that of {one.name} {one.seqid}: whether the chain goes "
-                        "on is not told"
-                    )
+            elif (not named or segments) and (falls or not _spanned(one, other)):
+                part += 1
+                doubts[after] = (
+                    f"its segment is another one than that of {one.name} {one.seqid}: whether the chain goes on is not "
+                    "told"
+                    if named
+                    else f"nothing tells whether another molecule begins here or the chain is torn after {one.name} "
+                    f"{one.seqid}: there is no chain's letter, and no atom of a chain's end"
+                )
         numbers[after] = part
     return numbers, doubts
 

@@ -18,6 +18,10 @@ __all__ = ["roles_of"]
 _BONDED = 1.9
 #: Caps of chains have so many atoms at most, with hydrogens: acetyl, amide, methyl amide, ethanolamine.
 _LARGEST_CAP = 11
+_CAPS = frozenset({"ACE", "FOR", "NH2", "NME", "NMA", "NHE"})
+#: Nearer than this a residue with the next number is meant to be the neighbour: atoms that are compared [Å].
+_NEIGHBOURS = (("CA", "CA", 6.0), ("C4'", "C4'", 10.0))
+_CAPPED = (("N", "C", 5.0), ("C", "N", 5.0))
 _STEPS = (("C", "N"), ("N", "C"), ("O3'", "P"), ("P", "O3'"))
 
 
@@ -26,19 +30,23 @@ def roles_of(chain: gemmi.Chain, standing: list[int]) -> list[str]:
 
     What the file says comes first. A residue that it lists as HETATM, or after TER, belongs to the polymer all the same
     if it has a backbone (N, CA, C, or the sugar of a nucleotide) that is bonded to a residue of the chain, or stands
-    between two of them by its row and number; and so does a small residue (a cap) whose N or C is bonded to a C or N of
-    the chain. ``standing`` is how many TER are before each residue.
+    between two of them by its row and number, or beside one by its number and place, so that a tear is seen as one; and
+    so does a small residue (a cap) whose N or C is bonded to a C or N of the chain. ``standing`` is how many TER are
+    before each residue.
     """
     roles = [_stated(residue) for residue in chain]
     loose = [k for k, role in enumerate(roles) if role == "ligand" and chain[k].label_seq is None]
+    if not loose:
+        return roles
     bodies = {k for k in loose if _backbone(chain[k])}
     caps = {k for k in loose if k not in bodies and _cap(chain[k])}
     if not bodies | caps:
         return roles
     ends = {k: _ends(chain[k]) for k, role in enumerate(roles) if role == "polymer" or k in bodies | caps}
-    for k in bodies:
-        if _between(chain, roles, standing, k):
-            roles[k] = "polymer"
+    placed = [k for k in bodies if _between(chain, roles, standing, k)]
+    placed += [k for k in bodies | caps if k not in placed and _beside(chain, roles, k)]
+    for k in placed:
+        roles[k] = "polymer"
     pool = {k for k in ends if roles[k] == "polymer"} | bodies
     trees = _trees(ends, pool)
     joined = {k for k in bodies if roles[k] != "polymer" and _joined(ends[k], k, trees)}
@@ -93,7 +101,7 @@ def _least(one: list[list[float]], other: list[list[float]]) -> float:
 
 
 def _trees(ends: Mapping[int, dict[str, list[list[float]]]], pool: set[int]) -> dict[str, tuple[cKDTree, list[int]]]:
-    """Ends of the residues in ``pool`` by name, with the residue of each."""
+    """Find the ends of the residues in ``pool`` by name, with the residue of each."""
     found = {}
     for name in ("N", "C", "P", "O3'"):
         rows = [(place, n) for n in sorted(pool) for place in ends[n][name]]
@@ -126,3 +134,21 @@ def _between(chain: gemmi.Chain, roles: list[str], standing: list[int], k: int) 
     if before is None:
         return number == later - 1
     return standing[before] == standing[k] and int(chain[before].seqid.num or 0) < number < later
+
+
+def _beside(chain: gemmi.Chain, roles: list[str], k: int) -> bool:
+    """Whether its number is the one before or after a residue of the polymer, which it is near, and no other's."""
+    residue = chain[k]
+    number = int(residue.seqid.num or 0)
+    polymer = [n for n, role in enumerate(roles) if role == "polymer"]
+    if any(chain[n].label_seq is not None for n in polymer) or any(chain[n].seqid.num == number for n in polymer):
+        return False
+    if not _backbone(residue) and residue.name not in _CAPS:
+        return False
+    pairs = _NEIGHBOURS if _backbone(residue) else _CAPPED
+    return any(
+        _least(_at(residue, own), _at(chain[n], theirs)) < reach
+        for n in polymer
+        if abs(int(chain[n].seqid.num or 0) - number) == 1
+        for own, theirs, reach in pairs
+    )

@@ -48,39 +48,34 @@ print(f"Data.v and atoms.csv agree on {len(rows)} atoms.")
 
 def repeats_apart(lines: list[str]) -> list[str]:
     """Return a PDB file whose residues that come again in a chain have segments of their own; nothing where none do."""
-    count: dict[tuple[str, ...], int] = {}
-    held: dict[tuple[str, ...], set[str]] = {}
-    chain, block, changed, key, fresh, run = "", 0, False, None, set(), []
-
-    def close() -> bool:
-        if key is None or not run:
-            return False
-        if fresh & held.get(key, set()):
-            count[key] = count.get(key, 0) + 1
-            held[key] = set()
-        held.setdefault(key, set()).update(fresh)
-        number = count.get(key, 0)
-        for place in run if number else []:
-            tag = f"{number:04X}" if number < 65536 else "FFFF"
-            lines[place] = f"{lines[place][:72]:<72s}{tag}{lines[place][76:]}"
-        return number > 0
-
+    runs: list[tuple[tuple[str, ...], list[int]]] = []  # rows of one residue that follow one another
+    chain, block = "", 0
     for place, line in enumerate(lines):
         record = line[:6].rstrip().upper()
         if record in ("ENDMDL", "END"):
             break
-        if record not in ("ATOM", "HETATM", "TER"):
-            continue
-        if record != "TER" and line[20:22] != chain:
-            chain, block = line[20:22], block + 1
-        here = None if record == "TER" else (chain, str(block), line[22:27], line[17:20], line[72:76].strip())
-        if here != key:
-            changed = close() or changed
-            key, fresh, run = here, set(), []
-        fresh.add(line[12:17])
-        run.append(place)
-    changed = close() or changed
-    return lines if changed else []
+        if record == "TER":
+            runs.append(((), []))
+        elif record in ("ATOM", "HETATM"):
+            if line[20:22] != chain:
+                chain, block = line[20:22], block + 1
+            key: tuple[str, ...] = (chain, str(block), line[22:27], line[17:20], line[72:76].strip())
+            if not runs or runs[-1][0] != key:
+                runs.append((key, []))
+            runs[-1][1].append(place)
+    count: dict[tuple[str, ...], int] = {}
+    held: dict[tuple[str, ...], set[str]] = {}
+    found = list(lines)
+    for key, places in runs:
+        names = {lines[place][12:17] for place in places}
+        if names & held.get(key, set()):
+            count[key] = count.get(key, 0) + 1
+            held[key] = set()
+        held.setdefault(key, set()).update(names)
+        for place in places if key in count else []:
+            tag = f"{min(count[key], 65535):04X}"
+            found[place] = f"{lines[place][:72]:<72s}{tag}{lines[place][76:]}"
+    return found if count else []
 
 
 if len(sys.argv) > 1:
