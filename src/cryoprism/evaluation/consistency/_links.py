@@ -99,11 +99,11 @@ def links_in_conect(
 ) -> tuple[Link, ...]:
     """Find the bonds between residues that CONECT records of a PDB file add to ``known`` ones.
 
-    ``atoms`` are serial number, residue, element of each, and where a template knows its residue the names of both; numbers
-    that are used twice name no atom, and water is bonded to metals alone. Some programs write CONECT by distance, clashes
-    too: between two residues of templates only amides count (disulfides are found anyway). Serials go stale when a file
-    is edited, so a CONECT whose atoms are not as far apart as a bond of their elements is none: it exempts nothing, and
-    nothing is refuted by it.
+    ``atoms`` are serial number, residue, element of each, and where a template knows its residue the names of both;
+    numbers that are used twice name no atom, and water is bonded to metals alone. Some programs write CONECT by
+    distance, clashes too: between two residues of templates only amides count (disulfides are found anyway). Serials go
+    stale when a file is edited, so a CONECT whose atoms are not as far apart as a bond of their elements is none: it
+    exempts nothing, and nothing is refuted by it.
     """
     numbers: dict[int, int] = {}
     for index, (serial, *_) in enumerate(atoms):
@@ -126,7 +126,7 @@ def links_in_conect(
 
 
 def _possible(one: tuple[str, str] | None, other: tuple[str, str] | None) -> bool:
-    """Whether two atoms (residue, atom; None where no template knows it) may be bonded: of templates by amides alone."""
+    """Whether two atoms (residue, atom; None without template) may be bonded: those of templates by amides alone."""
     if one is None or other is None:
         return True
     acyl, amine = ([each for each in (one, other) if test(each)] for test in (_is_acyl, _is_amine))
