@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from ._belonging import Add
 from ._chemistry import BACKBONE_ATOMS
 from ._model import Model
-from ._pieces import UNKNOWN
 from ._words import atom_words, residue_words
 
 __all__ = ["foreign_chains", "may_take_turns", "taken_together"]
@@ -15,6 +14,7 @@ __all__ = ["foreign_chains", "may_take_turns", "taken_together"]
 #: Occupancy that two decimals may hide in each atom, in thousandths; two atoms may have 1.01, as in Copies.v.
 _HIDDEN = 5
 _TURNS = 1010
+_UNKNOWN = frozenset({"UNL", "UNX"})
 _BACKBONE = frozenset(BACKBONE_ATOMS["protein"] + BACKBONE_ATOMS["nucleic"])
 
 
@@ -26,7 +26,7 @@ def may_take_turns(model: Model, i: int, j: int) -> str:
     not known.
     """
     one, other = (model.residues[int(model.residue_of[k])] for k in (i, j))
-    if one is other and one.name in UNKNOWN:
+    if one is other and one.name in _UNKNOWN:
         return "within placeholders (UNL, UNX), whose atoms nobody knows, too near"
     apart = 0 in (model.alternatives[i], model.alternatives[j]) or model.alternatives[i] == model.alternatives[j]
     if one is not other and apart and model.occupancies[i] + model.occupancies[j] <= _TURNS:

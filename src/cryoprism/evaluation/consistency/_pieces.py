@@ -10,14 +10,14 @@ import numpy as np
 from ._chemistry import METALS
 from ._model import Model, Residue
 
-__all__ = ["UNKNOWN", "holding_together", "together"]
+__all__ = ["holding_together", "together"]
 
 #: A bond, and for each atom that is not there another one [Å].
 _STRIDE = 1.8
 #: What a template knows, but seldom is there.
 _ENDS = frozenset({"OXT", "P", "OP1", "OP2"})
 #: Names of the dictionary for what nobody knows: atoms in density, without bonds; so far they may lie apart [Å].
-UNKNOWN = frozenset({"UNL", "UNX"})
+_UNKNOWN = frozenset({"UNL", "UNX"})
 _SCATTERED = 8.0
 
 
@@ -53,7 +53,7 @@ def holding_together(
         for i, j, bond in _joins(model, atoms, edges):
             reach = _reach(model, i, j)
             if not bond:
-                least = _SCATTERED if residue.name in UNKNOWN else _STRIDE * (absent + 1) if absent else 0.0
+                least = _SCATTERED if residue.name in _UNKNOWN else _STRIDE * (absent + 1) if absent else 0.0
                 apart[(i, j)] = max(reach, least)
             elif not known:  # a template's bonds are asked anyway
                 bonded[(i, j)] = reach
