@@ -22,14 +22,16 @@ def may_take_turns(model: Model, i: int, j: int) -> str:
     """Why two atoms that are too near are not surely wrong; empty where they are.
 
     Without letters, occupancies that add to at most 1 (1.01: rounding) leave room for turns, as halves of two waters
-    have, but nothing says that they take them. Atoms of one placeholder (UNL, UNX) mark density, and what they are is
-    not known.
+    have, but nothing says that they take them; backbones of chains are not given that. Atoms of one placeholder (UNL,
+    UNX) mark density, and what they are is not known.
     """
     one, other = (model.residues[int(model.residue_of[k])] for k in (i, j))
     if one is other and one.name in _UNKNOWN:
         return "within placeholders (UNL, UNX), whose atoms nobody knows, too near"
-    apart = 0 in (model.alternatives[i], model.alternatives[j]) or model.alternatives[i] == model.alternatives[j]
-    if one is not other and apart and model.occupancies[i] + model.occupancies[j] <= _TURNS:
+    # Whole chains on each other are two models, whatever they share.
+    chains = one.role == other.role == "polymer" and {model.names[i], model.names[j]} <= _BACKBONE
+    unlettered = model.alternatives[i] == model.alternatives[j] == 0
+    if one is not other and unlettered and not chains and model.occupancies[i] + model.occupancies[j] <= _TURNS:
         return "too near whose occupancies add to at most 1: whether they take turns no letters say"
     return ""
 
