@@ -27,12 +27,12 @@ def may_take_turns(model: Model, i: int, j: int) -> str:
     """
     one, other = (model.residues[int(model.residue_of[k])] for k in (i, j))
     if one is other and one.name in _UNKNOWN:
-        return "within placeholders (UNL, UNX), whose atoms nobody knows, too near"
+        return "within placeholders (UNL, UNX), whose atoms nobody knows"
     # Whole chains on each other are two models, whatever they share.
     chains = one.role == other.role == "polymer" and {model.names[i], model.names[j]} <= _BACKBONE
     unlettered = model.alternatives[i] == model.alternatives[j] == 0
     if one is not other and unlettered and not chains and model.occupancies[i] + model.occupancies[j] <= _TURNS:
-        return "too near whose occupancies add to at most 1: whether they take turns no letters say"
+        return "whose occupancies add to at most 1: whether they take turns no letters say"
     return ""
 
 
