@@ -74,7 +74,8 @@ def _clashes(model: Model, topology: Topology, bonds: list[tuple[int, int]], bot
     case = Case("clashes", counted, refuted, borderline, offenders, source, note, lean)
     if turns:
         case.why = " ".join(
-            f"Too near are {_many(sum(why == one for one in turns.values()))} {why}; the first {atom_words(model, pair[0])} and "
+            f"Too near are {_many(sum(why == one for one in turns.values()))} {why}; "
+            f"the first {atom_words(model, pair[0])} and "
             f"{atom_words(model, pair[1])}, {spread(model, *pair):.2f} Å apart."
             for why, pair in {why: pair for pair, why in reversed(turns.items())}.items()
         )
