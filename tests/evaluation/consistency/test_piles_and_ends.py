@@ -92,3 +92,88 @@ def test_waters_of_one_number_may_not_lie_on_one_another(witnesses):
     rows = "\n".join(_atom(k, "O", "HOH", "   7", (12.0 + 1.2 * k, 0, 0), "O") for k in range(2))
     result = witnesses(pdb({"A": helix(6)}, extra=rows))
     assert any("1.20 Å" in one.words for one in _rule(result, "clashes").offenders)
+
+
+def _ending(result):
+    rule = _rule(result, "completeness")
+    return "may have been cut" in rule.why_unknown
+
+
+@pytest.fixture
+def coq_of_python(monkeypatch):
+    """Accepts all that Python found, so that reasons are shown without a run of Coq."""
+    monkeypatch.setattr(
+        "cryoprism.evaluation.consistency.check._prove",
+        lambda sources, limits, coq: ({}, "", "Coq 8.16.1", 0.0, 0),
+    )
+
+
+def _text(end, head=""):
+    body = pdb({"A": helix(6)}).removesuffix("END\n")
+    return f"{head}{body}{end}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _text("END\n"),
+        _text("end\n"),
+        _text("ENDMDL\n", "MODEL        1\n"),  # GROMACS
+        _text("#BEGIN_POSE_ENERGIES_TABLE x.pdb\nlabel fa_atr total\npose -1 -1\n#END_POSE_ENERGIES_TABLE x.pdb\n"),
+        _text("# All scores below are weighted scores, not raw scores.\n"),
+    ],
+)
+def test_ends_of_programs_are_ends(text, proved, coq_of_python):
+    assert not _ending(proved(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _text(""),  # TER: chains may have stood behind it
+        _text("", "MODEL        1\n"),
+        _text("ENDMDL\n"),
+        "#BEGIN_POSE_ENERGIES_TABLE x.pdb\n" + _text(""),
+        _text("REMARK cut here\n"),
+    ],
+)
+def test_files_that_may_have_been_cut_are_unknown(text, proved, coq_of_python):
+    assert _ending(proved(text))
+
+
+def _one_table(end):
+    """mmCIF as Biopython writes it: one table, a # before it and one behind it."""
+    names = (
+        "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_entity_id label_seq_id "
+        "pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy B_iso_or_equiv auth_seq_id auth_asym_id pdbx_PDB_model_num"
+    )
+    rows = [
+        f"ATOM {k} {name[0]} {name} . ALA A ? {number} ? {x:.3f} {y:.3f} {z:.3f} 1.0 20.0 {number} A 1"
+        for k, (number, name, (x, y, z)) in enumerate(helix(6), 1)
+    ]
+    head = "".join(f"_atom_site.{name}\n" for name in names.split())
+    return "data_x\n#\nloop_\n" + head + "\n".join(rows) + "\n" + end
+
+
+def test_a_mark_at_the_end_of_an_mmcif_file_with_one_table_is_its_end(proved, coq_of_python):
+    assert not _ending(proved(_one_table("#\n"), "model.cif"))
+    assert _ending(proved(_one_table(""), "model.cif"))
+    assert _ending(proved(_one_table("#\n")[:-200].rsplit("\n", 1)[0] + "\n", "model.cif"))
+
+
+def _with_cell(a, b, c):
+    return _text("END\n", f"CRYST1{a:9.3f}{b:9.3f}{c:9.3f}  90.00  90.00  90.00 P 1           1\n")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_cell_of_zeros_is_no_crystal(proved, coq_of_python):
+    result = proved(_with_cell(0, 0, 0))
+    assert all(rule.name != "copies" for rule in result.rules)
+    assert "The file's cell has edges of 0: it is taken as no crystal." in result.remarks
+    assert not any("edges of 0" in remark for remark in proved(_with_cell(1, 1, 1)).remarks)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("edges", [(20, 0, 30), (-20, 20, 30)])
+def test_a_cell_that_encloses_nothing_is_unknown(edges, proved, coq_of_python):
+    assert "encloses nothing" in _rule(proved(_with_cell(*edges)), "copies").why_unknown

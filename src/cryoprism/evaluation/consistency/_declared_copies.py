@@ -13,7 +13,7 @@ from cryoprism.core import InputError
 
 from ._model import Model
 
-__all__ = ["REACH", "Part", "Scope", "Transform", "declared_operators", "everywhere"]
+__all__ = ["REACH", "Part", "Scope", "Transform", "declared_operators", "everywhere", "without_size"]
 
 REACH = 4_700  # 0.001 Å: contacts of ligands reach 4.5 Å
 
@@ -69,7 +69,10 @@ def _crystal(
 ) -> None:
     """Add the copies of a crystal and of strict operators (MTRIX, those whose copies are not in the file)."""
     structure, frames = model.structure, model.declared.frames
-    cell = structure.cell.is_crystal()
+    cell = structure.cell.is_crystal() and not without_size(structure)
+    if cell and not _has_volume(structure.cell):
+        unused.append("the file has a cell that encloses nothing: its crystal's copies are not judged.")
+        cell = False
     group: gemmi.SpaceGroup | None = structure.find_spacegroup()
     own: list[Part] = [(np.eye(3), np.zeros(3), ())]
     strict = own + [
@@ -106,6 +109,19 @@ def _crystal(
     if len(strict) > 1 and not frames:
         asked.append(_assembled(strict))
         kinds.append("strict non-crystallographic operators")
+
+
+def without_size(structure: gemmi.Structure) -> bool:
+    """Whether the file's cell has edges of 0, as some programs write where there is no crystal."""
+    cell = structure.cell
+    return bool(cell.is_crystal() and cell.a == cell.b == cell.c == 0)
+
+
+def _has_volume(cell: gemmi.UnitCell) -> bool:
+    edges = (cell.a, cell.b, cell.c, cell.alpha, cell.beta, cell.gamma)
+    with np.errstate(all="ignore"):
+        turned = np.array(cell.orth.mat.tolist()), np.array(cell.frac.mat.tolist())
+    return min(edges) > 0 and bool(np.isfinite(cell.volume) and cell.volume > 0 and np.isfinite(turned).all())
 
 
 #: Words of methods that see no crystal.

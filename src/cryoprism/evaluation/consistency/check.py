@@ -20,6 +20,7 @@ from cryoprism.formats import Volume, sha256_of_file
 from ._cases import RULES, WEIGHTS, Case, Offender, cases_of
 from ._certificate import NOT_ASKED, TRUSTED, certificate_files, sha256, write_certificate
 from ._coq import HOW_TO_INSTALL, PLAIN, Prover, coq_version, library_folder
+from ._declared_copies import without_size
 from ._emit import HEADER, asked_source, data_source
 from ._envelope import Envelope, envelope_of
 from ._lean import check_lean, lean_source
@@ -440,6 +441,8 @@ def _remarks(model: Model) -> tuple[str, ...]:
             "Sites of waters that are no atoms (lone pairs, M of four-site models) were left out: "
             f"{model.virtual_sites}."
         )
+    if without_size(model.structure):
+        found.append("The file's cell has edges of 0: it is taken as no crystal.")
     if not model.exact:
         found.append("Coordinates have more than three decimals; distances carry a proved margin of 0.002 Å.")
     return tuple(found)
