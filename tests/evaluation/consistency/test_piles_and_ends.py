@@ -99,15 +99,6 @@ def _ending(result):
     return "may have been cut" in rule.why_unknown
 
 
-@pytest.fixture
-def coq_of_python(monkeypatch):
-    """Accepts all that Python found, so that reasons are shown without a run of Coq."""
-    monkeypatch.setattr(
-        "cryoprism.evaluation.consistency.check._prove",
-        lambda sources, limits, coq: ({}, "", "Coq 8.16.1", 0.0, 0),
-    )
-
-
 def _text(end, head=""):
     body = pdb({"A": helix(6)}).removesuffix("END\n")
     return f"{head}{body}{end}"
