@@ -88,8 +88,10 @@ def settle(content):
     counts, rules = content["counts"], content["rules"]
     content["verdict"] = "refuted" if counts["refuted"] else "unknown" if counts["unknown"] else "proved"
     held = [
-        SimpleNamespace(**{**rule, "offenders": [SimpleNamespace(**one) for one in rule["offenders"]]}) for rule in rules
+        SimpleNamespace(**{**rule, "offenders": [SimpleNamespace(**one) for one in rule["offenders"]]})
+        for rule in rules
     ]
+    content["by_residue"] = []
     content["logic_score"] = {"value": score_of(held), "standard_deviation": deviation_of(held)}
     known = {pattern_of(remark) for remark in REMARKS.values()}
     remarks = [text for text in content["sentences"] if pattern_of(text) in known]

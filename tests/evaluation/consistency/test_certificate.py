@@ -46,7 +46,7 @@ def test_what_has_no_verdict_is_said_and_cannot_be_claimed(tmp_path, quick):
             return CoqRun("time limit reached", "", 1.0, 0)
         return PLAIN.run(file, library, cpu_seconds, memory_in_bytes)
 
-    result = checked(tmp_path / "model.pdb", pdb({"A": helix(4)}), coq=Prover(run, "For a test."))
+    result = checked(tmp_path / "model.pdb", pdb({"A": helix(4)}), coq=Prover(run, PLAIN.words))
     assert result.count("unknown") == 4
     folder = result.write_certificate(tmp_path / "certificate")
     code, said = quick(folder)

@@ -83,7 +83,13 @@ def test_copies_that_overlap_in_such_a_group_are_refuted(proved, coq_of_python):
 
 def test_the_sugars_of_nucleic_acids_have_a_hand(proved, coq_of_python):
     """Four atoms of a sugar in each nucleotide; the copies stay unknown."""
-    sugar = [("C4'", (0, 0, 0)), ("C3'", (1.5, 0, 0)), ("O4'", (-0.5, 1.4, 0)), ("C5'", (-0.5, -0.6, 1.3)), ("P", (0, 3, 3))]
+    sugar = [
+        ("C4'", (0, 0, 0)),
+        ("C3'", (1.5, 0, 0)),
+        ("O4'", (-0.5, 1.4, 0)),
+        ("C5'", (-0.5, -0.6, 1.3)),
+        ("P", (0, 3, 3)),
+    ]
     rows = [(k, name, np.array(place) + np.array([15.0, 12, 5 + 6 * k])) for k in (1, 2) for name, place in sugar]
     names = {("A", k): "A" for k in (1, 2)}
     rule = _copies(proved(pdb({"A": rows}, names=names, head=_crystal("P -1"))))

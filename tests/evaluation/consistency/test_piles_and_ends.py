@@ -43,7 +43,8 @@ def test_pieces_are_joined_by_the_shortest_tree():
         apart = np.linalg.norm(places[:, None] - places, axis=2)
         root = list(range(int(pieces.max()) + 1))
         wanted = 0.0
-        for a, b in sorted(((a, b) for a in range(count) for b in range(a)), key=lambda pair: apart[pair]):
+        pairs = [(k, n) for k in range(count) for n in range(k)]
+        for a, b in sorted(pairs, key=lambda pair: apart[pair]):
             one, other = root[pieces[a]], root[pieces[b]]
             if one != other:
                 root = [one if k == other else k for k in root]

@@ -87,9 +87,7 @@ def atoms_table(model: Model) -> str:
     return table.getvalue()
 
 
-def certificate_files(
-    model: Model, sources: Mapping[str, str], transcript: str, lean: str
-) -> dict[str, str]:
+def certificate_files(model: Model, sources: Mapping[str, str], transcript: str, lean: str) -> dict[str, str]:
     """Return what is in the folder, but ``consistency.json``, by the paths in it.
 
     Parameters
@@ -141,14 +139,14 @@ def _readme() -> str:
     """README.md, the same in every certificate of a version: check.sh knows its checksum."""
     trusted = "\n".join(f"- {text}" for text in TRUSTED)
     return (
-        "# Certificate of consistency\n\n`sh check.sh MODEL` checks everything again; it needs coqc (Coq 8.16 or later) "
-        "and no more. MODEL is the file that consistency.json names; without it (or with `make`) all else is checked. "
-        "It refuses files that are not those consistency.json was written with, other files in this folder, theorems "
-        "that rest on anything but Coq's machine integers, theorems that state something else than their rule "
-        "(library/Claims.v), atoms that are not the packed ones, rules of which nothing is said, and a "
-        "consistency.json in another form, or whose counts, atoms, score, deviation or sentences do not follow from "
-        "the theorems. It ends with what it does not compare. Where python3 has gemmi, it compares the data with MODEL; "
-        "elsewhere `python3 -I check_data.py MODEL` does.\n\n"
+        "# Certificate of consistency\n\n"
+        "`sh check.sh MODEL` checks everything again; it needs coqc (Coq 8.16 or later) and no more. MODEL is the file "
+        "that consistency.json names; without it (or with `make`) all else is checked. It refuses files that are not "
+        "those consistency.json was written with, other files in this folder, theorems that rest on anything but Coq's "
+        "machine integers, theorems that state something else than their rule (library/Claims.v), atoms that are not "
+        "the packed ones, rules of which nothing is said, and a consistency.json in another form, or whose counts, "
+        "atoms, score, deviation or sentences do not follow from the theorems. It ends with what it does not compare. "
+        "Where python3 has gemmi it compares the data with MODEL; elsewhere `python3 -I check_data.py MODEL` does.\n\n"
         "In model/, each rule has its data, its theorem, and the list `found` of obligations that fail: the theorem "
         "says that the list is complete and right. library/ holds what is proved once; its Margins.v proves how far "
         "rounding may move a distance. transcript.txt is what Coq said; consistency.json says how it was kept apart "

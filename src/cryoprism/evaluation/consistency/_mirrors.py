@@ -15,7 +15,7 @@ _CENTRES = (("CA", "N", "C", "CB"), ("C4'", "C3'", "O4'", "C5'"))
 
 
 def mirror_words(model: Model, group: str) -> str:
-    """Why the copies in a space group with mirror images are unknown; empty where its chains are of both hands, or none.
+    """Say why copies in a space group with mirror images are unknown; nothing where chains are of both hands, or none.
 
     Crystals of racemates do exist: whole molecules of each hand, of which a file may hold one alone. Whether that is
     meant, the file does not say.
@@ -28,8 +28,8 @@ def mirror_words(model: Model, group: str) -> str:
     if len(usual) != 1:
         return ""
     return (
-        f"space group {group} holds the mirror image of every molecule, and all chains of the file are of one hand: that "
-        "is a crystal of a racemate, or the wrong group."
+        f"space group {group} holds the mirror image of every molecule, and all chains of the file are of one hand: "
+        "that is a crystal of a racemate, or the wrong group."
     )
 
 

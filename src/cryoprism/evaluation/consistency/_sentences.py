@@ -57,7 +57,8 @@ class Counted(Protocol):
 #: What to know about a model, with a number in place of 0.
 REMARKS = {
     "models": "The file holds 0 models; the first was checked.",
-    "alternatives": "Atoms in different alternative locations whose occupancies add to no more than 1 were not compared.",
+    "alternatives": "Atoms in different alternative locations whose occupancies add to no more than 1 were not "
+    "compared.",
     "absent": "0 atoms have an occupancy of 0; they count like all others.",
     "sites": "Sites of waters that are no atoms (lone pairs, M of four-site models) were left out: 0.",
     "cell": "The file's cell has edges of 0: it is taken as no crystal.",
@@ -90,13 +91,13 @@ def remarks_of(model: Model) -> tuple[str, ...]:
 
 
 def score_of(rules: Sequence[Counted]) -> float | None:
-    """Weighted proved obligations over all weighted obligations; None without any."""
+    """Return weighted proved obligations over all weighted obligations; None without any."""
     total = sum(rule.weight * rule.obligations for rule in rules)
     return sum(rule.weight * rule.proved for rule in rules) / total if total else None
 
 
 def deviation_of(rules: Sequence[Counted]) -> float | None:
-    """Standard deviation of the score.
+    """Return the standard deviation of the score.
 
     Each rule's share has a Beta posterior (Jeffreys' prior, its obligations as independent draws); to their sum comes,
     in quadrature, the spread of a uniform distribution over the range that the unknown ones leave.
