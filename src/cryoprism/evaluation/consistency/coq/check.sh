@@ -45,7 +45,7 @@ words="Block Bonds Chains Check Chirality Cis_peptides Clashes Completeness Copi
 Ligands Local Module Numbering Op Proof Qed Range Row Some Stop Theorem Touch Z"
 
 refuse() {
-  echo "Refused: $1" >&2
+  printf 'Refused: %s\n' "$1" >&2
   exit 1
 }
 sum_of() {
@@ -544,15 +544,17 @@ coqc -q -Q ../library CryoPrism -Q . Model Counts.v >/dev/null ||
 silent=$(sed -n 's/^silent //p' "$work/claims" | tr '\n' ' ')
 [ -z "$silent" ] || echo "Not asked, by the word of consistency.json: ${silent% }."
 [ -z "$open_rules" ] || echo "Without a verdict then, and so not checked:$open_rules."
-echo "Not checked by this script:$(sed -n 's/^word \([a-z]*\) \(.*\)$/ \1 \2;/p' "$work/claims" | tr -d '\n') cpu_seconds," \
-  "memory_in_bytes, what transcript.txt and Obligations.lean say."
-echo "Not compared: ${unread:+$unread, }words and values of offenders, note, why_unknown, names and counts of by_residue."
+# printf, since some shells' echo would make lines of what a file's name holds.
+printf 'Not checked by this script:%s cpu_seconds, memory_in_bytes, what transcript.txt and Obligations.lean say.\n' \
+  "$(sed -n 's/^word \([a-z]*\) \(.*\)$/ \1 \2;/p' "$work/claims" | tr -d '\n')"
+printf 'Not compared: %swords and values of offenders, note, why_unknown, names and counts of by_residue.\n' \
+  "${unread:+$unread, }"
 if [ -n "$given" ]; then
   of="of $given"
   [ "${given##*/}" = "$name" ] || of="$of, which consistency.json calls $name"
 else
   of="of a file with SHA-256 $model_sum, which was not at hand and which consistency.json calls $name"
 fi
-echo "All theorems were accepted; consistency.json says what they say: $(sed -n \
+printf 'All theorems were accepted; consistency.json says what they say: %s, %s.\n' "$(sed -n \
   's/^counts \([0-9]*\) \([0-9]*\) \([0-9]*\) \([0-9]*\)$/\1 obligations, \2 proved, \3 refuted, \4 unknown/p' \
-  "$work/claims"), $of."
+  "$work/claims")" "$of"
