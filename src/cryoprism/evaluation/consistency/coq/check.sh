@@ -100,7 +100,7 @@ claims_of() {
         if (kind == "file") print "file", name, part[4]
         else {
           print "silent", name
-          if (name in weight_of && part[4] != reason_of[name]) wrong("reason why " name " is not asked")
+          if (name in reason_of && part[4] != reason_of[name]) wrong("reason why " name " is not asked")
         }
       } while (more)
       same(indent "},")
