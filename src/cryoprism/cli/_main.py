@@ -112,7 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Always, with the exit code.
     """
     _tune_the_environment()
-    sys.exit(_run(arguments))
+    code = _run(arguments)
+    if arguments is None:
+        # All is done and written: Ctrl-C while Python takes its libraries down must not hide how it ended.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _tune_the_environment() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from types import SimpleNamespace
 
 import gemmi
 import numpy as np
@@ -10,6 +11,7 @@ from small_models import helix, moved, pdb
 
 from cryoprism.evaluation.consistency import check_consistency
 from cryoprism.evaluation.consistency._certificate import sha256
+from cryoprism.evaluation.consistency._sentences import REMARKS, deviation_of, pattern_of, score_of, sentences_of
 from cryoprism.formats import Volume
 
 
@@ -18,8 +20,9 @@ def checked(path, text, **options):
     return check_consistency(path, **options)
 
 
-def check(folder, name="check.sh"):
-    done = subprocess.run(["sh", name], cwd=folder, capture_output=True, text=True, check=False)
+def check(folder, name="check.sh", model=None):
+    command = ["sh", str(name), *([] if model is None else [str(model)])]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -84,9 +87,15 @@ def alter_rule(folder, name, **changes):
 def settle(content):
     counts, rules = content["counts"], content["rules"]
     content["verdict"] = "refuted" if counts["refuted"] else "unknown" if counts["unknown"] else "proved"
-    content["logic_score"]["value"] = sum(rule["weight"] * rule["proved"] for rule in rules) / sum(
-        rule["weight"] * rule["obligations"] for rule in rules
-    )
+    held = [
+        SimpleNamespace(**{**rule, "offenders": [SimpleNamespace(**one) for one in rule["offenders"]]})
+        for rule in rules
+    ]
+    content["by_residue"] = []
+    content["logic_score"] = {"value": score_of(held), "standard_deviation": deviation_of(held)}
+    known = {pattern_of(remark) for remark in REMARKS.values()}
+    remarks = [text for text in content["sentences"] if pattern_of(text) in known]
+    content["sentences"] = list(sentences_of(content["model"], content["verdict"], counts, held, remarks))
 
 
 def grounds(folder):

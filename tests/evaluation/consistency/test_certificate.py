@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import gemmi
 import pytest
-from certificates import alter_rule, check, checked, every_rule
+from certificates import alter_rule, check, checked, every_rule, grounds
 from small_models import helix, pdb
 
 from cryoprism.evaluation.consistency import PLAIN, RULES, CoqRun, Prover, check_consistency
@@ -46,7 +46,7 @@ def test_what_has_no_verdict_is_said_and_cannot_be_claimed(tmp_path, quick):
             return CoqRun("time limit reached", "", 1.0, 0)
         return PLAIN.run(file, library, cpu_seconds, memory_in_bytes)
 
-    result = checked(tmp_path / "model.pdb", pdb({"A": helix(4)}), coq=Prover(run, "For a test."))
+    result = checked(tmp_path / "model.pdb", pdb({"A": helix(4)}), coq=Prover(run, PLAIN.words))
     assert result.count("unknown") == 4
     folder = result.write_certificate(tmp_path / "certificate")
     code, said = quick(folder)
@@ -110,12 +110,14 @@ def test_a_name_of_braces_and_quotes_does_no_harm(tmp_path, quick):
     assert code == 0, said
 
 
-def test_readme_says_how_coq_ran(tmp_path, monkeypatch):
+def test_the_readme_is_the_same_and_the_json_says_how_coq_ran(tmp_path, monkeypatch):
     monkeypatch.setattr("cryoprism.evaluation.consistency._coq.shutil.which", lambda name: None)
     result = checked(tmp_path / "model.pdb", pdb({"A": helix(4)}))
-    assert "No Coq ran." in (result.write_certificate(tmp_path / "one") / "README.md").read_text()
-    other = replace(result, sandbox="Coq ran in a glass house.")
-    assert "Coq ran in a glass house." in (other.write_certificate(tmp_path / "two") / "README.md").read_text()
+    folder = result.write_certificate(tmp_path / "one")
+    assert grounds(folder)["sandbox"] == "No Coq ran."
+    other = replace(result, sandbox="Coq ran in a bubblewrap sandbox.").write_certificate(tmp_path / "two")
+    assert grounds(other)["sandbox"] == "Coq ran in a bubblewrap sandbox."
+    assert (folder / "README.md").read_bytes() == (other / "README.md").read_bytes()
 
 
 def test_every_rule_is_asked_or_said_not_to_be(tmp_path, monkeypatch):

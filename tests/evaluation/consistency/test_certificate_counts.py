@@ -36,7 +36,7 @@ def test_atoms_that_are_altered_are_refused(certificate, quick):
     path = folder / "consistency.json"
     content = json.loads(path.read_text())
     next(rule for rule in content["rules"] if rule["name"] == "clashes")["offenders"][0]["atoms"][0] += 1
-    path.write_text(json.dumps(content, indent=1))
+    write_grounds(folder, content)
     assert "do not have the counts or the atoms" in quick(folder)[1]
 
 
@@ -50,11 +50,11 @@ def test_a_rule_that_is_kept_silent_is_refused(certificate, quick):
     for key in content["counts"]:
         content["counts"][key] -= dropped[key]
     settle(content)
-    path.write_text(json.dumps(content, indent=1))
+    write_grounds(folder, content)
     code, said = quick(folder)
     assert (code, "wrong rules: nothing is said about chirality" in said) == (1, True)
     content["not_asked"]["chirality"] = "No residue has a centre whose hand its name tells."
-    path.write_text(json.dumps(content, indent=1))
+    write_grounds(folder, content)
     code, said = quick(folder)
     assert code == 1
     assert "Local_rules.v proves something about Chirality, of which consistency.json says nothing" in said
@@ -81,7 +81,7 @@ def test_a_consistency_json_at_odds_with_itself_is_refused(certificate, change, 
     path = folder / "consistency.json"
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(content, indent=1))
+    write_grounds(folder, content)
     code, said = check(folder)
     assert code == 1
     assert words in said

@@ -149,6 +149,10 @@ def test_of_the_folder_python_runs_no_more_than_what_is_known(certificate):
     (folder.parents[1] / "model.pdb").write_text(pdb({"A": helix(4)}))
     python = [sys.executable, "check_data.py", str(folder.parents[1] / "model.pdb")]
     subprocess.run(python, cwd=folder, check=True, capture_output=True)
+    for name in ("csv", "hashlib", "io", "json", "re"):
+        code, said = check(folder)
+        assert (code, f"Refused: {name}.py is no file of a certificate." in said) == (1, True)
+        (folder / f"{name}.py").unlink()
     alter(folder / "check_data.py", "import os\n", f"import os\nopen({str(mark)!r}, 'w').close()\n")
     sign_again(folder)
     code, said = check(folder)

@@ -18,6 +18,7 @@ from ._emit import HEADER
 from ._lean import LEAN_COVERS
 from ._model import Model
 from ._names import IONS, VIRTUAL, WATERS
+from ._sentences import REMARKS, pattern_of
 
 __all__ = ["NOT_ASKED", "TRUSTED", "atoms_table", "certificate_files", "sha256", "write_certificate"]
 
@@ -88,9 +89,7 @@ def atoms_table(model: Model) -> str:
     return table.getvalue()
 
 
-def certificate_files(
-    model: Model, sources: Mapping[str, str], transcript: str, lean: str, sandbox: str
-) -> dict[str, str]:
+def certificate_files(model: Model, sources: Mapping[str, str], transcript: str, lean: str) -> dict[str, str]:
     """Return what is in the folder, but ``consistency.json``, by the paths in it.
 
     Parameters
@@ -99,8 +98,6 @@ def certificate_files(
         Data.v and the file of each rule, by name without suffix.
     transcript, lean
         What Coq said, and the Lean source.
-    sandbox
-        How Coq was kept apart, in words.
     """
     library = library_sources()
     sums = "\n".join(f"{name.removesuffix('.v')}={sha256(text)}" for name, text in library.items())
@@ -110,39 +107,55 @@ def certificate_files(
     lists = {"METALS": METALS, "ACCEPTORS": ACCEPTORS, "WATERS": WATERS, "VIRTUAL": VIRTUAL, "IONS": ions}
     for name, kinds in lists.items():
         check_data = check_data.replace(f"@{name}@", " ".join(sorted(kinds)))
+    readme = _readme()
     filled = {
         "LIBRARY": " ".join(LIBRARY),
         "SUMS": sums,
         "CHECK_DATA": sha256(check_data),
-        "RULES": " ".join(f"{name}={json.dumps(WEIGHTS[name])}" for name in RULES),
+        "RULES": ";".join(f"{name}={json.dumps(WEIGHTS[name])}={what}={unit}" for name, (what, unit) in RULES.items()),
+        "NOT_ASKED": ";".join(f"{name}={why}" for name, why in NOT_ASKED.items()),
+        "REMARKS": "|".join(pattern_of(remark) for remark in REMARKS.values()),
+        "TRUSTED": sha256(",".join(json.dumps(text, ensure_ascii=False) for text in TRUSTED) + "\n"),
+        "README": sha256(readme),
+        "MAKEFILE": sha256(_MAKEFILE),
         "HEADER": HEADER.removesuffix("\n"),
     }
     for name, text in filled.items():
         check = check.replace(f"@{name}@", text)
-    trusted = "\n".join(f"- {text}" for text in TRUSTED)
     files = {f"library/{name}": text for name, text in library.items()}
     files |= {f"model/{name}.v": text for name, text in sources.items()}
     files["atoms.csv"] = atoms_table(model)
     files["check_data.py"] = check_data
     files["check.sh"] = check
-    files["Makefile"] = "check:\n\tsh check.sh\n.PHONY: check\n"
+    files["Makefile"] = _MAKEFILE
     files["transcript.txt"] = transcript
     files["Obligations.lean"] = lean
-    files["README.md"] = (
-        f"# Certificate of {model.path.name}\n\n`sh check.sh` (or `make`) checks everything again; it needs coqc (Coq "
-        "8.16 or later) and no more. It refuses files that are not those consistency.json was written with, or that "
-        "stand in library/ or model/ beside them, theorems that rest on anything but Coq's machine integers, theorems "
-        "that state something else than their rule (library/Claims.v), atoms that are not the packed ones, rules of "
-        "which nothing is said, and a consistency.json in another form, or whose counts or atoms the theorems do not "
-        "give (by_residue and the words are not compared). Then `python3 -I check_data.py MODEL` compares the data "
-        "with the model file (with gemmi).\n\n"
+    files["README.md"] = readme
+    return files
+
+
+_MAKEFILE = "check:\n\tsh check.sh\n.PHONY: check\n"
+
+
+def _readme() -> str:
+    """README.md, the same in every certificate of a version: check.sh knows its checksum."""
+    trusted = "\n".join(f"- {text}" for text in TRUSTED)
+    return (
+        "# Certificate of consistency\n\n"
+        "`sh check.sh MODEL` checks everything again; it needs coqc (Coq 8.16 or later) and no more. MODEL is the file "
+        "that consistency.json names; without it (or with `make`) all else is checked. It refuses files that are not "
+        "those consistency.json was written with, other files in this folder, theorems that rest on anything but Coq's "
+        "machine integers, theorems that state something else than their rule (library/Claims.v), atoms that are not "
+        "the packed ones, rules of which nothing is said, and a consistency.json in another form, or whose counts, "
+        "atoms, score, deviation or sentences do not follow from the theorems. It ends with what it does not compare. "
+        "Where python3 has gemmi it compares the data with MODEL; elsewhere `python3 -I check_data.py MODEL` does.\n\n"
         "In model/, each rule has its data, its theorem, and the list `found` of obligations that fail: the theorem "
         "says that the list is complete and right. library/ holds what is proved once; its Margins.v proves how far "
-        f"rounding may move a distance. transcript.txt is what Coq said. {sandbox}\n\n"
+        "rounding may move a distance. transcript.txt is what Coq said; consistency.json says how it was kept apart "
+        "(`sandbox`).\n\n"
         f"Obligations.lean is a second form of the same obligations. {LEAN_COVERS}\n\n"
         f"Trusted beside the proofs:\n\n{trusted}\n"
     )
-    return files
 
 
 def sha256(text: str) -> str:

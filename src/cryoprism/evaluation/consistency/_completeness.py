@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from ._belonging import atoms_of_residues
 from ._chemistry import backbone_atoms
 from ._model import Model
+from ._pieces import piled_waters
 from ._rules import Numbers
 from ._topology import polymers, step, touching
 
@@ -67,8 +68,13 @@ def completeness(model: Model) -> Completeness:
     for index, residue in enumerate(model.residues):
         places = range(residue.start, residue.stop)
         different = {(model.names[k], int(model.alternatives[k])) for k in places}
-        twice = sorted(name for name, _ in different if sum(model.names[k] == name for k in places) > 1)
+        twice = sorted(name for name, count in Counter(model.names[k] for k in places).items() if count > 1)
         words = f"two of its atoms bear one name in one alternative ({', '.join(twice[:3])})" if twice else "names"
+        waters = piled_waters(model, residue)
+        if waters:
+            words = (
+                f"{len(waters)} waters bear this one number, or a number that cannot be read (****): give each its own"
+            )
         found.add(len(different), len(places), index, words)
     notes += atoms_of_residues(model, found.add)
     if excused:

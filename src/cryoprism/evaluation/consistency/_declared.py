@@ -38,8 +38,9 @@ class Declared:
     least_atoms, rows
         Atoms that MASTER counts (without alternatives and hydrogens), rows of coordinates in a PDB file; else 0.
     ended
-        Whether the file ends as files of its kind do: END, or the # after the last table of an archive's mmCIF. An
-        mmCIF file without these marks does where atoms are not its last table, or it lists its chains and sequences.
+        Whether the file ends as files of its kind do, so that its first model is whole: END, ENDMDL after MODEL, or
+        Rosetta's table of energies; the # after the last table of an mmCIF file. Where that has no # between its
+        tables either, it does where atoms are not its last table, or it lists its chains and sequences.
     frames
         Rows (3, 4) of the transforms to the crystal's frame [Å] where the coordinates are in another one (viruses:
         REMARK 285, the operator X0); one for each particle of the asymmetric unit.
@@ -61,6 +62,10 @@ def text_of(path: Path) -> str:
     return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8", "replace")
 
 
+#: What Rosetta writes behind the coordinates in place of END.
+_ENERGIES = ("#BEGIN_POSE_ENERGIES_TABLE", "# All scores below are weighted scores")
+
+
 def declared_in_pdb(text: str) -> Declared:
     """Read SEQRES, REMARK 465 and 470, MASTER and END.
 
@@ -70,12 +75,14 @@ def declared_in_pdb(text: str) -> Declared:
     lengths: dict[str, int] = {}
     absent: dict[str, set[tuple[str, str]]] = defaultdict(set)
     missing = set()
-    least, rows, ended, archived = 0, 0, False, False
+    least, rows, ended, archived, opened = 0, 0, False, False, False
     frames: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for line in text.splitlines():
         record = line[:6]
         if record in ("ATOM  ", "HETATM"):
             rows += 1
+        elif record == "MODEL ":
+            opened = True
         elif record == "SEQRES" and line[13:17].strip().isdigit():
             lengths[line[11]] = int(line[13:17])
         elif record == "REMARK":
@@ -90,7 +97,8 @@ def declared_in_pdb(text: str) -> Declared:
                 missing |= {(row[3], int(row[4]), row[5], name) for name in (row[6] or "").split()}
         elif record == "MASTER" and line[50:55].strip().isdigit():
             least = int(line[50:55])
-        elif line.rstrip() == "END":
+        elif line.rstrip().upper() == "END" or (opened and record == "ENDMDL") or (rows and line.startswith(_ENERGIES)):
+            # ENDMDL: GROMACS writes no END. A model that follows it is not checked.
             ended = True
     modelled = {chain: max(length - len(absent[chain]), 0) for chain, length in lengths.items()} if archived else None
     return Declared(
@@ -128,10 +136,11 @@ def declared_in_mmcif(block: gemmi.cif.Block, text: str) -> Declared:
     ]
     same = (1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
     turned = any(abs(value - wanted) > 1e-3 for row in frames for value, wanted in zip(row, same, strict=True))
-    marked = text.count("\n#") > 2
+    marks = text.count("\n#")
     asyms = tuple(gemmi.cif.as_string(name) for name in block.find_values("_struct_asym.id"))
     # Without marks, what ends in a row of atoms may go on; chains and sequences that are listed tell whether it does.
-    closed = text.rstrip().endswith("#") if marked else not _ends_in_atoms(block) or bool(asyms and length)
+    # Biopython's files have two marks: before their one table, and at the end.
+    closed = text.rstrip().endswith("\n#") or (marks <= 2 and (not _ends_in_atoms(block) or bool(asyms and length)))
     return Declared(
         dict(modelled) if places else None,
         length,

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from cryoprism.core import InputError
 
+from ._mirrors import mirror_words
 from ._model import Model
 
-__all__ = ["REACH", "Part", "Scope", "Transform", "declared_operators", "everywhere"]
+__all__ = ["REACH", "Part", "Scope", "Transform", "declared_operators", "everywhere", "without_size"]
 
 REACH = 4_700  # 0.001 Å: contacts of ligands reach 4.5 Å
 
@@ -50,7 +51,7 @@ def declared_operators(
     if assembly is None:
         _crystal(model, names, asked, kinds, unused)
     for name in names if assembly is None else [assembly]:
-        parts = _operators(model, name)
+        parts = _turning(_operators(model, name), f"biological assembly {name}", unused)
         absent = _absent_chains(model, name)
         if absent:
             unused.append(f"biological assembly {name} is of chains that the file does not hold ({', '.join(absent)}).")
@@ -69,12 +70,18 @@ def _crystal(
 ) -> None:
     """Add the copies of a crystal and of strict operators (MTRIX, those whose copies are not in the file)."""
     structure, frames = model.structure, model.declared.frames
-    cell = structure.cell.is_crystal()
+    cell = structure.cell.is_crystal() and not without_size(structure)
+    if cell and not _has_volume(structure.cell):
+        unused.append("the file has a cell that encloses nothing: its crystal's copies are not judged.")
+        cell = False
     group: gemmi.SpaceGroup | None = structure.find_spacegroup()
     own: list[Part] = [(np.eye(3), np.zeros(3), ())]
-    strict = own + [
-        (np.array(op.tr.mat.tolist()), np.array(op.tr.vec.tolist()), ()) for op in structure.ncs if not op.given
-    ]
+    given = [(np.array(op.tr.mat.tolist()), np.array(op.tr.vec.tolist()), ()) for op in structure.ncs if not op.given]
+    strict = own + _turning(given, "the strict operators (MTRIX)", unused)
+    if cell and _diffracted(structure) and group is not None and not group.is_sohncke():
+        mirrored = mirror_words(model, structure.spacegroup_hm)
+        if mirrored:
+            unused.append(mirrored)
     if cell and _diffracted(structure) and group is not None and not frames:
         low, high = ((edge(axis=0) + model.corner) / 1000 for edge in (model.points.min, model.points.max))
         asked.append(everywhere(_lattice(structure, low, high)))
@@ -89,7 +96,8 @@ def _crystal(
         elif len(strict) > 1:
             unused.append("the file has strict operators (MTRIX) in a frame that it does not state: not judged.")
         elif len(frames) == 1:
-            asked.append(_packed(model, _operators(model, names[0]) if names else own))
+            parts = _operators(model, names[0]) if names else own
+            asked.append(_packed(model, _turning(parts, "the particle", []) or own))
             of = f", of particles as in biological assembly {names[0]}" if names else ""
             kinds.append(f"crystal, space group {structure.spacegroup_hm}{of}")
         else:
@@ -106,6 +114,19 @@ def _crystal(
     if len(strict) > 1 and not frames:
         asked.append(_assembled(strict))
         kinds.append("strict non-crystallographic operators")
+
+
+def without_size(structure: gemmi.Structure) -> bool:
+    """Whether the file's cell has edges of 0, as some programs write where there is no crystal."""
+    cell = structure.cell
+    return bool(cell.is_crystal() and cell.a == cell.b == cell.c == 0)
+
+
+def _has_volume(cell: gemmi.UnitCell) -> bool:
+    edges = (cell.a, cell.b, cell.c, cell.alpha, cell.beta, cell.gamma)
+    with np.errstate(all="ignore"):
+        turned = np.array(cell.orth.mat.tolist()), np.array(cell.frac.mat.tolist())
+    return min(edges) > 0 and bool(np.isfinite(cell.volume) and cell.volume > 0 and np.isfinite(turned).all())
 
 
 #: Words of methods that see no crystal.
@@ -174,6 +195,14 @@ def _assembled(copies: Sequence[Part]) -> Iterable[tuple[Transform, Scope, Scope
             if n != m:
                 # Where the first copy lies as seen from the second.
                 yield (other.T @ rotation, other.T @ (shift - offset)), moved, met
+
+
+def _turning(parts: Sequence[Part], kind: str, unused: list[str]) -> list[Part]:
+    """Operators that leave the hand of what they move; what is left out of the others is said in ``unused``."""
+    kept = [part for part in parts if not np.linalg.det(part[0]) < 0]
+    if len(kept) < len(parts):
+        unused.append(f"an operator of {kind} turns the molecule into its mirror image, so its copy cannot be judged.")
+    return kept
 
 
 def _packed(model: Model, parts: Sequence[Part]) -> Iterable[tuple[Transform, Scope, Scope]]:

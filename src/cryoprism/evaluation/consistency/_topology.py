@@ -14,7 +14,7 @@ from ._chemistry import BACKBONE_ATOMS, backbone_atoms, bond_range, link_range, 
 from ._links import Link
 from ._model import Model, Residue
 from ._names import bears
-from ._pieces import holding_together, together
+from ._pieces import bonds_of_waters, holding_together, piled_waters, together
 
 __all__ = ["Topology", "build_topology", "places_of", "polymers", "touching"]
 
@@ -262,6 +262,10 @@ def _recorded(model: Model, link: Link, found: Topology) -> None:
 
 
 def _within(model: Model, residue: Residue, by_name: dict[str, list[int]], found: Topology) -> None:
+    waters = piled_waters(model, residue)
+    if waters:
+        found.measured += bonds_of_waters(model, residue, waters)
+        return
     bonds = template_bonds(residue.standard)
     places = range(residue.start, residue.stop)
     known = set() if bonds is None else {name for bond in bonds for name in bond}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
@@ -11,8 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from cryoprism.evaluation.evidence import Answer, Verdict, available, not_available
 from cryoprism.formats import Volume, sha256_of_file
@@ -24,6 +21,7 @@ from ._emit import HEADER, asked_source, data_source
 from ._envelope import Envelope, envelope_of
 from ._lean import check_lean, lean_source
 from ._model import Model, read_model
+from ._sentences import deviation_of, remarks_of, score_of, sentences_of
 from ._symmetry import find_copies
 from ._topology import build_topology
 from ._words import residue_words
@@ -136,53 +134,16 @@ class Consistency:
     @property
     def score(self) -> float | None:
         """LogicScore: weighted proved obligations over all weighted obligations; None without any."""
-        total = sum(rule.weight * rule.obligations for rule in self.rules)
-        return sum(rule.weight * rule.proved for rule in self.rules) / total if total else None
+        return score_of(self.rules)
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation of the score.
-
-        Each rule's share has a Beta posterior (Jeffreys' prior, its obligations as independent draws); to their sum
-        comes, in quadrature, the spread of a uniform distribution over the range that the unknown ones leave.
-        """
-        total = sum(rule.weight * rule.obligations for rule in self.rules)
-        if not total:
-            return None
-        variance = 0.0
-        for rule in self.rules:
-            a, b = rule.proved + 0.5, rule.obligations - rule.proved + 0.5
-            share = a * b / ((a + b) ** 2 * (a + b + 1))
-            variance += (rule.weight * rule.obligations / total) ** 2 * share
-        left = sum(rule.weight * rule.unknown for rule in self.rules) / total
-        return math.sqrt(variance + left**2 / 12)
+        """Standard deviation of the score; each rule as a Beta posterior, and the span of what is unknown."""
+        return deviation_of(self.rules)
 
     def sentences(self) -> tuple[str, ...]:
         """Return the verdict in words, the most important first."""
-        counts = self._counts()
-        name = self.model.path.name
-        if not self.rules:
-            return (f"{name} gives no rule anything to say: no obligations.",)
-        head = {
-            "proved": f"{name} is consistent: all {counts['obligations']:,} obligations are proved.",
-            "refuted": f"{name} is not consistent: {counts['refuted']:,} of {counts['obligations']:,} obligations are "
-            f"refuted, {counts['proved']:,} proved, {counts['unknown']:,} unknown.",
-            "unknown": f"{name} is not refuted, but {counts['unknown']:,} of {counts['obligations']:,} obligations are "
-            "unknown.",
-        }[self.verdict]
-        lines = [head]
-        for rule in self.rules:
-            if rule.refuted and rule.offenders:
-                more = f" ({len(rule.offenders) - 1} more)" if len(rule.offenders) > 1 else ""
-                lines.append(f"{rule.title}: {rule.offenders[0].words}.{more}")
-        for why in dict.fromkeys(rule.why_unknown for rule in self.rules if rule.why_unknown):
-            lines.append(f"Unknown: {why}")
-        if counts["unknown"]:
-            lines.append(
-                f"Unknown is not proved: the {counts['unknown']:,} unknown obligations add nothing to LogicScore, and "
-                "its deviation spans what they leave open."
-            )
-        return (*lines, *self.remarks)
+        return sentences_of(self.model.path.name, self.verdict, self._counts(), self.rules, self.remarks)
 
     def answer(self) -> Answer:
         """Return the answer for ``cryoprism assess``.
@@ -262,7 +223,7 @@ class Consistency:
 
     @cached_property
     def _certificate(self) -> dict[str, str]:
-        return certificate_files(self.model, self.sources, self.transcript, self.lean_text, self.sandbox)
+        return certificate_files(self.model, self.sources, self.transcript, self.lean_text)
 
     def write_certificate(self, folder: str | os.PathLike[str]) -> Path:
         """Write the folder that lets anyone check the proofs again, a copy of ``consistency.json`` in it."""
@@ -345,7 +306,7 @@ def check_consistency(
         check_lean(lean_text),
         _seconds() - started + spent,
         memory,
-        _remarks(held),
+        remarks_of(held),
         sources,
         transcript,
         lean_text,
@@ -422,24 +383,3 @@ def _result(case: Case, why: str) -> RuleResult:
         tuple(case.offenders),
         {residue: (a, b, c) for residue, (a, b, c) in per.items()},
     )
-
-
-def _remarks(model: Model) -> tuple[str, ...]:
-    found = []
-    if model.models_in_file > 1:
-        found.append(f"The file holds {model.models_in_file} models; the first was checked.")
-    if model.alternatives.any():
-        found.append(
-            "Atoms in different alternative locations whose occupancies add to no more than 1 were not compared."
-        )
-    absent = int(np.count_nonzero(model.occupancies == 0))
-    if absent:
-        found.append(f"{absent} atoms have an occupancy of 0; they count like all others.")
-    if model.virtual_sites:
-        found.append(
-            "Sites of waters that are no atoms (lone pairs, M of four-site models) were left out: "
-            f"{model.virtual_sites}."
-        )
-    if not model.exact:
-        found.append("Coordinates have more than three decimals; distances carry a proved margin of 0.002 Å.")
-    return tuple(found)

@@ -1,26 +1,38 @@
 #!/bin/sh
-# Check a certificate again: sh check.sh. Needs coqc (8.16 or later) and the tools that every Unix has.
+# Check a certificate again: sh check.sh [MODEL], MODEL being the file that it is of. Needs coqc (8.16 or later) and the tools that every Unix has.
 #
 # 1. Files are those that consistency.json was written with, the library is that of this version of CryoPrism. They are
 #    copied by name before anything looks at them; there is nothing in library/ and model/ beside them.
 # 2. The model's files hold definitions and theorems, and no command that could take anything for granted.
 # 3. Coq accepts them: it compiles all of them from their sources, and reads nothing else.
 # 4. Each theorem states what its rule says (library/Claims.v), and rests on machine integers alone.
-# 5. The theorems give the counts and the atoms of consistency.json; verdict and score follow from these.
+# 5. The theorems give the counts and the atoms of consistency.json; verdict, score, its deviation and the sentences
+#    follow from these.
+# 6. MODEL, if given, has the SHA-256 of consistency.json and, where python3 has gemmi, these atoms.
+# What is not compared is told at the end.
 # This file is the same in every certificate of a version.
 set -eu
 LC_ALL=C
 export LC_ALL
 unset CDPATH COQPATH
+given=${1-}
+case $given in
+  "" | /*) ;;
+  *) given=$(pwd)/$given ;;
+esac
 cd "$(dirname "$0")"
 here=$(pwd)
 library="@LIBRARY@"
 library_sums="
 @SUMS@
 "
-check_data_sum=@CHECK_DATA@
-# Every rule with the weight of one of its obligations; each is asked or named as not asked.
+fixed_sums="check_data.py=@CHECK_DATA@ README.md=@README@ Makefile=@MAKEFILE@"
+trusted_sum=@TRUSTED@
+# Every rule with the weight of one of its obligations, its title and unit; each is asked or named as not asked.
 rules="@RULES@"
+reasons="@NOT_ASKED@"
+# What may be said about a model, with # for numbers.
+remarks="@REMARKS@"
 model_files="Data Clashes Copies_of_model Local_rules"
 # How every file of a rule begins.
 beginning="@HEADER@"
@@ -33,17 +45,17 @@ words="Block Bonds Chains Check Chirality Cis_peptides Clashes Completeness Copi
 Ligands Local Module Numbering Op Proof Qed Range Row Some Stop Theorem Touch Z"
 
 refuse() {
-  echo "Refused: $1" >&2
+  printf 'Refused: %s\n' "$1" >&2
   exit 1
 }
 sum_of() {
   if command -v sha256sum >/dev/null; then sha256sum <"$1"; else shasum -a 256 <"$1"; fi | cut -d ' ' -f 1
 }
 # consistency.json as lines: top ATOMS RESIDUES VERDICT, file NAME SUM, rule NAME ALL PROVED REFUTED UNKNOWN ATOMS, counts.
-# silent NAME for what was not asked. Read line by line in the one form that CryoPrism writes: what is repeated or
+# silent NAME for what was not asked, model NAME, model_sha256 SUM, trusted LIST, word FIELD TEXT. Read line by line in the one form that CryoPrism writes: what is repeated or
 # elsewhere would be read by some as this, by others as that.
 claims_of() {
-  awk -v file="$1" -v rules="$rules" '
+  awk -v file="$1" -v rules="$rules" -v reasons="$reasons" -v remarks="$remarks" '
     function wrong(what) { print "wrong " what; exit }
     function forward() { if ((getline line <file) <= 0) wrong("form: it ends early"); number++ }
     function odd() { wrong("form: line " number) }
@@ -58,6 +70,7 @@ claims_of() {
     }
     function list(indent, key, item, comma, held, more) {
       forward()
+      items = 0
       if (line == indent "\"" key "\": []" comma) return ""
       if (line != indent "\"" key "\": [") odd()
       held = ""
@@ -66,6 +79,7 @@ claims_of() {
         if (line !~ ("^" indent " " item ",?$")) odd()
         more = line ~ /,$/
         sub(/^ */, "", line); sub(/,$/, "", line)
+        item_at[++items] = line
         held = held (held == "" ? "" : ",") line
       } while (more)
       same(indent "]" comma)
@@ -84,34 +98,67 @@ claims_of() {
         if ((kind, name) in seen) wrong(kind " " name)
         seen[kind, name] = 1
         if (kind == "file") print "file", name, part[4]
-        else print "silent", name
+        else {
+          print "silent", name
+          if (name in reason_of && part[4] != reason_of[name]) wrong("reason why " name " is not asked")
+        }
       } while (more)
       same(indent "},")
     }
+    function bare(quoted) { return substr(quoted, 2, length(quoted) - 2) }
+    function grouped(n, digits, more) { # 1234567 as 1,234,567
+      digits = sprintf("%.0f", n)
+      while (length(digits) > 3) {
+        more = "," substr(digits, length(digits) - 2) more
+        digits = substr(digits, 1, length(digits) - 3)
+      }
+      return digits more
+    }
+    function say(sentence) { said[++turns] = "\"" sentence "\"" }
+    function near(one, other) { return one - other <= 1e-9 && other - one <= 1e-9 }
     function numbers_of(indent) {
       n = field(indent, "obligations", whole, ",") + 0; p = field(indent, "proved", whole, ",") + 0
       r = field(indent, "refuted", whole, ",") + 0
     }
     BEGIN {
       text = "\"([^\"\\\\]|\\\\.)*\""; whole = "(0|[1-9][0-9]*)"
-      measure = "(null|-?[0-9]+(\\.[0-9]+)?(e[-+]?[0-9]+)?)"; sum = "\"[0-9a-f]+\""
-      count = split(rules, part, " ")
-      for (k = 1; k <= count; k++) { split(part[k], pair, "="); weight_of[pair[1]] = pair[2] }
+      number_form = "-?[0-9]+(\\.[0-9]+)?(e[-+]?[0-9]+)?"; measure = "(null|" number_form ")"
+      sum = "\"[0-9a-f]+\""
+      count = split(rules, part, ";")
+      for (k = 1; k <= count; k++) {
+        split(part[k], pair, "=")
+        weight_of[pair[1]] = pair[2]; title_of[pair[1]] = pair[3]; unit_of[pair[1]] = pair[4]
+      }
+      count = split(reasons, part, ";")
+      for (k = 1; k <= count; k++) { split(part[k], pair, "="); reason_of[pair[1]] = pair[2] }
+      count = split(remarks, part, "|")
+      for (k = 1; k <= count; k++) remark["\"" part[k] "\""] = 1
       same("{")
       field(" ", "schema", "\"cryoprism-consistency-1\"", ",")
-      field(" ", "model", text, ","); field(" ", "model_sha256", sum, ",")
+      model = bare(field(" ", "model", text, ","))
+      print "model", model
+      print "model_sha256", bare(field(" ", "model_sha256", sum, ","))
       atoms = field(" ", "atoms", whole, ","); residues = field(" ", "residues", whole, ",")
       verdict = field(" ", "verdict", "\"(proved|refuted|unknown)\"", ","); gsub(/"/, "", verdict)
       print "top", atoms, residues, verdict
       same(" \"logic_score\": {")
-      score = field("  ", "value", measure, ",") + 0; field("  ", "standard_deviation", measure, "")
+      score = field("  ", "value", number_form, ",") + 0
+      deviation = field("  ", "standard_deviation", number_form, "") + 0
       same(" },")
       same(" \"counts\": {")
       numbers_of("  "); left = field("  ", "unknown", whole, "") + 0; all = n; good = p; bad = r
       same(" },")
-      field(" ", "prover", text, ","); field(" ", "sandbox", text, ","); field(" ", "lean", text, ",")
+      # Words that no theorem bears out: those that CryoPrism has for them, and told as not checked.
+      print "word prover", field(" ", "prover", "\"(Coq [0-9][0-9A-Za-z.+~-]*|no Coq found)\"", ",")
+      print "word sandbox", field(" ", "sandbox", "\"(No Coq ran\\.|Coq ran in a bubblewrap sandbox\\.|" \
+        "Coq ran with limits of time and memory, without a sandbox( [(]([^\"\\\\]|\\\\.)*[)])?\\.)\"", ",")
+      print "word lean", field(" ", "lean", "\"(checked|emitted, not checked [(][A-Za-z ]+[)]|" \
+        "refused by lean: ([^\"\\\\]|\\\\.)*)\"", ",")
       field(" ", "cpu_seconds", measure, ","); field(" ", "memory_in_bytes", whole, ",")
-      list(" ", "sentences", text, ","); list(" ", "trusted", text, ",")
+      list(" ", "sentences", text, ",")
+      for (k = 1; k <= items; k++) sentence[k] = item_at[k]
+      sentences = items
+      print "trusted", list(" ", "trusted", text, ",")
       words_under(" ", "files", sum, "file")
       same(" \"rules\": [")
       do {
@@ -120,25 +167,33 @@ claims_of() {
         if (!(name in weight_of)) wrong("rule " name ": there is none of that name")
         if (("rule", name) in seen) wrong("rule " name)
         seen["rule", name] = asked[name] = 1
-        field("   ", "title", text, ","); field("   ", "unit", text, ",")
+        if (bare(field("   ", "title", text, ",")) != title_of[name]) wrong("title of " name)
+        if (bare(field("   ", "unit", text, ",")) != unit_of[name]) wrong("unit of " name)
         weight = field("   ", "weight", measure, ",")
         if (weight != weight_of[name]) wrong("weight of " name)
         numbers_of("   "); u = field("   ", "unknown", whole, ",") + 0
         if (p + r + u != n) wrong("counts of " name)
         sum_n += n; sum_p += p; sum_r += r; sum_u += u; above += weight * p; below += weight * n
-        field("   ", "why_unknown", text, ","); field("   ", "note", text, ",")
-        offending = ""
+        share = n - p + 0.5
+        spread += (weight * n) ^ 2 * (p + 0.5) * share / ((n + 1) ^ 2 * (n + 2)); beside += weight * u
+        most[name, 1] = p; most[name, 2] = r; most[name, 3] = u
+        why = bare(field("   ", "why_unknown", text, ",")); field("   ", "note", text, ",")
+        if (why != "" && !(why in known_why)) { known_why[why] = 1; whys[++why_count] = why }
+        offending = ""; offenders = 0
         forward()
         if (line != "   \"offenders\": []") {
           if (line != "   \"offenders\": [") odd()
           do {
             same("    {")
-            field("     ", "words", text, ","); list("     ", "residues", text, ",")
+            told_words = bare(field("     ", "words", text, ",")); list("     ", "residues", text, ",")
+            if (!offenders++) first_words = told_words
             held = list("     ", "atoms", whole, ",")
             field("     ", "value", measure, "")
             if (r > 0 && held != "") offending = offending (offending == "" ? "" : ",") held
           } while (goes_on("    }"))
           same("   ]")
+          if (r > 0) faults[++fault_count] = title_of[name] ": " first_words "." \
+            (offenders > 1 ? " (" sprintf("%.0f", offenders - 1) " more)" : "")
         }
         printf "rule %s %.0f %.0f %.0f %.0f %s\n", name, n, p, r, u, offending == "" ? "-" : offending
       } while (goes_on("  }"))
@@ -162,9 +217,10 @@ claims_of() {
             forward()
             if (line !~ /^    "[a-z_]+": \[$/) odd()
             split(line, part, "\"")
+            if (!(part[2] in asked)) odd()
             if (("turn", part[2]) in seen && seen["turn", part[2]] == turn) odd()
             seen["turn", part[2]] = turn
-            for (k = 1; k <= 3; k++) { forward(); if (line !~ ("^     " whole (k < 3 ? "," : "") "$")) odd() }
+            for (k = 1; k <= 3; k++) { forward(); if (line !~ ("^     " whole (k < 3 ? "," : "") "$")) odd(); of_residues[part[2], k] += line + 0 }
           } while (goes_on("    ]"))
           same("   }")
         } while (goes_on("  }"))
@@ -174,7 +230,24 @@ claims_of() {
       if ((getline line <file) > 0) wrong("form: it goes on after its end")
       if (sum_n != all || sum_p != good || sum_r != bad || sum_u != left) wrong("counts: their sums differ")
       if (verdict != (bad ? "refuted" : left || !all ? "unknown" : "proved")) wrong("verdict")
-      if (below && (above / below - score > 1e-9 || score - above / below > 1e-9)) wrong("logic_score")
+      if (!below || !near(above / below, score)) wrong("logic_score")
+      if (!near(sqrt(spread / below ^ 2 + (beside / below) ^ 2 / 12), deviation)) wrong("standard_deviation")
+      # Waters are not in by_residue.
+      for (one in of_residues) if (of_residues[one] > most[one]) wrong("by_residue: more than the rules count")
+      if (bad) say(model " is not consistent: " grouped(bad) " of " grouped(all) " obligations are refuted, " \
+        grouped(good) " proved, " grouped(left) " unknown.")
+      else if (left) say(model " is not refuted, but " grouped(left) " of " grouped(all) " obligations are unknown.")
+      else say(model " is consistent: all " grouped(all) " obligations are proved.")
+      for (k = 1; k <= fault_count; k++) say(faults[k])
+      for (k = 1; k <= why_count; k++) say("Unknown: " whys[k])
+      if (left) say("Unknown is not proved: the " grouped(left) " unknown obligations add nothing to LogicScore, and " \
+        "its deviation spans what they leave open.")
+      for (k = 1; k <= turns; k++) if (k > sentences || sentence[k] != said[k]) wrong("sentences: number " k)
+      for (; k <= sentences; k++) {
+        gsub(/[0-9]+/, "#", sentence[k])
+        if (!(sentence[k] in remark)) wrong("sentences: number " k)
+        delete remark[sentence[k]]
+      }
       printf "counts %.0f %.0f %.0f %.0f\n", all, good, bad, left
     }'
 }
@@ -191,6 +264,7 @@ ulimit -s 1000000 2>/dev/null || true
 
 # 1
 mkdir "$work/library" "$work/model"
+others="consistency.json atoms.csv check.sh check_data.py transcript.txt README.md Obligations.lean Makefile"
 known=""
 for name in $library; do known="$known library/$name.v"; done
 for name in $model_files; do known="$known model/$name.v"; done
@@ -204,7 +278,14 @@ for folder in library model; do
     esac
   done
 done
-for file in consistency.json atoms.csv check.sh check_data.py transcript.txt; do take "$file"; done
+for file in $others; do take "$file"; done
+for file in * .[!.]* ..?*; do
+  if [ ! -e "$file" ] && [ ! -h "$file" ]; then continue; fi
+  case " library model $others " in
+    *" $file "*) ;;
+    *) refuse "$file is no file of a certificate." ;;
+  esac
+done
 cd "$work"
 claims_of consistency.json >claims
 if grep '^wrong' claims >wrong; then refuse "consistency.json: $(cat wrong)."; fi
@@ -217,15 +298,38 @@ for line in $library_sums; do
   file=library/${line%%=*}.v
   { [ -f "$file" ] && [ "$(sum_of "$file")" = "${line#*=}" ]; } || refuse "$file is not CryoPrism's."
 done
-for file in library/* model/* atoms.csv check.sh check_data.py transcript.txt; do
+for file in $(sed -n 's/^file \([^ ]*\) .*/\1/p' claims); do
+  case "$known $others " in
+    *" $file "*) ;;
+    *) refuse "$file is no file of a certificate, but consistency.json lists it." ;;
+  esac
+  [ -f "$file" ] || refuse "$file is missing."
+done
+for file in library/* model/* $others; do
+  [ "$file" != consistency.json ] || continue
   sum=$(sed -n "s|^file $file ||p" claims)
   [ -n "$sum" ] || refuse "$file is unknown to consistency.json."
   [ "$sum" = "$(sum_of "$file")" ] || refuse "$file is not the one that consistency.json was written with."
 done
-[ "$(sum_of check_data.py)" = "$check_data_sum" ] || refuse "check_data.py is not CryoPrism's."
+for line in $fixed_sums; do
+  [ "$(sum_of "${line%%=*}")" = "${line#*=}" ] || refuse "${line%%=*} is not CryoPrism's."
+done
+sed -n 's/^trusted //p' claims >trusted
+[ "$(sum_of trusted)" = "$trusted_sum" ] || refuse "consistency.json: trusted is not the list of this version."
+model_sum=$(sed -n 's/^model_sha256 //p' claims)
+name=$(sed -n 's/^model //p' claims)
+if [ -n "$given" ]; then
+  [ -f "$given" ] || refuse "$given is no file."
+  [ "$(sum_of "$given")" = "$model_sum" ] || refuse "$given is not the file of this certificate: its SHA-256 is another."
+fi
 # Python alone, without what else lies about: of this folder it is to run no more than that file.
+unread="the atoms with the model file"
 if command -v python3 >/dev/null; then
   python3 -I check_data.py || refuse "model/Data.v is not what atoms.csv says."
+  if [ -n "$given" ] && python3 -I -c 'import gemmi' 2>/dev/null; then
+    python3 -I check_data.py "$given" || refuse "atoms.csv is not what $given says."
+    unread=""
+  fi
 fi
 
 # 2
@@ -411,7 +515,8 @@ for file in $modules; do
     esac
   done
 done
-read -r kind atoms residues verdict <"$work/claims"
+atoms=$(sed -n 's/^top \([0-9]*\) .*/\1/p' "$work/claims")
+residues=$(sed -n 's/^top [0-9]* \([0-9]*\) .*/\1/p' "$work/claims")
 printf 'Theorem atoms_counted : (Z.of_nat (length Model.Data.atoms), size_of (residues Model.Data.atoms)) = (%s, %s).\n%s\n' \
   "$atoms" "$residues" "Proof. vm_compute. reflexivity. Qed." >>Counts.v
 
@@ -439,6 +544,17 @@ coqc -q -Q ../library CryoPrism -Q . Model Counts.v >/dev/null ||
 silent=$(sed -n 's/^silent //p' "$work/claims" | tr '\n' ' ')
 [ -z "$silent" ] || echo "Not asked, by the word of consistency.json: ${silent% }."
 [ -z "$open_rules" ] || echo "Without a verdict then, and so not checked:$open_rules."
-echo "All theorems were accepted; consistency.json says what they say: $(sed -n \
+# printf, since some shells' echo would make lines of what a file's name holds.
+printf 'Not checked by this script:%s cpu_seconds, memory_in_bytes, what transcript.txt and Obligations.lean say.\n' \
+  "$(sed -n 's/^word \([a-z]*\) \(.*\)$/ \1 \2;/p' "$work/claims" | tr -d '\n')"
+printf 'Not compared: %swords and values of offenders, note, why_unknown, names and counts of by_residue.\n' \
+  "${unread:+$unread, }"
+if [ -n "$given" ]; then
+  of="of $given"
+  [ "${given##*/}" = "$name" ] || of="$of, which consistency.json calls $name"
+else
+  of="of a file with SHA-256 $model_sum, which was not at hand and which consistency.json calls $name"
+fi
+printf 'All theorems were accepted; consistency.json says what they say: %s, %s.\n' "$(sed -n \
   's/^counts \([0-9]*\) \([0-9]*\) \([0-9]*\) \([0-9]*\)$/\1 obligations, \2 proved, \3 refuted, \4 unknown/p' \
-  "$work/claims")."
+  "$work/claims")" "$of"
