@@ -16,7 +16,7 @@ RULES = {
     "clashes": ("Atoms keep apart", "residue"),
     "bonds": ("Bonds and angles are possible", "bond or angle"),
     "chains": ("Chains are unbroken: consecutive Cα and P", "step of a chain"),
-    "chirality": ("Residues have the right hand, planar groups are flat", "centre or peptide bond"),
+    "chirality": ("Residues and helices have the right hand, planar groups are flat", "centre or peptide bond"),
     "cis_peptides": ("Peptide bonds are trans, but before proline", "peptide bond"),
     "copies": ("Symmetry copies do not overlap", "residue"),
     "envelope": ("The model lies within its map", "residue"),

@@ -16,14 +16,17 @@ from ._completeness import completeness
 from ._crowding import foreign_chains, may_take_turns, taken_together
 from ._envelope import Envelope, voxel_indices
 from ._gaps import gap_words, gaps_of, splices, stretched
+from ._helices import helix_hands
+from ._identity import identities
 from ._lean import lean_distances, lean_fours, lean_numbers
 from ._lean_space import lean_clashes, lean_copies, lean_envelope
 from ._ligands import ligands_case
 from ._model import Model
 from ._planes import peptide_planes, planar_centres, rings
+from ._sugars import sugar_hands
 from ._symmetry import Copies, joined_copies, overlaps, place
 from ._topology import Topology
-from ._valence import valences
+from ._valence import hydrogens, valences
 from ._words import atom_words, length_words, residue_words
 
 __all__ = ["RULES", "WEIGHTS", "Case", "Offender", "cases_of"]
@@ -165,13 +168,14 @@ def _distances(
 
 
 def _chirality(model: Model) -> Case:
-    parts = _rules.chirality(model), peptide_planes(model), planar_centres(model), rings(model)
-    first_plane, first_flat, first_ring = (int(n) for n in np.cumsum([len(part.atoms) for part in parts[:3]]))
-    rule = _rules.Fours(np.concatenate([part.atoms for part in parts]), [one for part in parts for one in part.ranges])
+    hands = _joined(_rules.chirality(model), sugar_hands(model))
+    parts = hands, peptide_planes(model), planar_centres(model), rings(model), helix_hands(model)
+    first_plane, first_flat, first_ring, first_helix = (int(n) for n in np.cumsum([len(p.atoms) for p in parts[:4]]))
+    rule = _joined(*parts)
     values = _rules.volumes(model.points, rule)
     found = rule.failing(values)
     offenders = []
-    for k in found:
+    for k in [k for k in found if k < first_helix]:
         centre, volume = int(rule.atoms[k][0]), values[k] / 1e9
         residues = tuple(dict.fromkeys(int(model.residue_of[int(a)]) for a in (rule.atoms[k][0], rule.atoms[k][3])))
         low, high = (edge / 1e9 for edge in rule.ranges[k])
@@ -204,9 +208,35 @@ def _chirality(model: Model) -> Case:
             f"The centre {atom_words(model, centre)} {what}: its volume is {volume:.2f} Å³, not {low:.1f} to {high:.1f}"
         )
         offenders.append(Offender(words, (int(model.residue_of[centre]),), (centre,), volume))
+    offenders += _left_handed(model, rule, values, [k for k in found if k >= first_helix])
     units = [int(model.residue_of[int(row[0])]) for row in rule.atoms]
     lean = lean_fours("chirality", "volume", rule, found)
     return Case("chirality", units, set(found), set(), offenders, _emit.fours_source(rule, "volume", found), lean=lean)
+
+
+def _joined(*parts: _rules.Fours) -> _rules.Fours:
+    return _rules.Fours(np.concatenate([part.atoms for part in parts]), [one for part in parts for one in part.ranges])
+
+
+def _left_handed(model: Model, rule: _rules.Fours, values: list[int], found: list[int]) -> list[Offender]:
+    """Put into words which helices turn to the left: windows that follow one another are one helix."""
+    runs: list[list[int]] = []
+    for k in found:
+        if runs and k == runs[-1][-1] + 1 and rule.atoms[k][0] == rule.atoms[k - 1][1]:
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+    offenders = []
+    for run in runs:
+        atoms = [int(rule.atoms[k][0]) for k in run] + [int(a) for a in rule.atoms[run[-1]][1:]]
+        residues = [int(model.residue_of[a]) for a in atoms]
+        first, last = (residue_words(model.residues[k], chain=k == residues[-1]) for k in (residues[0], residues[-1]))
+        words = (
+            f"{first} to {last} form an α-helix that turns to the left, which L amino acids do not: the model may be the "
+            "mirror image of the molecule, built into a map of the wrong hand"
+        )
+        offenders.append(Offender(words, tuple(residues), tuple(atoms[: len(run)]), values[run[0]] / 1e9))
+    return offenders
 
 
 def _cis(model: Model) -> Case:
@@ -323,6 +353,8 @@ def _completeness(
     taken_together(model, exempt, held.add)
     foreign_chains(model, exempt, held.add)
     valences(model, topology, bonds, held.add)
+    hydrogens(model, bonds, held.add)
+    identities(model, held.add)
     splices(model, held.add)
     stretched(model, gaps_of(model), held.add)
     rule = held.rule
