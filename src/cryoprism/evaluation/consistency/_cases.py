@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from cryoprism.formats import Volume
+
 from . import _emit, _rules
 from ._angles import backbone_angles
 from ._case import RULES, WEIGHTS, Case, Offender, spread
@@ -22,6 +24,7 @@ from ._lean import lean_distances, lean_fours, lean_numbers
 from ._lean_space import lean_clashes, lean_copies, lean_envelope
 from ._ligands import ligands_case
 from ._model import Model
+from ._placement import placement_case
 from ._planes import peptide_planes, planar_centres, rings
 from ._sugars import sugar_hands
 from ._symmetry import Copies, joined_copies, overlaps, place
@@ -232,8 +235,8 @@ def _left_handed(model: Model, rule: _rules.Fours, values: list[int], found: lis
         residues = [int(model.residue_of[a]) for a in atoms]
         first, last = (residue_words(model.residues[k], chain=k == residues[-1]) for k in (residues[0], residues[-1]))
         words = (
-            f"{first} to {last} form an α-helix that turns to the left, which L amino acids do not: the model may be the "
-            "mirror image of the molecule, built into a map of the wrong hand"
+            f"{first} to {last} form an α-helix that turns to the left, which L amino acids do not: the model may be "
+            "the mirror image of the molecule, built into a map of the wrong hand"
         )
         offenders.append(Offender(words, tuple(residues), tuple(atoms[: len(run)]), values[run[0]] / 1e9))
     return offenders
@@ -309,15 +312,16 @@ def _envelope(model: Model, envelope: Envelope) -> Case:
     for atom in np.flatnonzero(judged & ~inside):
         outside[int(model.residue_of[atom])].append(int(atom))
     offenders = []
+    smooth = " smoothed with a Gaussian of 2 Å" if envelope.smoothed else ""
     for residue, atoms in outside.items():
         more = f" and {len(atoms) - 1} more of its atoms" if len(atoms) > 1 else ""
         verb = "lie" if len(atoms) > 1 else "lies"
         words = (
             f"{atom_words(model, atoms[0])}{more} {verb} further than {envelope.margin_in_angstroms:g} Å outside the "
-            f"map's contour {envelope.contour:.4g}"
+            f"contour {envelope.contour:.4g} of the map{smooth}"
         )
         offenders.append(Offender(words, (residue,), tuple(atoms), None))
-    how = "of the map smoothed with a Gaussian of 2 Å, found as the level between molecule and solvent"
+    how = f"of the map{smooth}, found as the level between molecule and solvent"
     level = f"contour {envelope.contour:.4g}{' ' + how if envelope.smoothed else ', as given'}"
     note = f"{level}; {envelope.margin_in_angstroms:g} Å beyond it allowed"
     source = _emit.envelope_source(envelope, index, inside)
@@ -381,8 +385,10 @@ def _completeness(
     )
 
 
-def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelope | None) -> list[Case]:
-    """Return every rule that the model has obligations of."""
+def cases_of(
+    model: Model, topology: Topology, copies: Copies, envelope: Envelope | None, volume: Volume | None = None
+) -> list[Case]:
+    """Return every rule that the model has obligations of; ``volume`` is the map of the envelope."""
     angles = backbone_angles(model)
     lengths = _rules.bond_lengths(topology, angles)
     bonds = topology.all_bonds()
@@ -401,6 +407,9 @@ def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelop
         cases.append(_copies(model, topology, copies))
     if envelope is not None:
         cases.append(_envelope(model, envelope))
+    placement = None if volume is None else placement_case(model, volume)
+    if placement is not None:
+        cases.append(placement)
     ligands = ligands_case(model, copies)
     if ligands is not None:
         cases.append(ligands)

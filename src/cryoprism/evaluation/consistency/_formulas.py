@@ -50,9 +50,7 @@ def _read(text: str) -> Counter[str]:
 
 #: Atoms but hydrogens by the name of a component.
 FORMULAS: Final[dict[str, Counter[str]]] = {
-    name: _read(formula)
-    for formula, names in re.findall(r"(\w+): ([^;\n]+)", _TEXT)
-    for name in names.split()
+    name: _read(formula) for formula, names in re.findall(r"(\w+): ([^;\n]+)", _TEXT) for name in names.split()
 }
 
 

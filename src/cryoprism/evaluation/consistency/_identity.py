@@ -95,7 +95,9 @@ def _component(residue: Residue, held: Counter[str]) -> tuple[int, bool, str]:
     if not weight:
         return -1, False, ""
     left = weight - sum(gemmi.Element(element).weight * count for element, count in heavy.items())
-    words = f"its atoms ({_listed(heavy)}) cannot be those of {residue.name}, which weigh {weight:.1f} Da without hydrogen"
+    words = (
+        f"its atoms ({_listed(heavy)}) cannot be those of {residue.name}, which weigh {weight:.1f} Da without hydrogen"
+    )
     return int(not _adds_up(left)), False, words
 
 

@@ -330,6 +330,7 @@ while read -r kind rule all proved refuted unknown atoms; do
     numbering) file=Local_rules module=Numbering ;;
     completeness) file=Local_rules module=Completeness ;;
     envelope) file=Local_rules module=Envelope ;;
+    placement) file=Local_rules module=Placement ;;
     ligands) file=Local_rules module=Ligands ;;
     *) refuse "there is no rule '$rule'." ;;
   esac
@@ -347,7 +348,7 @@ while read -r kind rule all proved refuted unknown atoms; do
   margin=$(margin_of "$file" "$module")
   case $rule:$margin in
     clashes: | clashes:2 | bonds: | bonds:2 | chains: | chains:2 | copies:2 | copies:5) ;;
-    chirality: | cis_peptides: | numbering: | completeness: | envelope: | ligands:) ;;
+    chirality: | cis_peptides: | numbering: | completeness: | envelope: | placement: | ligands:) ;;
     *) refuse "$rule has a margin that no rule has: $margin." ;;
   esac
   wide=${margin:+_within_$margin}
@@ -384,8 +385,8 @@ while read -r kind rule all proved refuted unknown atoms; do
       state s_numbering "numbers_claim $m.obligations $m.found" "$m.numbers_agree"
       tally="listed_tally no_atoms $m.obligations $m.found $m.found"
       ;;
-    completeness)
-      state s_completeness "numbers_claim $m.obligations $m.found" "$m.numbers_agree"
+    completeness | placement)
+      state "s_$rule" "numbers_claim $m.obligations $m.found" "$m.numbers_agree"
       tally="listed_tally no_atoms $m.obligations $m.found (both $m.sure $m.found)"
       ;;
     envelope)
