@@ -33,7 +33,8 @@ def valences(model: Model, topology: Topology, bonds: list[tuple[int, int]], add
     """Compare, for a residue each, how many of its atoms have more bonds than their elements have, with none.
 
     Asked are the atoms of residues that no template knows, whose bonds are found by distances, the sulphur of
-    cysteines, which finds its disulfides by distances, and the ends of recorded covalent bonds. Atoms of alternatives count for each letter by itself, and copies with recorded bonds too.
+    cysteines, which finds its disulfides by distances, and the ends of recorded covalent bonds. Atoms of alternatives
+    count for each letter by itself, and copies with recorded bonds too.
     """
     recorded = {end for link in (*model.links, *topology.across) if link.covalent for end in (link.first, link.second)}
     asked: dict[int, list[int]] = defaultdict(list)
@@ -78,7 +79,7 @@ def valences(model: Model, topology: Topology, bonds: list[tuple[int, int]], add
 
 
 def hydrogens(model: Model, bonds: list[tuple[int, int]], add: Add) -> None:
-    """Compare, for a residue with hydrogens each, how many atoms have more bonds than ``MOST_WITH_HYDROGENS``, with none.
+    """Compare, for a residue with hydrogens each, how many atoms have more bonds than their elements have, with none.
 
     H and D at one place are two atoms unless they are alternatives.
     """
@@ -97,8 +98,8 @@ def hydrogens(model: Model, bonds: list[tuple[int, int]], add: Add) -> None:
         words = "bonds with hydrogens"
         if bad:
             words = (
-                f"{atom_words(model, bad[0])} has {_bonded(model, graph[bad[0]])} bonds, hydrogens counted; such an atom "
-                f"has at most {MOST_WITH_HYDROGENS[model.elements[bad[0]]]}"
+                f"{atom_words(model, bad[0])} has {_bonded(model, graph[bad[0]])} bonds, hydrogens counted; such an "
+                f"atom has at most {MOST_WITH_HYDROGENS[model.elements[bad[0]]]}"
             )
         add(len(bad), 0, index, words)
 

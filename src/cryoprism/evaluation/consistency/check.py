@@ -445,7 +445,8 @@ def _remarks(model: Model) -> tuple[str, ...]:
     if strange:
         more = f" and {len(strange) - 6} more" if len(strange) > 6 else ""
         found.append(
-            f"Whether {', '.join(strange[:6])}{more} are what their names say was not checked: no table has their formulas."
+            f"Whether {', '.join(strange[:6])}{more} {'is' if len(strange) == 1 else 'are'} what the name says was not "
+            "checked: no table has the formula."
         )
     if not model.exact:
         found.append("Coordinates have more than three decimals; distances carry a proved margin of 0.002 Å.")
