@@ -11,6 +11,7 @@ from ._belonging import Add
 from ._chemistry import template_bonds
 from ._formulas import formula_of, ion_of, weight_of
 from ._model import Model, Residue
+from ._names import IONS
 
 __all__ = ["identities", "unchecked"]
 
@@ -78,6 +79,8 @@ def _water(_: Residue, held: Counter[str]) -> tuple[int, bool, str]:
 def _component(residue: Residue, held: Counter[str]) -> tuple[int, bool, str]:
     name = residue.standard
     heavy = Counter({element: count for element, count in held.items() if element != "H"})
+    if heavy.total() == 1 and heavy[IONS.get(name, "")]:  # a force field's name of an ion, CLA of chloride
+        return 0, False, ""
     ion, formula = ion_of(name), formula_of(name)
     if ion is not None:
         wanted = Counter({ion: 1})

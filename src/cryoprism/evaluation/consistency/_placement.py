@@ -104,9 +104,9 @@ def placement_case(model: Model, volume: Volume) -> Case | None:
     shares = [f"{other / abs(here):.2f}" for other in (moved, grown)] if here else ["more than 1", "more than 1"]
     note = (
         f"the backbone was moved by {', '.join(f'{one:g}' for one in SHIFTS)} Å in 26 directions and scaled by "
-        f"{min(SCALES):g} to {max(SCALES):g}: its density above the surroundings is at most {shares[0]} and {shares[1]} "
-        "times that here. Shifts of less than 2 Å (at 10 Å resolution 3 Å) and voxel sizes wrong by less than 5 % (at "
-        "10 Å 10 %) are not seen"
+        f"{min(SCALES):g} to {max(SCALES):g}: its density above the surroundings is at most {shares[0]} and "
+        f"{shares[1]} times that here. Shifts of less than 2 Å (at 10 Å resolution 3 Å) and voxel sizes wrong by less "
+        "than 5 % (at 10 Å 10 %) are not seen"
     )
     why = "; ".join(dict.fromkeys(f"{residue_words(model.residues[first])}: {rule.words[k]}" for k in sorted(unsure)))
     source = _emit.numbers_source(rule, refuted)

@@ -30,7 +30,7 @@ Uint63.land_spec Uint63.leb_spec Uint63.lor_spec Uint63.lsl_spec Uint63.lsr_spec
 Uint63.of_to_Z Uint63.sub_spec"
 # All capitalised words that a model's file may hold: Coq's commands are capitalised too.
 words="Block Bonds Chains Check Chirality Cis_peptides Clashes Completeness Copies D2 Definition E2 End Envelope Grid In
-Ligands Local Module Numbering Op Proof Qed Range Row Some Stop Theorem Touch Z"
+Ligands Local Module Numbering Op Placement Proof Qed Range Row Some Stop Theorem Touch Z"
 
 refuse() {
   echo "Refused: $1" >&2
