@@ -80,20 +80,21 @@ def test_a_mirrored_trace_is_refuted_by_its_helix(proved):
     assert wrong.verdict == "refuted"
     assert rule_of(wrong, "chirality").refuted == 9
     assert left(wrong) == [
-        "Ala 1 to Ala 12 in chain A form an α-helix that turns to the left, which L amino acids do not: the model may be "
-        "the mirror image of the molecule, built into a map of the wrong hand"
+        "Ala 1 to Ala 12 in chain A form an α-helix that turns to the left, which L amino acids do not: the model may "
+        "be the mirror image of the molecule, built into a map of the wrong hand"
     ]
 
 
 @pytest.mark.parametrize(
-    ("count", "name", "asked"), [(8, "ALA", 0), (9, "ALA", 6), (12, "GLY", 0), (12, "DAL", 0), (12, "XYZ", 0), (12, "AIB", 9)]
-)  # fmt: skip
+    ("count", "name", "asked"),
+    [(8, "ALA", 0), (9, "ALA", 6), (12, "GLY", 0), (12, "DAL", 0), (12, "XYZ", 0), (12, "AIB", 9)],
+)
 def test_which_helices_are_asked(witnesses, count, name, asked):
     rows = mirrored(trace(helix(count)))
     names = {("A", k): name for k in range(1, count + 1)}
     result = witnesses(pdb({"A": rows}, names=names))
     assert len(helix_hands(result.model).atoms) == asked
-    assert len(left(result)) == (asked > 0) if asked else True
+    assert len(left(result)) == int(asked > 0)
 
 
 def test_a_strand_and_a_helix_of_another_pitch_are_not_asked(witnesses):

@@ -70,7 +70,7 @@ def placement_case(model: Model, volume: Volume) -> Case | None:
     scaled = {scale: density(middle + (places - middle) * scale) for scale in SCALES}
     (length, way), moved = max(moves.items(), key=lambda one: one[1])
     scale, grown = max(scaled.items(), key=lambda one: one[1])
-    flat = max(abs(here), moved, grown) < _FLAT * spread
+    flat = max(abs(here), moved, grown) <= _FLAT * spread
     # In ten-thousandths of the largest of them, so that whole numbers hold them.
     unit = max(abs(here), abs(moved), abs(grown)) / 10_000 or 1.0
     step = length * _unit(way)
