@@ -26,7 +26,7 @@ _DIRECTIONS = 8
 
 
 def simulated(model: Model, resolution: float, seed: int) -> Volume:
-    """SIMULATED map: Gaussians of 0.225 times the resolution, one residue in five weak, white noise of half its rms."""
+    """Make a SIMULATED map: Gaussians of 0.225 times the resolution, one residue in five weak, noise of half its rms."""
     rng = np.random.default_rng(seed)
     places = (model.points + model.corner) / 1000
     low = places.min(axis=0) - 20
@@ -39,7 +39,7 @@ def simulated(model: Model, resolution: float, seed: int) -> Volume:
 
 
 def _altered(volume: Volume, shift: NDArray[np.float64], scale: float) -> Volume:
-    """The map with its origin moved, and its voxels scaled about its middle."""
+    """Return the map with its origin moved, and its voxels scaled about its middle."""
     size = volume.voxel_size_in_angstroms
     shape = np.array(volume.data.shape[::-1])
     origin = np.array(volume.origin_in_angstroms) + shift - 0.5 * shape * size * (scale - 1)
@@ -71,9 +71,11 @@ def _row(name: str, model: Model, volume: Volume, seed: int) -> str:
 
 
 def placing(folder: Path, maps: Path, seed: int) -> None:
-    """Print, for simulated maps and a real one, from which shift and voxel size on a model is not proved, and refuted."""
-    print("\n| map | right model | never proved from shift [Å] | to voxels x | from voxels x | always refuted from shift [Å] "
-          "| to voxels x | from voxels x |")  # fmt: skip
+    """Print from which shift and voxel size on a model is never proved, and always refuted."""
+    print(
+        "\n| map | right model | never proved from shift [Å] | to voxels x | from voxels x "
+        "| always refuted from shift [Å] | to voxels x | from voxels x |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for entry in ENTRIES:
         model = read_model(folder / entry)

@@ -13,7 +13,7 @@ from ._formulas import formula_of, ion_of, weight_of
 from ._model import Model, Residue
 from ._names import IONS
 
-__all__ = ["identities", "unchecked"]
+__all__ = ["identities", "unchecked", "unchecked_words"]
 
 #: What a file calls unknown itself.
 _UNKNOWN: Final = frozenset({"UNL", "UNX"})
@@ -49,6 +49,16 @@ def unchecked(model: Model) -> list[str]:
         if residue.role != "water" and template_bonds(residue.standard) is None and not _known(residue)
     }
     return sorted(names)
+
+
+def unchecked_words(model: Model) -> list[str]:
+    """Say of which residues it was not checked what they are, in one sentence; nothing where there are none."""
+    names = unchecked(model)
+    if not names:
+        return []
+    listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    verb = "is what its name says" if len(names) == 1 else "are what their names say"
+    return [f"Whether {listed} {verb} was not checked: no table has the formula."]
 
 
 def _known(residue: Residue) -> bool:

@@ -22,7 +22,7 @@ from ._certificate import NOT_ASKED, TRUSTED, certificate_files, sha256, write_c
 from ._coq import HOW_TO_INSTALL, PLAIN, Prover, coq_version, library_folder
 from ._emit import HEADER, asked_source, data_source
 from ._envelope import Envelope, envelope_of
-from ._identity import unchecked
+from ._identity import unchecked_words
 from ._lean import check_lean, lean_source
 from ._model import Model, read_model
 from ._symmetry import find_copies
@@ -441,13 +441,7 @@ def _remarks(model: Model) -> tuple[str, ...]:
             "Sites of waters that are no atoms (lone pairs, M of four-site models) were left out: "
             f"{model.virtual_sites}."
         )
-    strange = unchecked(model)
-    if strange:
-        more = f" and {len(strange) - 6} more" if len(strange) > 6 else ""
-        found.append(
-            f"Whether {', '.join(strange[:6])}{more} {'is' if len(strange) == 1 else 'are'} what the name says was not "
-            "checked: no table has the formula."
-        )
+    found += unchecked_words(model)
     if not model.exact:
         found.append("Coordinates have more than three decimals; distances carry a proved margin of 0.002 Å.")
     return tuple(found)
