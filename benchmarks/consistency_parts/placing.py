@@ -26,7 +26,7 @@ _DIRECTIONS = 8
 
 
 def simulated(model: Model, resolution: float, seed: int) -> Volume:
-    """Make a SIMULATED map: Gaussians of 0.225 times the resolution, one residue in five weak, noise of half its rms."""
+    """Make a SIMULATED map: Gaussians of 0.225 times the resolution, one residue in five weak, half its rms noise."""
     rng = np.random.default_rng(seed)
     places = (model.points + model.corner) / 1000
     low = places.min(axis=0) - 20
