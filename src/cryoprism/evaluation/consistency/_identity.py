@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from typing import Final
 
 import gemmi
@@ -114,6 +115,7 @@ def _component(residue: Residue, held: Counter[str]) -> tuple[int, bool, str]:
     return int(not _adds_up(left)), False, words
 
 
+@cache
 def _adds_up(left: float) -> bool:
     """Whether missing atoms can weigh so much: nothing, or the sum of a few."""
     if left < -_SLACK:
