@@ -7,6 +7,8 @@
   seconds and memory; beside them gemmi's own functions for contacts, bond lengths, hands and peptide bonds. What
   differs is summed up by kind, and ``--list`` writes every case into a table;
 * ``sandbox``: what it costs to run Coq behind bubblewrap's walls;
+* ``placing``: from which shift, and which wrong voxel size on, a model in its map is refuted: SIMULATED maps of three
+  structures at 3 to 10 Å, and 1OEL fitted into EMD-1997 (real);
 * ``large``: a hundred thousand atoms, 3IYD three times, 400 Å apart.
 
     python benchmarks/consistency.py --list differences.tsv
@@ -28,6 +30,7 @@ from pathlib import Path
 import gemmi
 
 from consistency_parts.gemmi_checks import CHECKS, Difference, compare
+from consistency_parts.placing import placing
 from consistency_parts.planting import FAULTS, plant_all
 from cryoprism.evaluation.consistency import PLAIN, Consistency, check_consistency
 from cryoprism.workflow import walled_prover
@@ -181,8 +184,9 @@ def large(folder: Path) -> None:
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ("faults", "panel", "sandbox", "large")
+    parts = ("faults", "placing", "panel", "sandbox", "large")
     parser.add_argument("--structures", type=Path, default=Path("../shared/data/structures"))
+    parser.add_argument("--maps", type=Path, default=Path("../shared/data/maps"))
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--clean", default=CLEAN, help="structure of the planted faults, proved in whole")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop the panel after this wall time")
@@ -191,6 +195,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if "faults" in chosen.parts:
         faults(chosen.structures / chosen.clean, chosen.seed)
+    if "placing" in chosen.parts:
+        placing(chosen.structures, chosen.maps, chosen.seed)
     if "sandbox" in chosen.parts:
         sandbox(chosen.structures)
     if "large" in chosen.parts:

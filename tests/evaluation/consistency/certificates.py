@@ -94,7 +94,7 @@ def settle(content):
     content["by_residue"] = []
     content["logic_score"] = {"value": score_of(held), "standard_deviation": deviation_of(held)}
     known = {pattern_of(remark) for remark in REMARKS.values()}
-    remarks = [text for text in content["sentences"] if pattern_of(text) in known]
+    remarks = [text for text in content["sentences"] if pattern_of(text) in known or text.startswith("Whether ")]
     content["sentences"] = list(sentences_of(content["model"], content["verdict"], counts, held, remarks))
 
 

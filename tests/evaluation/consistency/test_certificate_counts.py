@@ -17,6 +17,7 @@ from programs import needs_coq
         ("clashes", {"refuted": -1, "proved": 1}),
         ("bonds", {"obligations": 1, "proved": 1}),
         ("envelope", {"unknown": 1, "proved": -1}),
+        ("placement", {"unknown": -1, "proved": 1}),
         ("ligands", {"obligations": 1, "unknown": 1}),
         ("numbering", {"refuted": 1, "proved": -1}),
         ("copies", {"obligations": 2, "proved": 2}),

@@ -62,21 +62,21 @@ def hetero(text, number):
 
 
 LINKS = (
-    "LINK         C   ALA A   3                 N   SEP A   4     1555   1555  1.33\n"
-    "LINK         C   SEP A   4                 N   ALA A   5     1555   1555  1.33"
+    "LINK         C   ALA A   3                 N   ABA A   4     1555   1555  1.33\n"
+    "LINK         C   ABA A   4                 N   ALA A   5     1555   1555  1.33"
 )
 
 
 @pytest.mark.parametrize("head", ["", LINKS])
 def test_a_modified_residue_written_as_hetatm_belongs_to_its_chain(found, head):
-    names = {("A", 4): "SEP"}
+    names = {("A", 4): "ABA"}
     rows = helix()
     as_atom = found(pdb({"A": rows}, names=names, head=head))
     good = found(hetero(pdb({"A": rows}, names=names, head=head), 4))
     assert (good.verdict, good.obligations) == ("proved", as_atom.obligations)
     assert good.model.residues[3].role == "polymer"
     bad = found(hetero(pdb({"A": mirrored(rows, 4)}, names=names, head=head), 4))
-    assert ["SEP 4" in words and "mirror image" in words for words in bad.words["chirality"]] == [True]
+    assert ["ABA 4" in words and "mirror image" in words for words in bad.words["chirality"]] == [True]
     # Torn out of its chain it still stands between its neighbours by row and number.
     torn = [(k, n, p + (k == 4) * np.array([0, 0, 30.0])) for k, n, p in rows]
     assert found(hetero(pdb({"A": torn}, names=names, head=head), 4)).words["bonds"]
@@ -88,14 +88,14 @@ def test_a_modified_residue_after_ter_is_asked_with_its_chain(found, away):
     axis = place_of(rows, 8, "N") - place_of(rows, 7, "C")
     last = [(k, n, p + away * axis) for k, n, p in rows if k == 8]
     text = pdb({"A": [row for row in rows if row[0] < 8]}).replace("END\n", "")
-    result = found(text + hetero(pdb({"A": last}, names={("A", 8): "SEP"}), 8))
+    result = found(text + hetero(pdb({"A": last}, names={("A", 8): "ABA"}), 8))
     assert result.refuted >= {"chirality"} | ({"bonds"} if away else set())
 
 
 def test_a_recorded_bond_is_that_of_one_molecule(found):
     rows = helix()
     text = two(rows, later(rows, 0), letter=" ")
-    record = LINKS.splitlines()[0].replace("SEP", "ALA").replace(" A   ", "     ")
+    record = LINKS.splitlines()[0].replace("ABA", "ALA").replace(" A   ", "     ")
     assert found(f"{record}\n{text}").verdict == "proved"
 
 

@@ -5,6 +5,7 @@ from ._certificate import TRUSTED
 from ._coq import HOW_TO_INSTALL, PLAIN, CoqRun, Prover, coq_run, coq_version
 from ._envelope import FINE, Envelope
 from ._model import Model, Residue, read_model
+from ._placement import placement_case
 from ._symmetry import find_copies
 from ._words import residue_words
 from .check import Consistency, Limits, RuleResult, check_consistency
@@ -29,6 +30,7 @@ __all__ = [
     "coq_run",
     "coq_version",
     "find_copies",
+    "placement_case",
     "read_model",
     "residue_words",
 ]

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from cryoprism.formats import Volume
+
 from . import _emit, _rules
 from ._angles import backbone_angles
 from ._case import RULES, WEIGHTS, Case, Offender, spread
@@ -16,14 +18,18 @@ from ._completeness import completeness
 from ._crowding import foreign_chains, may_take_turns, taken_together
 from ._envelope import Envelope, voxel_indices
 from ._gaps import gap_words, gaps_of, splices, stretched
+from ._helices import helix_hands
+from ._identity import identities
 from ._lean import lean_distances, lean_fours, lean_numbers
 from ._lean_space import lean_clashes, lean_copies, lean_envelope
 from ._ligands import ligands_case
 from ._model import Model
+from ._placement import placement_case
 from ._planes import peptide_planes, planar_centres, rings
+from ._sugars import sugar_hands
 from ._symmetry import Copies, joined_copies, overlaps, place
 from ._topology import Topology
-from ._valence import valences
+from ._valence import hydrogens, valences
 from ._words import atom_words, length_words, residue_words
 
 __all__ = ["RULES", "WEIGHTS", "Case", "Offender", "cases_of"]
@@ -165,13 +171,14 @@ def _distances(
 
 
 def _chirality(model: Model) -> Case:
-    parts = _rules.chirality(model), peptide_planes(model), planar_centres(model), rings(model)
-    first_plane, first_flat, first_ring = (int(n) for n in np.cumsum([len(part.atoms) for part in parts[:3]]))
-    rule = _rules.Fours(np.concatenate([part.atoms for part in parts]), [one for part in parts for one in part.ranges])
+    hands = _joined(_rules.chirality(model), sugar_hands(model))
+    parts = hands, peptide_planes(model), planar_centres(model), rings(model), helix_hands(model)
+    first_plane, first_flat, first_ring, first_helix = (int(n) for n in np.cumsum([len(p.atoms) for p in parts[:4]]))
+    rule = _joined(*parts)
     values = _rules.volumes(model.points, rule)
     found = rule.failing(values)
     offenders = []
-    for k in found:
+    for k in [k for k in found if k < first_helix]:
         centre, volume = int(rule.atoms[k][0]), values[k] / 1e9
         residues = tuple(dict.fromkeys(int(model.residue_of[int(a)]) for a in (rule.atoms[k][0], rule.atoms[k][3])))
         low, high = (edge / 1e9 for edge in rule.ranges[k])
@@ -204,9 +211,35 @@ def _chirality(model: Model) -> Case:
             f"The centre {atom_words(model, centre)} {what}: its volume is {volume:.2f} Å³, not {low:.1f} to {high:.1f}"
         )
         offenders.append(Offender(words, (int(model.residue_of[centre]),), (centre,), volume))
+    offenders += _left_handed(model, rule, values, [k for k in found if k >= first_helix])
     units = [int(model.residue_of[int(row[0])]) for row in rule.atoms]
     lean = lean_fours("chirality", "volume", rule, found)
     return Case("chirality", units, set(found), set(), offenders, _emit.fours_source(rule, "volume", found), lean=lean)
+
+
+def _joined(*parts: _rules.Fours) -> _rules.Fours:
+    return _rules.Fours(np.concatenate([part.atoms for part in parts]), [one for part in parts for one in part.ranges])
+
+
+def _left_handed(model: Model, rule: _rules.Fours, values: list[int], found: list[int]) -> list[Offender]:
+    """Put into words which helices turn to the left: windows that follow one another are one helix."""
+    runs: list[list[int]] = []
+    for k in found:
+        if runs and k == runs[-1][-1] + 1 and rule.atoms[k][0] == rule.atoms[k - 1][1]:
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+    offenders = []
+    for run in runs:
+        atoms = [int(rule.atoms[k][0]) for k in run] + [int(a) for a in rule.atoms[run[-1]][1:]]
+        residues = [int(model.residue_of[a]) for a in atoms]
+        first, last = (residue_words(model.residues[k], chain=k == residues[-1]) for k in (residues[0], residues[-1]))
+        words = (
+            f"{first} to {last} form an α-helix that turns to the left, which L amino acids do not: the model may be "
+            "the mirror image of the molecule, built into a map of the wrong hand"
+        )
+        offenders.append(Offender(words, tuple(residues), tuple(atoms[: len(run)]), values[run[0]] / 1e9))
+    return offenders
 
 
 def _cis(model: Model) -> Case:
@@ -279,15 +312,16 @@ def _envelope(model: Model, envelope: Envelope) -> Case:
     for atom in np.flatnonzero(judged & ~inside):
         outside[int(model.residue_of[atom])].append(int(atom))
     offenders = []
+    smooth = " smoothed with a Gaussian of 2 Å" if envelope.smoothed else ""
     for residue, atoms in outside.items():
         more = f" and {len(atoms) - 1} more of its atoms" if len(atoms) > 1 else ""
         verb = "lie" if len(atoms) > 1 else "lies"
         words = (
             f"{atom_words(model, atoms[0])}{more} {verb} further than {envelope.margin_in_angstroms:g} Å outside the "
-            f"map's contour {envelope.contour:.4g}"
+            f"contour {envelope.contour:.4g} of the map{smooth}"
         )
         offenders.append(Offender(words, (residue,), tuple(atoms), None))
-    how = "of the map smoothed with a Gaussian of 2 Å, found as the level between molecule and solvent"
+    how = f"of the map{smooth}, found as the level between molecule and solvent"
     level = f"contour {envelope.contour:.4g}{' ' + how if envelope.smoothed else ', as given'}"
     note = f"{level}; {envelope.margin_in_angstroms:g} Å beyond it allowed"
     source = _emit.envelope_source(envelope, index, inside)
@@ -323,6 +357,8 @@ def _completeness(
     taken_together(model, exempt, held.add)
     foreign_chains(model, exempt, held.add)
     valences(model, topology, bonds, held.add)
+    hydrogens(model, bonds, held.add)
+    identities(model, held.add)
     splices(model, held.add)
     stretched(model, gaps_of(model), held.add)
     rule = held.rule
@@ -349,8 +385,10 @@ def _completeness(
     )
 
 
-def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelope | None) -> list[Case]:
-    """Return every rule that the model has obligations of."""
+def cases_of(
+    model: Model, topology: Topology, copies: Copies, envelope: Envelope | None, volume: Volume | None = None
+) -> list[Case]:
+    """Return every rule that the model has obligations of; ``volume`` is the map of the envelope."""
     angles = backbone_angles(model)
     lengths = _rules.bond_lengths(topology, angles)
     bonds = topology.all_bonds()
@@ -369,6 +407,9 @@ def cases_of(model: Model, topology: Topology, copies: Copies, envelope: Envelop
         cases.append(_copies(model, topology, copies))
     if envelope is not None:
         cases.append(_envelope(model, envelope))
+    placement = None if volume is None else placement_case(model, volume)
+    if placement is not None:
+        cases.append(placement)
     ligands = ligands_case(model, copies)
     if ligands is not None:
         cases.append(ligands)

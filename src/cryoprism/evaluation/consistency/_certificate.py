@@ -30,6 +30,7 @@ NOT_ASKED = {
     "cis_peptides": "There is no peptide bond before anything but proline.",
     "copies": "No symmetry was given or recorded, or no copy comes near.",
     "envelope": "No map was given.",
+    "placement": "No map was given, or the model has no polymer.",
     "numbering": "No chain has two residues that could be compared, nor a declared sequence.",
     "ligands": "The model has no ligand.",
 }
@@ -45,10 +46,11 @@ TRUSTED = (
     "that closes a chain; within other residues atoms as near as bonds are: two that overlap there are seen below "
     "0.9 Å, or by too many bonds",
     "names: which template a residue has (force fields' names count as the standard ones), which hand it has where "
-    "gemmi's table tells it, which atoms and elements belong to a template, which atom bears a hydrogen; sites of "
-    "waters that are no atoms (M, lone pairs within 1 Å of O) are left out, ions of force fields have the elements of "
-    "their names; and, counted by Python, what leads to a chain, which alternatives meet at one place, how many bonds "
-    "an atom has, and which gaps and splices of chains are unknown",
+    "gemmi's table tells it, which atoms and elements belong to a template, which atom bears a hydrogen, "
+    "which atoms and hands ligands, sugars, ions and modified residues have (tables of the commonest); sites of waters "
+    "that are no atoms (M, lone pairs within 1 Å of O) are left out, ions of force fields have the elements of their "
+    "names; and, counted by Python, what leads to a chain, which alternatives meet at one place, how many bonds an "
+    "atom has, which atoms are more than a name's formula has, and which gaps and splices of chains are unknown",
     "the limits: least distances of Copies.v, ranges of bonds, chains and volumes in the sources of each rule",
     "alternative locations: atoms of different letters are not held against each other, nor asked for bonds, where "
     "their occupancies add to no more than 1.01 (the note of each rule counts the pairs); letters are taken as the "
@@ -63,7 +65,8 @@ TRUSTED = (
     "what is not there is not asked about: side chains and Cβ that are not built (a note counts them), residues that "
     "the file does not declare or declares as missing, chains that are traces of Cα or P, chains that skip numbers, "
     "beyond the length of a stretched chain",
-    "which voxels of the map belong to its envelope (contour, distance); hydrogens and waters are not asked",
+    "which voxels of the map belong to its envelope (contour, distance); hydrogens and waters are not asked; and "
+    "the map's density at the backbone, here and where it was moved or scaled to",
     "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for "
     "distances the sum of margins, and the rounding of rotations to 2^-30, is reckoned by hand",
     "which chains and residues belong together, by letters, bonds and numbers, in PDB files by TER, segments and atoms "

@@ -188,8 +188,7 @@ def template_centres(name: str) -> list[tuple[str, str, str, str, int]]:
     if parent not in SIDE_CHAINS or parent == "GLY":
         return []
     centres = list(AMINO_CENTRES["ALL"])
-    if name == parent:
-        centres += AMINO_CENTRES.get(name, ())
+    centres += AMINO_CENTRES.get(parent, ())  # D-threonine and D-isoleucine are mirror images in whole
     return [(a, b, c, d, sign if name == parent else -sign) for a, b, c, d, sign in centres]
 
 

@@ -13,6 +13,7 @@ from cryoprism.evaluation.evidence import Verdict
 
 from ._case import Offender
 from ._declared_copies import without_size
+from ._identity import unchecked_words
 from ._model import Model
 
 __all__ = ["REMARKS", "Counted", "deviation_of", "pattern_of", "remarks_of", "score_of", "sentences_of"]
@@ -83,11 +84,12 @@ def remarks_of(model: Model) -> tuple[str, ...]:
         "digits": int(not model.exact),
     }
     numbered = {"models", "absent", "sites"}
-    return tuple(
+    remarks = tuple(
         REMARKS[name].replace("0", str(count), 1) if name in numbered else REMARKS[name]
         for name, count in counts.items()
         if count
     )
+    return (*remarks, *unchecked_words(model))
 
 
 def score_of(rules: Sequence[Counted]) -> float | None:

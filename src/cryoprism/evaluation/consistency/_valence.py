@@ -12,11 +12,13 @@ from ._model import Model
 from ._topology import Topology, atoms_named
 from ._words import atom_words
 
-__all__ = ["valences"]
+__all__ = ["hydrogens", "valences"]
 
 #: Most atoms, but hydrogens and metals, that an element is bonded to. Nitrogen is quaternary in choline, phosphorus
 #: pentavalent in phosphoranes, iodine divalent in iodonium.
 MOST_BONDS: Final = {"C": 4, "N": 4, "O": 2, "S": 4, "SE": 4, "P": 5, "F": 1, "CL": 1, "BR": 1, "I": 2}
+#: The same with hydrogens, for atoms that bear any; phosphorus and sulphur bear them rarely.
+MOST_WITH_HYDROGENS: Final = {"C": 4, "N": 4, "O": 3}
 #: The sulphur of cysteine: its Cβ and one more; sulphinic and sulphonic acids have names of their own.
 _THIOL = 2
 #: Carbon and oxygen of a peptide bond, which have a double bond.
@@ -30,8 +32,9 @@ _UNKNOWN = frozenset({"UNL", "UNX"})
 def valences(model: Model, topology: Topology, bonds: list[tuple[int, int]], add: Add) -> None:
     """Compare, for a residue each, how many of its atoms have more bonds than their elements have, with none.
 
-    Asked are the atoms of residues that no template knows, whose bonds are found by distances, and the ends of
-    recorded covalent bonds. Atoms of alternatives count for each letter by itself, and copies with recorded bonds too.
+    Asked are the atoms of residues that no template knows, whose bonds are found by distances, the sulphur of
+    cysteines, which finds its disulfides by distances, and the ends of recorded covalent bonds. Atoms of alternatives
+    count for each letter by itself, and copies with recorded bonds too.
     """
     recorded = {end for link in (*model.links, *topology.across) if link.covalent for end in (link.first, link.second)}
     asked: dict[int, list[int]] = defaultdict(list)
@@ -40,7 +43,8 @@ def valences(model: Model, topology: Topology, bonds: list[tuple[int, int]], add
             continue
         free = template_bonds(residue.standard) is None
         for atom in range(residue.start, residue.stop):
-            if (free or atom in recorded) and model.elements[atom] in MOST_BONDS:
+            thiol = residue.standard == "CYS" and model.names[atom] == "SG"
+            if (free or thiol or atom in recorded) and model.elements[atom] in MOST_BONDS:
                 asked[index].append(atom)
     # Whether a carbonyl group is that of a peptide bond tells its carbon.
     carbons = {
@@ -70,6 +74,32 @@ def valences(model: Model, topology: Topology, bonds: list[tuple[int, int]], add
             words = (
                 f"{atom_words(model, bad[0])} has {_bonded(model, graph[bad[0]]) + beyond[bad[0]]} bonds ({listed}); "
                 f"without hydrogens and metals such an atom has at most {most[bad[0]]}"
+            )
+        add(len(bad), 0, index, words)
+
+
+def hydrogens(model: Model, bonds: list[tuple[int, int]], add: Add) -> None:
+    """Compare, for a residue with hydrogens each, how many atoms have more bonds than their elements have, with none.
+
+    H and D at one place are two atoms unless they are alternatives.
+    """
+    graph: dict[int, list[int]] = defaultdict(list)
+    bearing: dict[int, set[int]] = defaultdict(set)
+    for i, j in bonds:
+        if METALS & {model.elements[i], model.elements[j]}:
+            continue
+        graph[i].append(j)
+        graph[j].append(i)
+        for hydrogen, atom in ((i, j), (j, i)):
+            if model.kinds[hydrogen] == 3 and model.elements[atom] in MOST_WITH_HYDROGENS and model.kinds[atom] != 4:
+                bearing[int(model.residue_of[atom])].add(atom)
+    for index, atoms in sorted(bearing.items()):
+        bad = [k for k in sorted(atoms) if _bonded(model, graph[k]) > MOST_WITH_HYDROGENS[model.elements[k]]]
+        words = "bonds with hydrogens"
+        if bad:
+            words = (
+                f"{atom_words(model, bad[0])} has {_bonded(model, graph[bad[0]])} bonds, hydrogens counted; such an "
+                f"atom has at most {MOST_WITH_HYDROGENS[model.elements[bad[0]]]}"
             )
         add(len(bad), 0, index, words)
 

@@ -287,7 +287,7 @@ def check_consistency(
     envelope = (
         None if volume is None else envelope_of(held, volume, contour=contour, margin_in_angstroms=margin_in_angstroms)
     )
-    cases = cases_of(held, build_topology(held), copies, envelope)
+    cases = cases_of(held, build_topology(held), copies, envelope, volume)
     sources = {"Data": data_source(held)}
     for case in cases:
         # Which residues are ligands no theorem says; the count of obligations is taken from this list.

@@ -33,6 +33,7 @@ _ABOUT = {
     "cis_peptides": "peptide bonds",
     "copies": "symmetry copies",
     "envelope": "the map",
+    "placement": "its place in the map",
     "numbering": "numbering",
     "completeness": "completeness",
     "ligands": "ligands",
