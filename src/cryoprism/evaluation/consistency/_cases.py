@@ -26,6 +26,7 @@ from ._ligands import ligands_case
 from ._model import Model
 from ._placement import placement_case
 from ._planes import peptide_planes, planar_centres, rings
+from ._scale import scale_case
 from ._sugars import sugar_hands
 from ._symmetry import Copies, joined_copies, overlaps, place
 from ._topology import Topology
@@ -398,6 +399,7 @@ def cases_of(
         _clashes(model, topology, bonds, both),
         _distances(model, "bonds", lengths, _records(model, topology), len(topology.held), len(angles)),
         _distances(model, "chains", _rules.chains(model), gap_words(model, gaps_of(model))),
+        scale_case(model),
         _chirality(model),
         _cis(model),
         _numbering(model),

@@ -26,6 +26,7 @@ __all__ = ["NOT_ASKED", "TRUSTED", "atoms_table", "certificate_files", "sha256",
 NOT_ASKED = {
     "bonds": "The model has no bond.",
     "chains": "No chain has two Cα or P that follow one another.",
+    "scale": "No chain has a backbone of nine residues at about the lengths of bonds.",
     "chirality": "No residue has a centre whose hand its name tells.",
     "cis_peptides": "There is no peptide bond before anything but proline.",
     "copies": "No symmetry was given or recorded, or no copy comes near.",
@@ -51,7 +52,8 @@ TRUSTED = (
     "that are no atoms (M, lone pairs within 1 Å of O) are left out, ions of force fields have the elements of their "
     "names; and, counted by Python, what leads to a chain, which alternatives meet at one place, how many bonds an "
     "atom has, which atoms are more than a name's formula has, and which gaps and splices of chains are unknown",
-    "the limits: least distances of Copies.v, ranges of bonds, chains and volumes in the sources of each rule",
+    "the limits: least distances of Copies.v, scales of Scale.v, ranges of bonds, chains and volumes, and ideal "
+    "lengths, in the sources of each rule; which bonds of a chain are so far off that its scale is told without them",
     "alternative locations: atoms of different letters are not held against each other, nor asked for bonds, where "
     "their occupancies add to no more than 1.01 (the note of each rule counts the pairs); letters are taken as the "
     "file has them; without letters, atoms whose occupancies add to no more than 1.01, and those of one placeholder "

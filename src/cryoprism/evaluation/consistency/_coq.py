@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 #: Files of the library in the order in which they depend on one another.
-LIBRARY = ("Points", "Copies", "Mates", "Local", "Ligands", "Packing", "Margins", "Claims", "Assumptions")
+LIBRARY = ("Points", "Copies", "Mates", "Local", "Ligands", "Scale", "Packing", "Margins", "Claims", "Assumptions")
 HOW_TO_INSTALL = "Install Coq 8.16 or later (Debian and Ubuntu: apt install coq) so that coqc is on the PATH."
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "fours_source",
     "ligands_source",
     "numbers_source",
+    "scale_source",
 ]
 
 _CHUNK, _BLOCK = 4000, 16
@@ -31,7 +32,7 @@ _CHUNK, _BLOCK = 4000, 16
 _NUMBER_BITS = 30
 #: What stands before the theorems of a file.
 HEADER = """From Coq Require Import ZArith List Bool Uint63.
-From CryoPrism Require Import Points Copies Mates Local Ligands Packing.
+From CryoPrism Require Import Points Copies Mates Local Ligands Scale Packing.
 From Model Require Import Data.
 Import ListNotations.
 Open Scope Z_scope.
@@ -178,6 +179,25 @@ def distances_source(rule: Distances, found: dict[int, list[int]]) -> str:
             f"     ~ (sq (least q + ({slack})) <= D2 a b <= sq (most q - ({slack}))))"
         )
         text += _proof(f"distances{name}", statement, "distances_exact")
+    return text
+
+
+def scale_source(groups: Sequence[Sequence[tuple[int, int, int]]], found: dict[int, list[int]]) -> str:
+    """Return the theorem about sums of bonds (first, second, ideal length); the key of ``found`` is the slack [0.001]."""
+    text = ""
+    for number, bonds in enumerate(groups):
+        text += _ints(f"packed_group_{number}", [(i << 36) | (j << 16) | ideal for i, j, ideal in bonds])
+    parts = ";\n  ".join(f"Group (spans_from packed_group_{number})" for number in range(len(groups)))
+    text += f"Definition obligations : list group := [\n  {parts}].\n"
+    for slack, numbers in found.items():
+        name = _suffix(slack)
+        text += f"Definition found{name} : list Z := {_numbers(numbers)}.\n"
+        statement = (
+            "forall k g, nth_error obligations k = Some g -> exists ds,\n"
+            "    Forall2 (squared atoms) (members g) ds /\\\n"
+            f"    (In (Z.of_nat k) found{name} <-> ~ in_scale ({slack}) (total ds) (total (map ideal (members g))))"
+        )
+        text += _proof(f"scale{name}", statement, "scale_exact")
     return text
 
 

@@ -29,6 +29,7 @@ _ABOUT = {
     "clashes": "clashes",
     "bonds": "bonds",
     "chains": "chain breaks",
+    "scale": "the scale",
     "chirality": "hand",
     "cis_peptides": "peptide bonds",
     "copies": "symmetry copies",

@@ -3,7 +3,7 @@
     check.sh writes the numbers of consistency.json into theorems about these definitions; Coq then says whether the
     model's theorems have these statements and these counts. *)
 From Coq Require Import ZArith List Bool Uint63 FMapPositive.
-From CryoPrism Require Import Points Copies Mates Local Ligands.
+From CryoPrism Require Import Points Copies Mates Local Ligands Scale.
 Import ListNotations.
 Open Scope Z_scope.
 
@@ -26,6 +26,10 @@ Definition distances_claim slack atoms (obligations : list pair) found : Prop :=
   forall k q, nth_error obligations k = Some q -> exists a b,
     In a atoms /\ In b atoms /\ id a = first q /\ id b = second q /\
     (In (Z.of_nat k) found <-> ~ (sq (least q + slack) <= D2 a b <= sq (most q - slack))).
+Definition scale_claim slack atoms (obligations : list group) found : Prop :=
+  forall k g, nth_error obligations k = Some g -> exists ds,
+    Forall2 (squared atoms) (members g) ds /\
+    (In (Z.of_nat k) found <-> ~ in_scale slack (total ds) (total (map ideal (members g)))).
 Definition fours_claim (f : atom -> atom -> atom -> atom -> Z) atoms (obligations : list four) found : Prop :=
   forall k q, nth_error obligations k = Some q -> exists a b c d,
     In a atoms /\ In b atoms /\ In c atoms /\ In d atoms /\
@@ -67,6 +71,9 @@ Definition ends (q : pair) := [first q; second q].
 Definition centre (q : four) := [q1 q].
 Definition outer (q : four) := [q1 q; q4 q].
 Definition no_atoms (q : numbers) : list int := [].
+
+(** The bonds of a chain together: none of them is the one that is wrong. *)
+Definition no_bond (g : group) : list int := [].
 
 (** Obligations that are residues: refuted by the atoms in [sure]. *)
 Definition residues (atoms : list atom) : set := fold_left (fun m a => PM.add (digits 31 (res a)) tt m) atoms none.

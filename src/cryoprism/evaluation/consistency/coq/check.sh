@@ -41,8 +41,8 @@ PrimInt63.lsr PrimInt63.ltb PrimInt63.mul PrimInt63.sub Uint63.add_spec Uint63.e
 Uint63.land_spec Uint63.leb_spec Uint63.lor_spec Uint63.lsl_spec Uint63.lsr_spec Uint63.ltb_spec Uint63.mul_spec
 Uint63.of_to_Z Uint63.sub_spec"
 # All capitalised words that a model's file may hold: Coq's commands are capitalised too.
-words="Block Bonds Chains Check Chirality Cis_peptides Clashes Completeness Copies D2 Definition E2 End Envelope Grid In
-Ligands Local Module Numbering Op Placement Proof Qed Range Row Some Stop Theorem Touch Z"
+words="Block Bonds Chains Check Chirality Cis_peptides Clashes Completeness Copies D2 Definition E2 End Envelope Forall2
+Grid Group In Ligands Local Module Numbering Op Placement Proof Qed Range Row Scale Some Stop Theorem Touch Z"
 
 refuse() {
   printf 'Refused: %s\n' "$1" >&2
@@ -392,7 +392,7 @@ done
 # 4, 5
 header() {
   echo "From Coq Require Import ZArith List Uint63."
-  echo "From CryoPrism Require Import Points Copies Mates Local Ligands Packing Claims."
+  echo "From CryoPrism Require Import Points Copies Mates Local Ligands Scale Packing Claims."
   echo "From Model Require$modules."
   echo "Import ListNotations."
   echo "Open Scope Z_scope."
@@ -403,8 +403,8 @@ state() {
 Definition $1 : $2.
 Proof.
   let stated := type of $3 in
-  let wanted := eval cbv beta delta [clashes_claim clashes_right copies_claim copies_right distances_claim fours_claim
-    numbers_claim envelope_claim ligands_claim] in ($2) in constr_eq stated wanted.
+  let wanted := eval cbv beta delta [clashes_claim clashes_right copies_claim copies_right distances_claim scale_claim
+    fours_claim numbers_claim envelope_claim ligands_claim] in ($2) in constr_eq stated wanted.
   exact $3.
 Defined.
 END
@@ -435,6 +435,7 @@ while read -r kind rule all proved refuted unknown atoms; do
     copies) file=Copies_of_model module=Copies ;;
     bonds) file=Local_rules module=Bonds ;;
     chains) file=Local_rules module=Chains ;;
+    scale) file=Local_rules module=Scale ;;
     chirality) file=Local_rules module=Chirality ;;
     cis_peptides) file=Local_rules module=Cis_peptides ;;
     numbering) file=Local_rules module=Numbering ;;
@@ -457,7 +458,7 @@ while read -r kind rule all proved refuted unknown atoms; do
   d=Model.Data.atoms
   margin=$(margin_of "$file" "$module")
   case $rule:$margin in
-    clashes: | clashes:2 | bonds: | bonds:2 | chains: | chains:2 | copies:2 | copies:5) ;;
+    clashes: | clashes:2 | bonds: | bonds:2 | chains: | chains:2 | scale: | scale:2 | copies:2 | copies:5) ;;
     chirality: | cis_peptides: | numbering: | completeness: | envelope: | placement: | ligands:) ;;
     *) refuse "$rule has a margin that no rule has: $margin." ;;
   esac
@@ -482,6 +483,11 @@ while read -r kind rule all proved refuted unknown atoms; do
       [ "$plus" = 0 ] ||
         state "s_${rule}_sure" "distances_claim (-$plus) $d $m.obligations $m.found$narrow" "$m.distances$narrow"
       tally="listed_tally ends $m.obligations $m.found$wide $m.found$narrow"
+      ;;
+    scale)
+      state s_scale "scale_claim $plus $d $m.obligations $m.found$wide" "$m.scale$wide"
+      [ "$plus" = 0 ] || state s_scale_sure "scale_claim (-$plus) $d $m.obligations $m.found$narrow" "$m.scale$narrow"
+      tally="listed_tally no_bond $m.obligations $m.found$wide $m.found$narrow"
       ;;
     chirality)
       state s_chirality "fours_claim volume $d $m.obligations $m.found" "$m.volumes"
