@@ -72,6 +72,7 @@ from .matching import Match, MatchedBatch, NoiseLevels, match_particles, matched
 from .maximisation import insert_posterior, micrograph_scales, noise_from_power, noise_from_residuals
 from .micrograph_signal import MicrographSignal, micrograph_signal
 from .model_fit import RigidFit, even_rotations, fit_model_rigidly, map_to_model_fsc, model_map, q_scores
+from .molecule import DENSE_LEVEL, LEAST_CONTRAST, DensePieces, dense_pieces, low_passed, no_molecule
 from .orientations import OrientationCells, angular_distance, common_frame, shift_disc
 from .pose_files import StoredPoseNetwork, in_another_box, load_pose_network, save_pose_network
 from .pose_network import PoseCandidates, PoseNetwork, PoseNetworkConfig
@@ -117,7 +118,9 @@ from .weights import (
 )
 
 __all__ = [
+    "DENSE_LEVEL",
     "INVERTED",
+    "LEAST_CONTRAST",
     "AlignmentData",
     "AstigmatismRefinement",
     "BeamTilt",
@@ -126,6 +129,7 @@ __all__ = [
     "ClassificationState",
     "Crossing",
     "DefocusRefinement",
+    "DensePieces",
     "DirectionalFsc",
     "DirectionalWeights",
     "EnvelopeModel",
@@ -177,6 +181,7 @@ __all__ = [
     "correlation_with_mirror",
     "cosine_edge",
     "defocus_likelihood",
+    "dense_pieces",
     "directional_fsc",
     "directional_weights",
     "directional_weights_block",
@@ -204,6 +209,7 @@ __all__ = [
     "load_pose_network",
     "local_resolution",
     "low_pass",
+    "low_passed",
     "map_to_model_fsc",
     "mask_from_map",
     "mask_is_too_tight",
@@ -215,6 +221,7 @@ __all__ = [
     "micrograph_signal",
     "model_map",
     "molecule_threshold",
+    "no_molecule",
     "noise_from_power",
     "noise_from_residuals",
     "noise_limit",

@@ -66,7 +66,7 @@ def test_traces_are_judged_by_their_steps(witnesses):
     trace = [row for row in helix(12) if row[1] == "CA"]
     assert _rule(witnesses(pdb({"A": trace}))).offenders == ()
     (one,) = _rule(witnesses(pdb({"A": _scaled(trace, 1.08)}))).offenders
-    assert one.words.startswith("The steps from one Cα to the next of chain A are 7.9 % too long")
+    assert one.words.startswith("The steps from one Cα to the next of chain A are 8.2 % too long")
 
 
 @needs_coq
@@ -109,7 +109,9 @@ def test_lean_decides_the_same(witnesses):
     assert "scaleFailing : List Nat := [1]" in text
     assert run_lean(text)["scale"]
     for wrong in ("[]", "[0]", "[0, 1]"):
-        assert not run_lean(text.replace("scaleFailing : List Nat := [1]", f"scaleFailing : List Nat := {wrong}"))["scale"]
+        assert not run_lean(text.replace("scaleFailing : List Nat := [1]", f"scaleFailing : List Nat := {wrong}"))[
+            "scale"
+        ]
 
 
 def test_the_limits_are_those_of_the_library():

@@ -325,17 +325,11 @@ def _envelope(model: Model, envelope: Envelope) -> Case:
     how = f"of the map{smooth}, found as the level between molecule and solvent"
     level = f"contour {envelope.contour:.4g}{' ' + how if envelope.smoothed else ', as given'}"
     note = f"{level}; {envelope.margin_in_angstroms:g} Å beyond it allowed"
-    source = _emit.envelope_source(envelope, index, inside)
-    return Case(
-        "envelope",
-        units,
-        {number[k] for k in outside},
-        set(),
-        offenders,
-        source,
-        note,
-        lean_envelope(envelope, index, inside),
-    )
+    source, lean = _emit.envelope_source(envelope, index, inside), lean_envelope(envelope, index, inside)
+    if envelope.doubt:  # neither inside nor outside of noise says anything
+        why = f"the map looks like noise ({envelope.doubt}): it says nothing about where the model lies."
+        return Case("envelope", units, set(), set(range(len(units))), [], source, note, lean, why)
+    return Case("envelope", units, {number[k] for k in outside}, set(), offenders, source, note, lean)
 
 
 def _numbering(model: Model) -> Case:

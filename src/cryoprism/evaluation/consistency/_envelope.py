@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from cryoprism.core import InputError
 from cryoprism.formats import Volume
-from cryoprism.structure import molecule_threshold
+from cryoprism.structure import molecule_threshold, no_molecule
 
 from ._model import Model
 
@@ -36,6 +36,8 @@ class Envelope:
         Of the voxels' lower corners in the frame of ``Model.points``, in units of 2^-20 * 0.001 Å; origin is (x, y, z).
     contour, margin_in_angstroms
         Level of the map (smoothed where ``smoothed``), and how far beyond it an atom may lie.
+    doubt
+        Why nothing can be told from the map, which looks like noise; empty where a molecule stands out of it.
     """
 
     inside: NDArray[np.bool_]
@@ -44,6 +46,7 @@ class Envelope:
     contour: float
     margin_in_angstroms: float
     smoothed: bool
+    doubt: str = ""
 
 
 def envelope_of(
@@ -63,6 +66,7 @@ def envelope_of(
     size = volume.voxel_size_in_angstroms
     if float(np.ptp(data)) == 0:
         raise InputError("--map", "is empty: all voxels are the same", "Give a map of the molecule.")
+    doubt = no_molecule(volume)
     smoothed = contour is None
     if contour is None:
         data = gaussian_filter(data, _SMOOTH / size)
@@ -81,7 +85,7 @@ def envelope_of(
             "Give a higher one.",
         )
     near = np.asarray(distance_transform_edt(~dense)) * size <= margin_in_angstroms
-    if (filled := float(near.mean())) > _MOST_FILLED:
+    if (filled := float(near.mean())) > _MOST_FILLED and not doubt:
         raise InputError(
             "--margin",
             f"{100 * filled:.3g} % of the map lie within {margin_in_angstroms:g} Å of the contour, so that it bounds "
@@ -92,7 +96,7 @@ def envelope_of(
     origin = tuple(
         round((1000 * volume.origin_in_angstroms[k] - int(model.corner[k]) - 500 * size) * FINE) for k in range(3)
     )
-    return Envelope(near, voxel, (origin[0], origin[1], origin[2]), float(level), margin_in_angstroms, smoothed)
+    return Envelope(near, voxel, (origin[0], origin[1], origin[2]), float(level), margin_in_angstroms, smoothed, doubt)
 
 
 def voxel_indices(model: Model, envelope: Envelope) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -1,4 +1,4 @@
-"""The scale of a model: bonds of a chain are as long on average as bonds are, as they are not with a wrong pixel size."""
+"""The scale of a model: the bonds of a chain together are as long as bonds are, unless the pixel size was wrong."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ._lean_literals import array, margin_name, row
 from ._model import Model
 from ._pieces import together
 from ._topology import atoms_named, places_of, step
-from ._words import residue_words
 
 __all__ = ["LEAST_SCALE", "MOST_SCALE", "Lengths", "scale_case", "scale_lengths"]
 
 #: Root of the sum of squared lengths over that of the ideal ones [0.001]; Scale.v holds the same numbers.
 LEAST_SCALE, MOST_SCALE = 970, 1030
-#: Ideal lengths [0.001 Å] (+ in the next residue): Engh & Huber (1991), Gelbin et al. (1996), J. Am. Chem. Soc. 118, 519.
+#: Ideal lengths [0.001 Å] (+ in the next residue): Engh & Huber (1991), and Gelbin et al. (1996), J. Am. Chem. Soc.
+#: 118, 519.
 PROTEIN = (("N", "CA", 1458), ("CA", "C", 1525), ("C", "+N", 1329))
 NUCLEIC = (
     ("P", "O5'", 1593), ("O5'", "C5'", 1425), ("C5'", "C4'", 1510), ("C4'", "C3'", 1524), ("C3'", "O3'", 1423),
@@ -54,14 +54,14 @@ class Lengths:
     residues: tuple[int, ...]
 
     def sums(self, model: Model) -> tuple[int, int]:
-        """Sums of squares of the lengths, and of the ideal ones [10^-6 Å²]."""
+        """Return the sums of squares of the lengths, and of the ideal ones [10^-6 Å²]."""
         table = np.array(self.bonds, dtype=np.int64)
         apart = model.points[table[:, 0]] - model.points[table[:, 1]]
         return int((apart**2).sum()), int((table[:, 2] ** 2).sum())
 
 
 def scale_lengths(model: Model) -> list[Lengths]:
-    """Return what is judged: the backbone's bonds of each chain, or its Cα where these are all; short chains together."""
+    """Return what is judged: the backbone's bonds of each chain, or steps of a Cα trace; short chains together."""
     found: list[Lengths] = []
     small: list[tuple[int, int, int]] = []
     within: list[int] = []
@@ -83,9 +83,7 @@ def scale_lengths(model: Model) -> list[Lengths]:
     return found
 
 
-def _bonds(
-    model: Model, chain: list[list[int]], kinds: tuple[tuple[str, str, int], ...]
-) -> list[tuple[int, int, int]]:
+def _bonds(model: Model, chain: list[list[int]], kinds: tuple[tuple[str, str, int], ...]) -> list[tuple[int, int, int]]:
     """Bonds of one kind of polymer along a chain; alternatives go with their own."""
     backbone = BACKBONE_ATOMS["nucleic" if kinds is NUCLEIC else "protein"]
     found = []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cryoprism.core import InputError, volume_frequency_grid
 from cryoprism.formats import Atoms, Volume
-from cryoprism.structure import model_map, molecule_threshold
+from cryoprism.structure import DENSE_LEVEL, LEAST_CONTRAST, dense_pieces, low_passed, model_map
 
 from .zernike import ball_grid
 
@@ -26,13 +26,10 @@ Array = NDArray[np.float64]
 SIDE = 48
 #: Radius of the unit ball in radii of gyration: a ball ends at 1.29, a thin rod at 1.73.
 RADIUS_IN_GYRATIONS = 1.8
-#: Level of the envelope between solvent (0) and mean of the molecule (1), and where its soft edge begins and ends.
-_LEVEL, _EDGE = 0.5, 0.25
-_PASSES = 12
+#: How far about the level of the envelope its soft edge begins and ends, in heights of the molecule.
+_EDGE = 0.25
 #: Part of the amplitude that is taken to be lost at frequency 0, and down to which length [Å].
 _LOSS, _LOST_IN_ANGSTROMS = 0.55, 50.0
-#: A molecule has to stand out of the solvent by this many of the solvent's standard deviations.
-_LEAST_CONTRAST = 4.0
 #: Pictures reach as far as this many radii of the ball.
 _WIDEST = 2
 
@@ -82,7 +79,7 @@ def shape_of_map(
     """
     if not resolution_in_angstroms > 0:
         raise InputError("resolution", f"{resolution_in_angstroms:g} Å", "Give one above 0, usually 10.")
-    smooth, voxels = _low_passed(volume, resolution_in_angstroms)
+    smooth, voxels = low_passed(volume, resolution_in_angstroms)
     if low_frequencies_restored:
         smooth = _restored(smooth, voxels)
     envelope = _envelope(smooth)
@@ -152,25 +149,6 @@ def box_around(positions_in_angstroms: Tensor, voxel_size_in_angstroms: float, m
     return Volume(torch.zeros(z, y, x), voxel, (origin[0], origin[1], origin[2]))
 
 
-def _low_passed(volume: Volume, resolution: float) -> tuple[NDArray[np.float32], list[float]]:
-    """Map blurred to a resolution on a grid of about a third of it, and the voxel size along z, y and x."""
-    data = volume.data.float()
-    voxel = volume.voxel_size_in_angstroms
-    shape = [int(n) for n in data.shape]
-    spectrum = torch.fft.rfftn(data)
-    small = [min(n, 2 * math.ceil(1.5 * n * voxel / resolution)) for n in shape]
-    for axis, (n, s) in enumerate(zip(shape, small, strict=True)):
-        keep = torch.arange(s // 2 + 1) if axis == 2 else (torch.fft.fftfreq(s) * s).round().long().remainder(n)
-        spectrum = spectrum.index_select(axis, keep)
-    # Scaled in this order: a last bit can decide whether a piece counts, and vectors of indexes stay as they are.
-    per_voxel = zip(volume_frequency_grid(small, 1.0), shape, small, strict=True)
-    z, y, x = (f * (s / (n * voxel)) * resolution for f, n, s in per_voxel)
-    spectrum = spectrum * torch.exp(-(z**2 + y**2 + x**2))
-    scale = math.prod(small) / math.prod(shape)
-    smooth: Tensor = torch.fft.irfftn(spectrum * scale, s=small)
-    return smooth.numpy(), [n * voxel / s for n, s in zip(shape, small, strict=True)]
-
-
 def _restored(smooth: NDArray[np.float32], voxels: list[float]) -> NDArray[np.float32]:
     """Map with its low frequencies raised, padded so that nothing wraps around."""
     solvent = float(np.median(smooth))
@@ -187,42 +165,19 @@ def _restored(smooth: NDArray[np.float32], voxels: list[float]) -> NDArray[np.fl
 
 
 def _envelope(smooth: NDArray[np.float32]) -> NDArray[np.float32]:
-    level = molecule_threshold(torch.from_numpy(smooth))
-    outside = smooth[smooth <= level]
-    solvent = float(np.median(outside))
-    spread = 1.4826 * float(np.median(np.abs(outside - solvent)))
-    piece = _large_pieces(smooth > level)
-    for _ in range(_PASSES):
-        height = float(smooth[piece].mean()) - solvent
-        fresh = _large_pieces(smooth > solvent + max(_LEVEL * height, 3.0 * spread))
-        if not fresh.any() or bool((fresh == piece).all()):
-            break
-        piece = fresh
-    height = float(smooth[piece].mean()) - solvent
-    if height < _LEAST_CONTRAST * spread:
+    dense = dense_pieces(smooth)
+    if dense.contrast < LEAST_CONTRAST:
         raise InputError(
-            "map",
-            f"no molecule stands out: its densest parts are {height / max(spread, 1e-12):.1f} standard deviations of "
-            f"the noise above the solvent, and {_LEAST_CONTRAST:g} are needed",
-            "Give a map of a molecule, its protein bright; half maps are averaged first.",
+            "map", dense.words, "Give a map of a molecule, its protein bright; half maps are averaged first."
         )
-    if piece.sum() < 8:
+    if dense.pieces.sum() < 8:
         raise InputError(
             "map",
             "what stands out is too small to have a shape at this resolution",
             "Give a map of a molecule or a complex of at least 20 residues.",
         )
-    low, high = _LEVEL - _EDGE, _LEVEL + _EDGE
-    share = np.clip(((smooth - solvent) / height - low) / (high - low), 0.0, 1.0)
+    low, high = DENSE_LEVEL - _EDGE, DENSE_LEVEL + _EDGE
+    share = np.clip(((smooth - dense.solvent) / dense.height - low) / (high - low), 0.0, 1.0)
     # The soft edge reaches beyond the level; what is not next to a piece is noise.
-    near = scipy.ndimage.binary_dilation(piece, scipy.ndimage.generate_binary_structure(3, 3), iterations=2)
+    near = scipy.ndimage.binary_dilation(dense.pieces, scipy.ndimage.generate_binary_structure(3, 3), iterations=2)
     return np.asarray(np.where(near, share, 0.0), dtype=np.float32)
-
-
-def _large_pieces(molecule: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    labels, count = scipy.ndimage.label(molecule)
-    if count < 2:
-        return molecule
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return np.asarray((sizes >= 0.05 * sizes.max())[labels])

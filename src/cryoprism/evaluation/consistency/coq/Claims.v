@@ -90,9 +90,13 @@ Definition of_pairs (l : list (int * int)) := flat_map (fun p => [fst p; snd p])
 Definition of_copies (l : list (int * int * int)) := flat_map (fun p => [snd (fst p); snd p]) l.
 (** Hydrogens and waters say nothing about the envelope. *)
 Definition in_map (a : atom) : bool := negb ((kind a =? 3) || (kind a =? 4))%uint63.
-Definition envelope_tally (atoms : list atom) (found : list Z) : tally :=
-  let bad := map id (filter in_map (at_places 1 atoms (places found))) in
-  residues_tally (filter in_map atoms) atoms bad bad.
+(** With atoms that are not judged, in a map that looks like noise, all is open. *)
+Definition envelope_tally (atoms : list atom) (found : list Z) (unjudged : list int) : tally :=
+  let judged := filter in_map atoms in
+  match unjudged with
+  | [] => let bad := map id (filter in_map (at_places 1 atoms (places found))) in residues_tally judged atoms bad bad
+  | _ => residues_tally judged judged unjudged []
+  end.
 Definition keys (l : list int) : set := fold_left (fun m r => PM.add (digits 31 r) tt m) l none.
 Definition ligands_tally (atoms : list atom) (all : list int) (touches : list touch) (alone : list int) : tally :=
   let lonely := keys alone in

@@ -507,7 +507,7 @@ while read -r kind rule all proved refuted unknown atoms; do
       ;;
     envelope)
       state s_envelope "envelope_claim $d $m.lattice $m.voxels $m.found" "$m.inside"
-      tally="envelope_tally $d $m.found"
+      tally="envelope_tally $d $m.found $m.unjudged"
       ;;
     ligands)
       slack=0
