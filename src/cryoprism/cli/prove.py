@@ -44,10 +44,10 @@ def prove(
 ) -> int:
     """Prove that an atomic model is consistent, or refute it with the atoms that are wrong.
 
-    Coq's kernel checks every verdict: clashes, bonds, chains, handedness, cis peptides, symmetry copies, the map's
-    envelope and the place in it, sequence and numbers, ligands, and what the file declares to hold. What could not be
-    checked or told is unknown, never proved. What is improbable, not impossible (Ramachandran angles, rotamers), is not
-    asked.
+    Coq's kernel checks every verdict: clashes, bonds, chains, scale, handedness, cis peptides, symmetry copies, the
+    map's envelope and the place in it, sequence and numbers, ligands, and what the file declares to hold. What could
+    not be checked or told is unknown, never proved. What is improbable, not impossible (Ramachandran angles, rotamers),
+    is not asked.
 
     Writes consistency.json, certificate/ (sh check.sh in it checks the proofs again), report.html,
     job.json and run.log.

@@ -23,7 +23,7 @@ DENSE_LEVEL = 0.5
 #: A molecule has to stand out of the solvent by this many of the solvent's standard deviations; noise reaches 3.9.
 LEAST_CONTRAST = 4.0
 #: Or the values form two groups: variance between them over all variance (Otsu 1979, IEEE Trans. Syst. Man Cybern. 9,
-#: 62). Gaussian noise has 2/π, in a box of few wavelengths up to 0.71; where a molecule fills much of the box, its
+#: 62). Gaussian noise has 2/π, in boxes of few wavelengths up to 0.72; where a molecule fills much of the box, its
 #: spread is taken for the solvent's, but values form two groups: 0.80 and more.
 _LEAST_DIVISION = 0.75
 _PASSES = 12

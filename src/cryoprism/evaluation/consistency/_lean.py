@@ -19,9 +19,9 @@ __all__ = ["check_lean", "lean_distances", "lean_fours", "lean_numbers", "lean_s
 
 #: What the reader of a certificate has to know about the Lean source.
 LEAN_COVERS = (
-    "It holds the obligations of every rule, decided by native_decide: bonds, chains, handedness, cis peptides, "
-    "numbers, completeness, clashes, copies, ligands and the envelope. Its checks are its statements: unlike the "
-    "Coq files it does not prove that a check means what the rule says. It has never been compiled in the making; "
+    "It holds the obligations of every rule, decided by native_decide: bonds, chains, scale, handedness, cis "
+    "peptides, numbers, completeness, clashes, copies, ligands and the envelope. Its checks are its statements: unlike "
+    "the Coq files it does not prove that a check means what the rule says. It has never been compiled in the making; "
     "consistency.json says whether a Lean was there to check it (`lean`)."
 )
 

@@ -126,6 +126,8 @@ def model_section(result: Consistency, volume: Volume | None) -> str:
         if envelope is not None
         else "No map was given: whether the model fits one was not asked."
     )
+    if envelope is not None and envelope.doubt:
+        about = "The map looks like noise: whether the model lies in it is unknown, and no residue is marked."
     return (
         f'<section id="model"><h3>{title}</h3><div class="box"><div class="views">{figures}</div>'
         f'<div class="legend">{keys}</div><p class="quiet small">{about}</p>{_ranges(result, outside)}</div></section>'
