@@ -104,6 +104,7 @@ def test_what_the_source_says_fails_is_what_fails(source):
             return row[4] <= value <= row[5]
         return row[1] == row[2] if row[0] else row[1] < row[2]
 
+    failing.pop("scale")  # sums of bonds: test_scale.py
     counts = {rule.name: rule.obligations for rule in result.rules}
     assert {name: len(rows) for name, rows in held.items() if name in counts} == {
         name: counts[name] for name in held if name in counts

@@ -169,10 +169,10 @@ def _lean(groups: list[list[tuple[int, int, int]]], found: dict[int, list[int]])
     )
     text += array("scale", "Array (Nat × Nat × Int)", [f"scale{number}" for number in range(len(groups))])
     text += (
-        "def squares (bonds : Array (Nat × Nat × Int)) : Int :=\n"
-        "  bonds.foldl (fun s b => s + d2 (at' atoms b.1) (at' atoms b.2.1)) 0\n\n"
-        "def ideals (bonds : Array (Nat × Nat × Int)) : Int :=\n"
-        "  bonds.foldl (fun s b => s + b.2.2^2) 0\n\n"
+        "def squares (u : Array (Nat × Nat × Int)) : Int :=\n"
+        "  u.foldl (fun v b => v + d2 (at' atoms b.1) (at' atoms b.2.1)) 0\n\n"
+        "def ideals (u : Array (Nat × Nat × Int)) : Int :=\n"
+        "  u.foldl (fun v b => v + b.2.2^2) 0\n\n"
     )
     for slack, numbers in found.items():
         name = f"scale{margin_name(slack)}"
