@@ -135,7 +135,10 @@ def repeat_job(
 def _seen(record: Record, chain: Sequence[Record]) -> list[Path]:
     """Folders below the project's in which inputs lie, and files elsewhere: tables name images in the same folders."""
     base, found = record.base.resolve(), []
+    own = record.folder.resolve()
     for one in chain:
+        if one is not record and one.folder.resolve().is_relative_to(own):
+            continue  # the steps of this very job are run again, not read
         files = one.files()
         tables = [path for path in files if path.suffix == ".star" and path.is_file()]
         for path in (*files, *_image_folders(tables, base), *([] if one is record else [one.folder])):
