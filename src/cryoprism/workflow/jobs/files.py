@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryoprism.formats import Volume, read_map, sha256_of_ends
 
 __all__ = [
     "TEMPORARY_PREFIX",
+    "all_or_none",
     "atomic_path",
     "fingerprint",
     "output_stems",
@@ -46,6 +48,31 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def all_or_none(folder: Path, *names: str) -> Iterator[None]:
+    """Where writing fails, take back those of several files and folders in a folder that were written already.
+
+    Each is whole by itself, and of no use without the others: a record of proofs without its certificate, a table of
+    forecasts without what they rest on.
+    """
+    before = {folder / name: _inode(folder / name) for name in names}
+    try:
+        yield
+    except (OSError, InputError):
+        for path, number in before.items():
+            if _inode(path) != number:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        raise
+
+
+def _inode(path: Path) -> int | None:
+    """Number of the file; what is written atomically gets another."""
+    return path.stat().st_ino if path.exists() else None
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -24,7 +24,7 @@ from cryoprism.evaluation.novelty import (
     write_shapes,
 )
 from cryoprism.formats import sha256_of_file
-from cryoprism.workflow.jobs.files import write_json
+from cryoprism.workflow.jobs.files import all_or_none, write_json
 from cryoprism.workflow.jobs.job import Job, open_job
 from cryoprism.workflow.jobs.progress import progress
 from cryoprism.workflow.jobs.summary import StepSummary
@@ -147,7 +147,7 @@ def query_novelty(config: NoveltyQueryConfig) -> NoveltyQuerySummary:
         raise InputError(config.model_or_map, "does not exist", "Give a map (.mrc) or a model (.pdb, .cif).")
     if config.index is not None:
         require_index(config.index)
-    with open_job("Novelty", config) as job:
+    with open_job("Novelty", config) as job, all_or_none(job.path, "novelty.json", "report.html"):
         inputs = [config.model_or_map, *([] if config.index is None else [config.index / "index.json"])]
         job.record_inputs(inputs)
         state = ";".join(map(sha256_of_file, inputs))
