@@ -1,10 +1,12 @@
 """A disk that fills up: one line that names the folder, what was free and what to do, and nothing half-written."""
 
+import gc
 import importlib.util
 import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -141,16 +143,21 @@ def test_other_errors_of_writing_are_said_and_errors_of_programming_are_not_hidd
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 200 kB, where one can be mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
+def small_disk():
+    """A disk of 200 kB, where one can be mounted; outside of pytest's folders, which it could not remove."""
     if os.name != "posix" or not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("mounting takes root")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", place], capture_output=True).returncode:
-        pytest.skip("nothing can be mounted here")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    place = Path(tempfile.mkdtemp(prefix="cryoprism-disk-"))
+    try:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", place], capture_output=True).returncode:
+            pytest.skip("nothing can be mounted here")
+        try:
+            yield place
+        finally:
+            gc.collect()  # a connection in a traceback keeps the disk busy
+            subprocess.run(["umount", "-l", place], check=True)
+    finally:
+        place.rmdir()
 
 
 @pytest.mark.parametrize("taken", [185, 120, 60, 0])

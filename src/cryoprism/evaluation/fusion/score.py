@@ -61,10 +61,13 @@ def hyperscore(v: Array | float, shape: Shape) -> Array:
 
 
 def component_values(answers: Mapping[str, Answer]) -> dict[str, float | None]:
-    """Return what each component adds per unit of weight: its value, for impact ln(Impact + 1)."""
+    """Return what each component adds per unit of weight: its value, for impact ln(Impact + 1).
+
+    None where there is no answer, or one that is not tied to the model.
+    """
     found: dict[str, float | None] = {}
     for name in COMPONENTS:
-        value = answers[name].value if name in answers else None
+        value = answers[name].value if name in answers and answers[name].status == "available" else None
         found[name] = math.log1p(value) if value is not None and name == "impact" else value
     return found
 
@@ -185,7 +188,8 @@ def fuse(
     Parameters
     ----------
     answers
-        By component (``COMPONENTS``); one that is not listed counts as not available.
+        By component (``COMPONENTS``); one that is not listed counts as not available, and so does one that is not
+        tied to the model.
     weights, shape
         The defaults if None. Weights learned from too few judgements are replaced by their prior.
     seed
@@ -199,6 +203,8 @@ def fuse(
         An answer has an unknown name or lies outside its range.
     """
     _require_in_range(answers)
+    untied = tuple(name for name in COMPONENTS if name in answers and answers[name].status == "not tied to the model")
+    answers = {name: answer for name, answer in answers.items() if answer.status == "available"}
     told = default_weights() if weights is None else weights
     used = told.in_use
     shape = default_shape() if shape is None else shape
@@ -258,7 +264,7 @@ def fuse(
         shape=shape,
         judgements=used.judgements,
         sentences=_sentences(
-            v, score, missing, v_range, score_range, told, why_wide, _modes_in_words(answers, drawn_means)
+            v, score, missing, v_range, score_range, told, why_wide, _untied(untied) + _modes_in_words(answers, drawn_means)
         ),
     )
 
@@ -324,6 +330,15 @@ def _why_wide(full: Array, bounds: Array, known: NDArray[np.bool_], drawn_weight
         f"That range is wide because a missing answer may be anything: {name} alone could add from 0 to {each} times "
         f"its weight, and that weight, {full[at]:.2f} (95 % {low:.2f} to {high:.2f}), {rests}."
     )
+
+
+def _untied(names: tuple[str, ...]) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"{' and '.join(names)} {'counts' if len(names) == 1 else 'count'} as missing: there is a value, but nothing "
+        "ties it to this model."
+    ]
 
 
 def _modes_in_words(answers: Mapping[str, Answer], drawn_means: Mapping[str, float]) -> list[str]:

@@ -41,28 +41,28 @@ _RECORD = "the work of the record"
 _SURE = 0.9
 
 
-def verdict(answers: Mapping[str, Answer], *, of_this_model: bool = True) -> str:
+def verdict(answers: Mapping[str, Answer]) -> str:
     """Return in at most three short sentences what is known, and what could not be judged.
 
     Parameters
     ----------
     answers
         By component.
-    of_this_model
-        Whether the record is seen to be that of this model.
     """
-    words = {name: _WORDS[name](answers[name]) for name in QUESTIONS if answers[name].status == "available"}
+    words = {name: _WORDS[name](answers[name]) for name in QUESTIONS if answers[name].status != "not available"}
+    untied = [name for name in words if answers[name].status == "not tied to the model"]
     missing = [_SUBJECTS[name] for name in QUESTIONS if name not in words]
     if not words:
         return "Nothing could be judged: every answer is missing, and each says how to get it."
-    if "reproducibility" in words and not of_this_model:
+    if "reproducibility" in untied:
         strange = f"{_RECORD} (which nothing shows to be this model's)"
         words["reproducibility"] = words["reproducibility"].replace(_RECORD, strange)
     lacking = [f"{_listed(missing)} could not be judged"] if missing else []
     parts = (
         [words[name] for name in ("logic",) if name in words],
         [words[name] for name in ("novelty", "impact") if name in words] + lacking,
-        [words[name] for name in ("reproducibility", "meta") if name in words],
+        [words[name] for name in ("reproducibility", "meta") if name in words]
+        + (["this does not count"] if untied else []),
     )
     joined = ["; ".join(part) for part in parts if part]
     return " ".join(f"{text[0].upper()}{text[1:]}." for text in joined)

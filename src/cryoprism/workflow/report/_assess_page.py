@@ -147,7 +147,10 @@ def _overview(document: Mapping[str, Any]) -> str:
         if one["value"] is None or name == "impact":
             continue
         low, high = (one["value"] + sign * 1.96 * one["standard_deviation"] for sign in (-1, 1))
-        rows.append((f"{name} ({SYMBOLS[name]})", [(one["value"], max(low, 0.0), min(high, 1.0), "aberrations")]))
+        tied = one["status"] == "available"
+        label = f"{name} ({SYMBOLS[name]})" + ("" if tied else ", not counted")
+        colour = "aberrations" if tied else "kept"
+        rows.append((label, [(one["value"], max(low, 0.0), min(high, 1.0), colour)]))
     if not rows:
         return ""
     missing = [name for name in QUESTIONS if document[name]["value"] is None]
@@ -162,12 +165,10 @@ def _overview(document: Mapping[str, Any]) -> str:
 
 
 def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
-    known = part["status"] == "available"
-    value = (
-        f"<b>{_value(name, part['value'], part['standard_deviation'])}</b>"
-        if known
-        else '<span class="flag">not available</span>'
-    )
+    known = part["value"] is not None
+    counts = part["status"] == "available"
+    value = f"<b>{_value(name, part['value'], part['standard_deviation'])}</b>" if known else ""
+    value += "" if counts else f' <span class="flag">{escape(part["status"])}</span>'
     unit = "citations" if name == "impact" and known else ""
     # What is missing stands in the table under it.
     told = [text for text in part["sentences"] if not (known and text.startswith("Missing"))]
@@ -177,7 +178,7 @@ def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
     return (
         f'<section id="{name}"><div class="answer"><h2>{escape(QUESTIONS[name])}</h2>{value} {unit}'
         f'<span class="quiet">{name} ({SYMBOLS[name]})</span></div>'
-        f'<div class="box{"" if known else " absent"}"><ul class="evidence">{listed}</ul>{meaning}</div>'
+        f'<div class="box{"" if counts else " absent"}"><ul class="evidence">{listed}</ul>{meaning}</div>'
         f"{picture}{table}</section>"
     )
 
