@@ -178,7 +178,8 @@ def fuse(
     Answers are drawn from Beta distributions of their means and deviations, impact from a gamma distribution (a count
     is skewed and never negative), weights from theirs. No distribution from 0 to 1 with mean m has a variance of
     m(1 − m) or more; an answer such as “4 of 4, so 1 ± 0.14” states its most probable value, and is drawn from the Beta
-    distribution with that mode and that deviation (at most that of a uniform one). ``drawn_means`` says which. A
+    distribution with that mode and that deviation (at most that of a uniform one). ``drawn_means`` says which. An impact
+    of 0 ± s is drawn from the exponential distribution with that deviation, whose mode is 0. A
     component without an answer is left out and its weight shared among the others in proportion to theirs.
 
     The mean of V and of the score takes logic at its value, where an obligation without a verdict counts as not
@@ -273,8 +274,11 @@ def _require_in_range(answers: Mapping[str, Answer]) -> None:
     for name, answer in answers.items():
         if name not in COMPONENTS:
             raise InputError(name, "is no component of the score", f"The components are {', '.join(COMPONENTS)}.")
-        if answer.value is not None and name != "impact" and answer.value > 1:
-            raise InputError(name, f"{answer.value} is more than 1", "Give an answer from 0 to 1.")
+        limit, reach = (math.inf, "at least 0") if name == "impact" else (1.0, "from 0 to 1")
+        if answer.value is not None and not (math.isfinite(answer.value) and 0 <= answer.value <= limit):
+            raise InputError(name, f"the answer is {answer.value}", f"Give an answer {reach}, or none.")
+        if answer.deviation is not None and not (math.isfinite(answer.deviation) and answer.deviation >= 0):
+            raise InputError(name, f"the standard deviation is {answer.deviation}", "Give one of at least 0, or none.")
 
 
 def _is_mode(value: float, deviation: float) -> bool:
@@ -307,10 +311,12 @@ def _draw(name: str, answer: Answer | None, draws: int, generator: np.random.Gen
         return np.zeros(draws)
     mean, deviation = answer.value, answer.deviation or 0.0
     if name == "impact":
-        if deviation == 0 or mean == 0:
+        if deviation == 0:
             return np.full(draws, math.log1p(mean))
         from scipy.stats import gamma
 
+        if mean == 0:  # no count of at least 0 has this mean and a spread: 0 is the most probable one
+            return np.asarray(np.log1p(gamma.ppf(uniform, 1.0, scale=deviation)))
         return np.asarray(np.log1p(gamma.ppf(uniform, (mean / deviation) ** 2, scale=deviation**2 / mean)))
     if deviation < 1e-9:
         return np.full(draws, mean)

@@ -112,7 +112,7 @@ def read_record(folder: str | Path) -> Record:
     Raises
     ------
     InputError
-        There is no folder, no ``job.json`` in it, it is half written, or it lacks what a record has.
+        There is no folder, no ``job.json`` in it, it may not be read, is half written, or lacks what a record has.
     """
     place = Path(folder)
     if place.name == "job.json":
@@ -125,7 +125,9 @@ def read_record(folder: str | Path) -> Record:
     except FileNotFoundError:
         raise InputError(place, "holds no job.json", "Name the folder of a CryoPrism job.") from None
     except UnreadableError as error:
-        raise InputError(path, f"cannot be read: {error}", "Run the job again.") from None
+        denied = isinstance(error.__cause__, PermissionError)
+        remedy = "Give yourself the right to read it (chmod)." if denied else "Run the job again."
+        raise InputError(path, f"cannot be read: {error}", remedy) from None
     if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
         raise InputError(path, f"is no record of the form {_SCHEMA}", "Name the folder of a CryoPrism job.")
     for name, kind in _NEEDED.items():

@@ -19,6 +19,7 @@ __all__ = [
     "all_or_none",
     "atomic_path",
     "fingerprint",
+    "naming_pixel_size",
     "output_stems",
     "read_map_given",
     "require_file",
@@ -138,10 +139,20 @@ def read_map_given(path: Path, voxel_size_in_angstroms: float | None) -> Volume:
     Raises
     ------
     InputError
-        It cannot be used; where only the voxel size lacks, the option is named.
+        It cannot be used, or all its voxels are the same; where only the voxel size lacks, the option is named.
     """
+    with naming_pixel_size():
+        volume = read_map(path, voxel_size_in_angstroms)
+    if bool((volume.data == volume.data.flatten()[0]).all()):
+        raise InputError(path, "is empty: all voxels are the same", "Give a map of the molecule.")
+    return volume
+
+
+@contextmanager
+def naming_pixel_size() -> Iterator[None]:
+    """Name the option --pixel-size in the error where a map has no voxel size."""
     try:
-        return read_map(path, voxel_size_in_angstroms)
+        yield
     except InputError as error:
         if "no voxel size" in error.found:
             raise InputError(error.where, error.found, "Give it with --pixel-size (Å per voxel).") from error
