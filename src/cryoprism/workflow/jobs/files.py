@@ -22,6 +22,7 @@ __all__ = [
     "naming_pixel_size",
     "output_stems",
     "read_map_given",
+    "read_map_of_molecule",
     "require_file",
     "weights_card",
     "write_json",
@@ -139,10 +140,21 @@ def read_map_given(path: Path, voxel_size_in_angstroms: float | None) -> Volume:
     Raises
     ------
     InputError
-        It cannot be used, or all its voxels are the same; where only the voxel size lacks, the option is named.
+        It cannot be used; where only the voxel size lacks, the option is named.
     """
     with naming_pixel_size():
-        volume = read_map(path, voxel_size_in_angstroms)
+        return read_map(path, voxel_size_in_angstroms)
+
+
+def read_map_of_molecule(path: Path, voxel_size_in_angstroms: float | None) -> Volume:
+    """Read a map as :func:`read_map_given`, and refuse one that shows nothing.
+
+    Raises
+    ------
+    InputError
+        It cannot be used, or all its voxels are the same.
+    """
+    volume = read_map_given(path, voxel_size_in_angstroms)
     if bool((volume.data == volume.data.flatten()[0]).all()):
         raise InputError(path, "is empty: all voxels are the same", "Give a map of the molecule.")
     return volume

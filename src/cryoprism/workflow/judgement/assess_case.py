@@ -17,7 +17,7 @@ from cryoprism.evaluation.novelty import ShapeIndex, require_faiss, require_inde
 from cryoprism.evaluation.perturbation import require_posteriors
 from cryoprism.evaluation.reproducibility import Record, chain_of, check_completeness, read_record
 from cryoprism.formats import Volume
-from cryoprism.workflow.jobs.files import read_map_given, require_file
+from cryoprism.workflow.jobs.files import read_map_of_molecule, require_file
 
 from .assess_config import AssessConfig
 
@@ -72,7 +72,7 @@ def prepare(config: AssessConfig) -> Case:
     model = read_model(config.model_file)
     volume = None
     if config.map_file is not None:
-        volume = read_map_given(config.map_file, config.voxel_size_in_angstroms)
+        volume = read_map_of_molecule(config.map_file, config.voxel_size_in_angstroms)
     record = None if config.record is None else read_record(config.record)
     chain = () if record is None else chain_of(record)
     if chain:
