@@ -16,10 +16,10 @@ from cryoprism.core import OutputError
 from cryoprism.evaluation.databases import written_database
 from cryoprism.evaluation.impact import simulate_citations
 
-EVALUATION = Path(__file__).parents[1] / "evaluation"
-sys.path.insert(0, str(EVALUATION / "novelty"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "evaluation" / "novelty"))
 from made_shapes import blob_rows, write_pdb
 
+EVALUATION = Path(__file__).parents[1] / "evaluation"
 spec = importlib.util.spec_from_file_location("simulated_dumps_full_disk", EVALUATION / "impact/simulated_dumps.py")
 dumps = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(dumps)
@@ -72,7 +72,8 @@ def test_a_graph_that_does_not_fit_is_one_error_and_leaves_nothing(inputs, tmp_p
     assert run("impact", "build", inputs / "works.gz", "--out", tmp_path / "graph") == 2
     line = said(capsys)
     assert f"{tmp_path / 'graph'}: the disk is full (" in line
-    assert "MB were free" in line and "--out" in line
+    assert "MB were free" in line
+    assert "--out" in line
     assert not (tmp_path / "graph").exists()
 
 

@@ -38,11 +38,13 @@ def written_database(path: str | os.PathLike[str]) -> Iterator[None]:
                 f"the disk is full ({_free(file) / _MEGABYTE:.2f} MB were free for what is written here)",
                 "Free space or write elsewhere with --out, then run again.",
             ) from error
-        raise OutputError(folder, f"cannot be written ({error})", "Check the permissions and the space left.") from error
+        raise OutputError(
+            folder, f"cannot be written ({error})", "Check the permissions and the space left."
+        ) from error
 
 
 def _free(file: Path) -> int:
-    """What was free before the file was begun [bytes]: what is free now, and what it takes itself."""
+    """Return what was free before the file was begun [bytes]: what is free now, and what it takes itself."""
     taken = 0
     for one in (file, file.with_name(f"{file.name}-journal")):
         with suppress(OSError):

@@ -178,9 +178,9 @@ def fuse(
     Answers are drawn from Beta distributions of their means and deviations, impact from a gamma distribution (a count
     is skewed and never negative), weights from theirs. No distribution from 0 to 1 with mean m has a variance of
     m(1 − m) or more; an answer such as “4 of 4, so 1 ± 0.14” states its most probable value, and is drawn from the Beta
-    distribution with that mode and that deviation (at most that of a uniform one). ``drawn_means`` says which. An impact
-    of 0 ± s is drawn from the exponential distribution with that deviation, whose mode is 0. A
-    component without an answer is left out and its weight shared among the others in proportion to theirs.
+    distribution with that mode and that deviation (at most that of a uniform one). ``drawn_means`` says which. An
+    impact of 0 ± s is drawn from the exponential distribution with that deviation, whose mode is 0. A component without
+    an answer is left out and its weight shared among the others in proportion to theirs.
 
     The mean of V and of the score takes logic at its value, where an obligation without a verdict counts as not
     proved. Its spread, which grows with what is open, is in the deviation and the interval alone: a time limit that
@@ -265,7 +265,14 @@ def fuse(
         shape=shape,
         judgements=used.judgements,
         sentences=_sentences(
-            v, score, missing, v_range, score_range, told, why_wide, _untied(untied) + _modes_in_words(answers, drawn_means)
+            v,
+            score,
+            missing,
+            v_range,
+            score_range,
+            told,
+            why_wide,
+            _untied(untied) + _modes_in_words(answers, drawn_means),
         ),
     )
 

@@ -71,7 +71,9 @@ class LearnedShape:
             return f"The shape of the score stays the default: none of {self.trials} others foretells better."
         if self.shape == self.best:
             return f"The shape of the score was learned: {best} foretells better than the default by {found}. {doubt}"
-        return f"The shape of the score stays the default: the best of {self.trials}, {best}, gains only {found}. {doubt}"
+        return (
+            f"The shape of the score stays the default: the best of {self.trials}, {best}, gains only {found}. {doubt}"
+        )
 
 
 def learn_shape(

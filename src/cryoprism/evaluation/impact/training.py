@@ -20,7 +20,13 @@ from .validation import Compared, Coverage, compare, held_out_coverage
 __all__ = ["MODELS", "Model", "Trained", "fit_model", "forecast_works", "train"]
 
 #: Names of the models, the simplest first: of equals the first is taken.
-MODELS: Final = ("median of the past", "preferential attachment", "Wang–Song–Barabási", "gradient boosting", "GraphSAGE")
+MODELS: Final = (
+    "median of the past",
+    "preferential attachment",
+    "Wang–Song–Barabási",
+    "gradient boosting",
+    "GraphSAGE",
+)
 _TRAINING_CUTS: Final = 3
 _LEAST_WORKS: Final = 60
 

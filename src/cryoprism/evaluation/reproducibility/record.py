@@ -83,7 +83,7 @@ class Record:
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", self.kind).lower()
 
     def parts(self) -> tuple[Record, ...]:
-        """Records of the steps that one command ran as jobs in folders of this one's, as ``process`` does.
+        """Return the records of the steps that one command ran as jobs in folders of this one's, as ``process`` does.
 
         A job of another command, written into this folder later, is no part of it.
         """

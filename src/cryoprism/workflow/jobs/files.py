@@ -73,7 +73,7 @@ def all_or_none(folder: Path, *names: str) -> Iterator[None]:
 
 
 def _inode(path: Path) -> int | None:
-    """Number of the file; what is written atomically gets another."""
+    """Return the number of the file; what is written atomically gets another."""
     return path.stat().st_ino if path.exists() else None
 
 

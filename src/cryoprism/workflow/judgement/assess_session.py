@@ -90,8 +90,11 @@ def assess_session(config: AssessConfig) -> AssessSummary:
             output=job.path,
             sentences=(said, *fusion.sentences),
             unavailable={name: one.sentences for name, one in answers.items() if one.status == "not available"},
-            uncounted={name: one.sentences[0] for name, one in answers.items() if one.value is not None
-                       and one.status != "available"},
+            uncounted={
+                name: one.sentences[0]
+                for name, one in answers.items()
+                if one.value is not None and one.status != "available"
+            },
             skipped=kept == len(asked),
             seconds=time.monotonic() - started,
         )

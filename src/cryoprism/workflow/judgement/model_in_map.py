@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from cryoprism.evaluation.consistency import FINE, Consistency, Envelope, Model, residue_words
 from cryoprism.formats import Volume
 
+from .assess_words import ENOUGH
 from .scale_of_map import scale_of_map
 
-__all__ = ["ENOUGH", "ResidueRange", "misfits", "ranges_of", "with_frame_remark"]
+__all__ = ["ResidueRange", "misfits", "ranges_of", "with_frame_remark"]
 
-#: Below this share of residues within the envelope it is asked why.
-ENOUGH: Final = 0.5
 #: A shift is named where it brings at least so many into the envelope.
 _CONVINCING: Final = 0.8
 _MOST_ATOMS: Final = 20_000

@@ -164,8 +164,8 @@ def _told(content: dict[str, Any]) -> tuple[str, ...]:
     said = [f"Most probable weights{after}, with 95 % intervals: {names}."]
     if decided:
         said.append(
-            f"V with them agrees with {agreed} of the {decided} judgements that are no ties: the ones that it was learned "
-            "from, so others may agree less."
+            f"V with them agrees with {agreed} of the {decided} judgements that are no ties: the ones that it was "
+            "learned from, so others may agree less."
         )
     return tuple(said)
 

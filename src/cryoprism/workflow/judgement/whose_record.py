@@ -12,7 +12,7 @@ from cryoprism.formats import sha256_of_file
 
 from .assess_case import Case
 from .assess_questions import Part
-from .model_in_map import ENOUGH
+from .assess_words import ENOUGH, share_within
 
 __all__ = ["only_of_this_model", "tie_of"]
 
@@ -42,7 +42,7 @@ def tie_of(case: Case, logic: Mapping[str, Any]) -> str | None:
             "Neither the model nor the map is among the files that the jobs of the record read or wrote: that they "
             "belong together was said by whoever gave them, and nothing here shows it."
         )
-    within = _share_within(logic)
+    within = share_within(logic)
     if within is None:
         return "The map is of the record, but whether the model lies in it could not be judged."
     if within < ENOUGH:
@@ -64,13 +64,6 @@ def only_of_this_model(parts: Mapping[str, Part], why: str | None) -> dict[str, 
             content = not_tied(answer, why, _HOW).to_json()
             found[name] = Part(content, parts[name].files, parts[name].shown)
     return found
-
-
-def _share_within(logic: Mapping[str, Any]) -> float | None:
-    judged = next((rule["obligations"] for rule in logic.get("rules", ()) if rule["name"] == "envelope"), 0)
-    if not judged:
-        return None
-    return 1 - sum(int(one["residues"]) for one in logic["outside_map"]) / judged
 
 
 def _is_of_record(path: Path, case: Case) -> bool:
