@@ -4,8 +4,8 @@
 
 The jobs are a chain on SIMULATED micrographs of several sizes: simulate, restore (also without views, and with two
 workers), extract, reconstruct, resolution, refine (two iterations). The sandbox's first process measures them
-(``wait4``), without walls, since each job reads what the one before it wrote in place. ``--write`` replaces the model that ships with the package,
-``src/cryoprism/evaluation/reproducibility/cost_model.json``.
+(``wait4``), without walls, since each job reads what the one before it wrote in place. ``--write`` replaces the model
+that ships with the package, ``src/cryoprism/evaluation/reproducibility/cost_model.json``.
 """
 
 from __future__ import annotations

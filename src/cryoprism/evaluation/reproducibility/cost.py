@@ -3,10 +3,10 @@
 A cost is what the program takes to start, which is measured and paid once by each process, and what it does. For each
 kind of job the logarithm of the second is linear in the logarithms of pixels in all and in the largest image, of
 particles and box, and in whether data products are written: a Bayesian regression with a conjugate prior that holds the
-exponents near 1 (cost in proportion; time to all pixels, memory to the largest image) until the jobs say otherwise. What
-it predicts is a Student distribution (Gelman et al., Bayesian Data Analysis, section 14.2), whose quantiles are the
-interval. Only exponents have a prior; every level comes from measured jobs. Where jobs that are left out of the fit lie
-outside, the intervals are widened until they hold nine of ten. Beyond the sizes of the jobs that were measured a
+exponents near 1 (cost in proportion; time to all pixels, memory to the largest image) until the jobs say otherwise.
+What it predicts is a Student distribution (Gelman et al., Bayesian Data Analysis, section 14.2), whose quantiles are
+the interval. Only exponents have a prior; every level comes from measured jobs. Where jobs that are left out of the fit
+lie outside, the intervals are widened until they hold nine of ten. Beyond the sizes of the jobs that were measured a
 forecast says so.
 """
 
