@@ -2,10 +2,10 @@
 
 ``python benchmarks/cost_model.py [--write] [--sizes 5]``
 
-The jobs are a chain on SIMULATED micrographs of several sizes: simulate, restore, extract, reconstruct, resolution,
-refine (two iterations). The sandbox's first process measures them (``wait4``), without walls, since each job reads what
-the one before it wrote in place. ``--write`` replaces the model that ships with the package,
-``src/cryoprism/evaluation/reproducibility/cost_model.json``.
+The jobs are a chain on SIMULATED micrographs of several sizes: simulate, restore (also without views, and with two
+workers), extract, reconstruct, resolution, refine (two iterations). The sandbox's first process measures them
+(``wait4``), without walls, since each job reads what the one before it wrote in place. ``--write`` replaces the model
+that ships with the package, ``src/cryoprism/evaluation/reproducibility/cost_model.json``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from cryoprism.evaluation.reproducibility import (
 from cryoprism.evaluation.sandbox import Limits, execute
 
 #: Side of the micrographs, how many, particles on each, box [pixels].
-SIZES = ((256, 2, 20, 32), (384, 2, 30, 48), (512, 4, 60, 64), (512, 2, 90, 48), (768, 4, 60, 64))
+SIZES = ((256, 2, 20, 32), (384, 2, 30, 48), (512, 4, 60, 64), (512, 2, 90, 48), (768, 4, 60, 64), (1280, 6, 20, 128))
+#: Beyond it only the jobs on micrographs are run.
+LARGEST_BOX = 64
 LIMITS = Limits(cpu_seconds=400, memory_in_gigabytes=4, wall_seconds=500, files_in_megabytes=500)
 RUN = "import os, sys; os.chdir(sys.argv[1]); from cryoprism.cli import main; main(sys.argv[2:])"
 
@@ -68,6 +70,7 @@ def larger(model: CostModel) -> None:
         ("sim", "simulate", "--structure", "barrel", "--recipe", "clean", "--micrographs", 2, "--width", 2048,
          "--height", 2048, "--pixel-size", 1.5, "--particles", 60),
         ("restore", "restore", "sim/micrographs.star"),
+        ("two", "restore", "sim/micrographs.star", "--workers", 2),
     )  # fmt: skip
     print("\n| larger job | pixels [10⁶] | CPU [s] | foretold, 90 % | memory [GB] | foretold, 90 % |")
     print("|---|---|---|---|---|---|")
@@ -91,13 +94,15 @@ def chain(project: Path, side: int, count: int, particles: int, box: int) -> lis
         ("sim", "simulate", "--structure", "barrel", "--recipe", "clean", "--micrographs", count, "--width", side,
          "--height", side, "--pixel-size", 3, "--particles", particles),
         ("restore", "restore", "sim/micrographs.star"),
+        ("plain", "restore", "sim/micrographs.star", "--no-views"),
+        ("two", "restore", "sim/micrographs.star", "--workers", 2),
         ("extract", "extract", "sim/truth.star", "--coordinates", "sim/particles.star", "--box", box, "--diameter", 90),
         ("rec", "reconstruct", "extract/particles.star"),
         ("res", "resolution", "rec/half1.mrc", "rec/half2.mrc", "--no-local"),
         ("refine", "refine", "extract/particles.star", "--reference", "rec/map.mrc", "--initial-lowpass", 20,
          "--diameter", 90, "--iterations", 2, "--no-local"),
     )  # fmt: skip
-    found = [run(project, name, *arguments) for name, *arguments in steps]
+    found = [run(project, name, *arguments) for name, *arguments in (steps[:4] if box > LARGEST_BOX else steps)]
     return [one for one in found if one is not None]
 
 

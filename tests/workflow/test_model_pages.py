@@ -249,7 +249,7 @@ def test_the_page_of_prove_explains_its_words_and_says_why_the_map_does_not_fit(
     out = tmp_path / "out"
     prove_model(ProveConfig(model_file=model, map_file=tmp_path / "map.mrc", output=out))
     page = (out / "report.html").read_text()
-    assert "An obligation is one check" in page
+    assert "A check is what one rule asks" in page
     assert "LogicScore is the share" in page
     assert 'class="notice"' in page
     assert page.index('class="notice"') < page.index('id="model"') < page.index('id="rules"')

@@ -106,6 +106,8 @@ def assess(
         typer.echo(sentence)
     for name, (why, *how) in result.unavailable.items():
         typer.echo(f"Not available: {name}. {' '.join((why, *how))}")
+    for name, why in result.uncounted.items():
+        typer.echo(f"Not tied to the model: {name}. {why}")
     done = "Nothing has changed since it was assessed" if result.skipped else f"Assessed in {result.seconds:.1f} s"
     typer.echo(f"{done}. Report: {result.report}")
     return 0

@@ -97,8 +97,8 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Model to try, may be given again: 'preferential attachment', 'Wang–Song–Barabási', 'gradient "
-            "boosting' or 'GraphSAGE'. Default: all.",
+            help="Model to try, may be given again: 'median of the past', 'preferential attachment', "
+            "'Wang–Song–Barabási', 'gradient boosting' or 'GraphSAGE'. Default: all.",
         ),
     ] = None,
     now: Annotated[

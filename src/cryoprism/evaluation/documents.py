@@ -42,12 +42,14 @@ def read_json(path: str | Path) -> Any:
     FileNotFoundError
         There is none.
     UnreadableError
-        It cannot be read, see :func:`load_json`.
+        It cannot be read, see :func:`load_json`; its cause is a PermissionError where this user may not.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise
+    except PermissionError as error:
+        raise UnreadableError("permission denied") from error
     except (OSError, ValueError) as error:
         raise UnreadableError(str(error)) from None
     return load_json(text)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cryoprism.core import InputError
 
-__all__ = ["Answer", "Status", "Verdict", "available", "not_available"]
+__all__ = ["Answer", "Status", "Verdict", "available", "not_available", "not_tied"]
 
 #: Of one obligation. ``unknown`` (time limit, no prover) never counts as proved.
 Verdict = Literal["proved", "refuted", "unknown"]
-Status = Literal["available", "not available"]
+Status = Literal["available", "not available", "not tied to the model"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Answer:
     deviation
         Standard deviation of the value.
     status
-        Whether there is an answer.
+        Whether there is an answer. One that is not tied to the model has its value, which is about something that
+        nothing shows to be the model's, and does not count.
     sentences
         The evidence in words; where there is no answer, why and how to get one.
     evidence
@@ -70,3 +71,8 @@ def available(
 def not_available(why: str, how: str, evidence: Mapping[str, Any] | None = None) -> Answer:
     """Return that there is no answer, why, and how to get one."""
     return Answer(None, None, "not available", (why, how), dict(evidence or {}))
+
+
+def not_tied(answer: Answer, why: str, how: str) -> Answer:
+    """Return an answer about something that nothing shows to be the model's, why, and how to show it."""
+    return replace(answer, status="not tied to the model", sentences=(f"Not counted. {why} {how}", *answer.sentences))

@@ -68,7 +68,8 @@ def _clashes(model: Model, topology: Topology, bonds: list[tuple[int, int]], bot
             limit, what = _rules.limits(*kinds), "atoms that share no bond"
         missing = topology.skipped.get((i, j)) or topology.skipped.get((j, i))
         if missing:
-            what = f"the declared sequence has {missing} residues between them that are not there, and such atoms"
+            many = "1 residue between them that is" if missing == 1 else f"{missing} residues between them that are"
+            what = f"the declared sequence has {many} not there, and such atoms"
         apart, least = spread(model, i, j), int(limit[0]) / 1000
         words = (
             f"{atom_words(model, i)} is {length_words(apart, least)} Å from {atom_words(model, j)}; {what} keep "

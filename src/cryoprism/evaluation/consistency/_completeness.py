@@ -162,7 +162,8 @@ def _declared(model: Model, found: Completeness) -> list[str]:
         if declared.modelled is None:
             notes[0] += "; the file does not say which"
             more = _beyond(model, declared.length)
-            words = f"the declared sequences have {more} residues more than the model, which the file does not declare"
+            residues = "1 residue" if more == 1 else f"{more} residues"
+            words = f"the declared sequences have {residues} more than the model, which the file does not declare"
             if more:
                 found.add(length - more, length, last, words, unsure=True)
     for key, count in sorted((declared.modelled or {}).items()):

@@ -121,12 +121,12 @@ def sentences_of(
 ) -> tuple[str, ...]:
     """Return the verdict on the model ``name`` in words, the most important first."""
     if not rules:
-        return (f"{name} gives no rule anything to say: no obligations.",)
+        return (f"{name} gives no rule anything to say: no checks.",)
     head = {
-        "proved": f"{name} is consistent: all {counts['obligations']:,} obligations are proved.",
-        "refuted": f"{name} is not consistent: {counts['refuted']:,} of {counts['obligations']:,} obligations are "
+        "proved": f"{name} is consistent: all {counts['obligations']:,} checks are proved.",
+        "refuted": f"{name} is not consistent: {counts['refuted']:,} of {counts['obligations']:,} checks are "
         f"refuted, {counts['proved']:,} proved, {counts['unknown']:,} unknown.",
-        "unknown": f"{name} is not refuted, but {counts['unknown']:,} of {counts['obligations']:,} obligations are "
+        "unknown": f"{name} is not refuted, but {counts['unknown']:,} of {counts['obligations']:,} checks are "
         "unknown.",
     }[verdict]
     lines = [head]
@@ -138,7 +138,7 @@ def sentences_of(
         lines.append(f"Unknown: {why}")
     if counts["unknown"]:
         lines.append(
-            f"Unknown is not proved: the {counts['unknown']:,} unknown obligations add nothing to LogicScore, and "
+            f"Unknown is not proved: the {counts['unknown']:,} unknown checks add nothing to LogicScore, and "
             "its deviation spans what they leave open."
         )
     return (*lines, *remarks)

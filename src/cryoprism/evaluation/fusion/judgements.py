@@ -188,7 +188,11 @@ def read_assessment(path: str | Path, *, where: str | None = None) -> Assessed:
         raise InputError(place, f"cannot be read: {error}", remedy) from error
     if not isinstance(content, dict) or not any(isinstance(content.get(name), dict) for name in COMPONENTS):
         raise InputError(place, "holds no answers", remedy)
-    told = {name: content[name].get("value") for name in COMPONENTS if isinstance(content.get(name), dict)}
+    told = {
+        name: None if content[name].get("status") == "not tied to the model" else content[name].get("value")
+        for name in COMPONENTS
+        if isinstance(content.get(name), dict)
+    }
     return Assessed(str(file), _values(told, place, remedy))
 
 

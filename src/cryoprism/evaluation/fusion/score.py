@@ -61,10 +61,13 @@ def hyperscore(v: Array | float, shape: Shape) -> Array:
 
 
 def component_values(answers: Mapping[str, Answer]) -> dict[str, float | None]:
-    """Return what each component adds per unit of weight: its value, for impact ln(Impact + 1)."""
+    """Return what each component adds per unit of weight: its value, for impact ln(Impact + 1).
+
+    None where there is no answer, or one that is not tied to the model.
+    """
     found: dict[str, float | None] = {}
     for name in COMPONENTS:
-        value = answers[name].value if name in answers else None
+        value = answers[name].value if name in answers and answers[name].status == "available" else None
         found[name] = math.log1p(value) if value is not None and name == "impact" else value
     return found
 
@@ -175,8 +178,9 @@ def fuse(
     Answers are drawn from Beta distributions of their means and deviations, impact from a gamma distribution (a count
     is skewed and never negative), weights from theirs. No distribution from 0 to 1 with mean m has a variance of
     m(1 − m) or more; an answer such as “4 of 4, so 1 ± 0.14” states its most probable value, and is drawn from the Beta
-    distribution with that mode and that deviation (at most that of a uniform one). ``drawn_means`` says which. A
-    component without an answer is left out and its weight shared among the others in proportion to theirs.
+    distribution with that mode and that deviation (at most that of a uniform one). ``drawn_means`` says which. An
+    impact of 0 ± s is drawn from the exponential distribution with that deviation, whose mode is 0. A component without
+    an answer is left out and its weight shared among the others in proportion to theirs.
 
     The mean of V and of the score takes logic at its value, where an obligation without a verdict counts as not
     proved. Its spread, which grows with what is open, is in the deviation and the interval alone: a time limit that
@@ -185,7 +189,8 @@ def fuse(
     Parameters
     ----------
     answers
-        By component (``COMPONENTS``); one that is not listed counts as not available.
+        By component (``COMPONENTS``); one that is not listed counts as not available, and so does one that is not
+        tied to the model.
     weights, shape
         The defaults if None. Weights learned from too few judgements are replaced by their prior.
     seed
@@ -199,6 +204,8 @@ def fuse(
         An answer has an unknown name or lies outside its range.
     """
     _require_in_range(answers)
+    untied = tuple(name for name in COMPONENTS if name in answers and answers[name].status == "not tied to the model")
+    answers = {name: answer for name, answer in answers.items() if answer.status == "available"}
     told = default_weights() if weights is None else weights
     used = told.in_use
     shape = default_shape() if shape is None else shape
@@ -258,7 +265,14 @@ def fuse(
         shape=shape,
         judgements=used.judgements,
         sentences=_sentences(
-            v, score, missing, v_range, score_range, told, why_wide, _modes_in_words(answers, drawn_means)
+            v,
+            score,
+            missing,
+            v_range,
+            score_range,
+            told,
+            why_wide,
+            _untied(untied) + _modes_in_words(answers, drawn_means),
         ),
     )
 
@@ -267,8 +281,11 @@ def _require_in_range(answers: Mapping[str, Answer]) -> None:
     for name, answer in answers.items():
         if name not in COMPONENTS:
             raise InputError(name, "is no component of the score", f"The components are {', '.join(COMPONENTS)}.")
-        if answer.value is not None and name != "impact" and answer.value > 1:
-            raise InputError(name, f"{answer.value} is more than 1", "Give an answer from 0 to 1.")
+        limit, reach = (math.inf, "at least 0") if name == "impact" else (1.0, "from 0 to 1")
+        if answer.value is not None and not (math.isfinite(answer.value) and 0 <= answer.value <= limit):
+            raise InputError(name, f"the answer is {answer.value}", f"Give an answer {reach}, or none.")
+        if answer.deviation is not None and not (math.isfinite(answer.deviation) and answer.deviation >= 0):
+            raise InputError(name, f"the standard deviation is {answer.deviation}", "Give one of at least 0, or none.")
 
 
 def _is_mode(value: float, deviation: float) -> bool:
@@ -301,10 +318,12 @@ def _draw(name: str, answer: Answer | None, draws: int, generator: np.random.Gen
         return np.zeros(draws)
     mean, deviation = answer.value, answer.deviation or 0.0
     if name == "impact":
-        if deviation == 0 or mean == 0:
+        if deviation == 0:
             return np.full(draws, math.log1p(mean))
         from scipy.stats import gamma
 
+        if mean == 0:  # no count of at least 0 has this mean and a spread: 0 is the most probable one
+            return np.asarray(np.log1p(gamma.ppf(uniform, 1.0, scale=deviation)))
         return np.asarray(np.log1p(gamma.ppf(uniform, (mean / deviation) ** 2, scale=deviation**2 / mean)))
     if deviation < 1e-9:
         return np.full(draws, mean)
@@ -324,6 +343,15 @@ def _why_wide(full: Array, bounds: Array, known: NDArray[np.bool_], drawn_weight
         f"That range is wide because a missing answer may be anything: {name} alone could add from 0 to {each} times "
         f"its weight, and that weight, {full[at]:.2f} (95 % {low:.2f} to {high:.2f}), {rests}."
     )
+
+
+def _untied(names: tuple[str, ...]) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"{' and '.join(names)} {'counts' if len(names) == 1 else 'count'} as missing: there is a value, but nothing "
+        "ties it to this model."
+    ]
 
 
 def _modes_in_words(answers: Mapping[str, Answer], drawn_means: Mapping[str, float]) -> list[str]:

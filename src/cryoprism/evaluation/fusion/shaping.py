@@ -64,13 +64,16 @@ class LearnedShape:
 
     def sentence(self) -> str:
         """Say which shape is used and why."""
-        found = f"{self.gain:.4f} ± {self.gain_error:.4f} nat a judgement on {self.pairs} held-out pairs"
+        found = f"{self.gain:.4f} ± {self.gain_error:.4f} nat a judgement in cross-validation on {self.pairs} pairs"
+        doubt = f"As the best of {self.trials} tried on the same pairs it looks better than it is."
         best = f"β {self.best.beta:.2f}, γ {self.best.gamma:.2f}, κ {self.best.kappa:.2f}"
         if self.best == default_shape():
             return f"The shape of the score stays the default: none of {self.trials} others foretells better."
         if self.shape == self.best:
-            return f"The shape of the score was learned: {best} foretells better than the default by {found}."
-        return f"The shape of the score stays the default: the best of {self.trials}, {best}, gains only {found}."
+            return f"The shape of the score was learned: {best} foretells better than the default by {found}. {doubt}"
+        return (
+            f"The shape of the score stays the default: the best of {self.trials}, {best}, gains only {found}. {doubt}"
+        )
 
 
 def learn_shape(

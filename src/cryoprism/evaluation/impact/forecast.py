@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryoprism.core import InputError
+from cryoprism.evaluation.databases import written_database
 from cryoprism.evaluation.evidence import Answer, available, not_available
 
 from .conformal import Prediction
@@ -87,7 +88,24 @@ def write_forecasts(
     -------
     int
         How many.
+
+    Raises
+    ------
+    OutputError
+        The disk is full, or the file cannot be written.
     """
+    with written_database(path):
+        return _written(path, graph, ids, works, patents, about)
+
+
+def _written(
+    path: str | Path,
+    graph: str | Path,
+    ids: Any,
+    works: Prediction,
+    patents: Prediction | None,
+    about: Mapping[str, Any],
+) -> int:
     base = sqlite3.connect(path, isolation_level=None)
     try:
         base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)

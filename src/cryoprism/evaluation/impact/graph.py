@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoprism.core import InputError
+from cryoprism.evaluation.databases import written_database
 
 __all__ = ["PATENT_OFFSET", "CitationGraph", "GraphWriter", "load_graph"]
 
@@ -97,15 +98,26 @@ class GraphWriter:
         File to make.
     simulated
         Said in the file, so that nobody takes it for real.
+
+    Raises
+    ------
+    OutputError
+        The disk is full, or the file cannot be written; so do all methods that write.
     """
 
     def __init__(self, path: str | Path, *, simulated: bool = False) -> None:
-        self._base = sqlite3.connect(path, isolation_level=None)
-        # The file is made anew and renamed when whole: no journal is needed.
-        self._base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
-        self._base.execute("BEGIN")
+        self._path = Path(path)
+        with written_database(path):
+            self._base = sqlite3.connect(path, isolation_level=None)
+            try:
+                # The file is made anew and renamed when whole: no journal is needed.
+                self._base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
+                self._base.execute("BEGIN")
+                self.about("simulated", "yes" if simulated else "no")
+            except sqlite3.Error:
+                self._base.close()
+                raise
         self._pending: dict[str, list[tuple[object, ...]]] = {}
-        self.about("simulated", "yes" if simulated else "no")
 
     def about(self, name: str, value: str) -> None:
         """Keep a fact about the graph."""
@@ -166,12 +178,17 @@ class GraphWriter:
         rows = self._pending.pop(table, [])
         if rows:
             marks = ",".join("?" * len(rows[0]))
-            self._base.executemany(f"INSERT OR REPLACE INTO {table} VALUES({marks})", rows)
+            with written_database(self._path):
+                self._base.executemany(f"INSERT OR REPLACE INTO {table} VALUES({marks})", rows)
 
     def finish(self) -> dict[str, int]:
         """Join what different dumps said of the same works, close the file, and return counts."""
         for table in list(self._pending):
             self._flush(table)
+        with written_database(self._path):
+            return self._joined()
+
+    def _joined(self) -> dict[str, int]:
         run = self._base.execute
         # What an earlier record of a work cited, and the last one does not.
         run("DELETE FROM citations WHERE record <> (SELECT record FROM works WHERE id = citing)")

@@ -20,7 +20,13 @@ from .validation import Compared, Coverage, compare, held_out_coverage
 __all__ = ["MODELS", "Model", "Trained", "fit_model", "forecast_works", "train"]
 
 #: Names of the models, the simplest first: of equals the first is taken.
-MODELS: Final = ("preferential attachment", "Wang–Song–Barabási", "gradient boosting", "GraphSAGE")
+MODELS: Final = (
+    "median of the past",
+    "preferential attachment",
+    "Wang–Song–Barabási",
+    "gradient boosting",
+    "GraphSAGE",
+)
 _TRAINING_CUTS: Final = 3
 _LEAST_WORKS: Final = 60
 
@@ -32,6 +38,28 @@ class Model(Protocol):
         """Return (k,) in the order of ``cut.rows``."""
 
 
+@dataclass(frozen=True)
+class Median:
+    """The same for every work: the median of what works of the past came to, which no model may be worse than.
+
+    Attributes
+    ----------
+    value
+        ln(1 + citations).
+    """
+
+    value: float
+
+    @classmethod
+    def fit(cls, targets: Sequence[Floats]) -> Median:
+        """Take it of the citations (k,) of the works of past snapshots."""
+        return cls(float(np.median(np.log1p(np.concatenate(targets)))))
+
+    def predict(self, cut: Snapshot) -> Floats:
+        """Return (k,) in the order of ``cut.rows``."""
+        return np.full(len(cut.rows), self.value)
+
+
 def fit_model(name: str, cuts: Sequence[Snapshot], targets: Sequence[Floats], seed: int) -> Model:
     """Fit one of ``MODELS``.
 
@@ -40,6 +68,8 @@ def fit_model(name: str, cuts: Sequence[Snapshot], targets: Sequence[Floats], se
     InputError
         The name is unknown, or the library behind it is not installed.
     """
+    if name == "median of the past":
+        return Median.fit(targets)
     if name == "preferential attachment":
         return PreferentialAttachment.fit(cuts, targets)
     if name == "Wang–Song–Barabási":

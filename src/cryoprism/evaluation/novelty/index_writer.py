@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoprism.core import InputError
+from cryoprism.evaluation.databases import written_database
 from cryoprism.formats import sha256_of_file
 
 from .entries import COLUMNS, Entry
@@ -32,6 +33,14 @@ _PROBES: Final = 16
 #: Vectors of the index that are kept in full beside it, to tell how crowded the neighbourhood of a query is.
 SAMPLE: Final = 10_000
 _LOCK: Final = ".index-lock"
+
+
+def _vectors_of(generation: int) -> str:
+    return f"shapes-{generation:06d}.faiss"
+
+
+def _sample_of(generation: int) -> str:
+    return f"sample-{generation:06d}.npz"
 
 
 def lists_for(count: int) -> int:
@@ -82,10 +91,12 @@ class IndexWriter:
             raise InputError(
                 self.path, "another run is writing into this index", "Wait for it, or name another index."
             ) from error
+        self._table: sqlite3.Connection | None = None
+        self._name, self._generation = "", 0
         try:
             self._open()
         except BaseException:
-            self._lock.close()
+            self.__exit__()
             raise
 
     def _open(self) -> None:
@@ -102,6 +113,10 @@ class IndexWriter:
             self._vectors, self._sample = known._vectors, known._sample
             self._generation, self.probes = int(known.page.get("generation", 0)), int(known.page["probes"])
             self._name = str(known.page["table"])
+        with written_database(self.path / self._name):
+            self._open_table()
+
+    def _open_table(self) -> None:
         self._table = sqlite3.connect(self.path / self._name)
         self._table.execute(
             "CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY, name TEXT, source TEXT, kind TEXT, "
@@ -114,10 +129,18 @@ class IndexWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._table.rollback()
-        self._table.close()
+        # Whatever fails here, the files go: the error that led here is the one worth telling.
+        if self._table is not None:
+            with suppress(sqlite3.Error):
+                self._table.rollback()
+            with suppress(sqlite3.Error):
+                self._table.close()
+        for name in (_vectors_of(self._generation + 1), _sample_of(self._generation + 1)):
+            (self.path / name).unlink(missing_ok=True)  # written, and no page names them
         if self._fresh:
-            (self.path / self._name).unlink(missing_ok=True)
+            for name in (self._name, f"{self._name}-journal"):
+                if self._name:
+                    (self.path / name).unlink(missing_ok=True)
             if not (self.path / PAGE).is_file():
                 (self.path / _LOCK).unlink(missing_ok=True)
         self._lock.close()
@@ -129,7 +152,7 @@ class IndexWriter:
     def holds(self, entry: Entry) -> bool:
         """Whether an entry of this name was made from this very file."""
         query = "SELECT 1 FROM entries WHERE sha256 = ? AND sha256 <> '' AND name = ?"
-        return self._table.execute(query, (entry.sha256, entry.name)).fetchone() is not None
+        return self._rows.execute(query, (entry.sha256, entry.name)).fetchone() is not None
 
     def train(self, sample: Vectors, lists: int) -> None:
         """Make the (empty) index one of inverted lists with 8-bit vectors, its lists learned from a sample."""
@@ -156,7 +179,8 @@ class IndexWriter:
         first = len(self)
         self._vectors.add(np.ascontiguousarray(vectors, dtype=np.float32))
         rows = (entry.to_row(first + i) for i, entry in enumerate(entries))
-        self._table.executemany(f"INSERT INTO entries ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+        with written_database(self.path / self._name):
+            self._rows.executemany(f"INSERT INTO entries ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
         self._keep(first, np.asarray(vectors, dtype=np.float32))
         if self._is_flat and len(self) > FLAT_LIMIT:
             known = self._vectors.reconstruct_n(0, len(self))
@@ -177,15 +201,21 @@ class IndexWriter:
         )
 
     @property
+    def _rows(self) -> sqlite3.Connection:
+        assert self._table is not None, "the index is open"
+        return self._table
+
+    @property
     def _is_flat(self) -> bool:
         return not hasattr(self._vectors, "nprobe")
 
     def commit(self, more: dict[str, Any]) -> None:
         """Make what was added count; ``more``, the resolution in it, goes into ``index.json``."""
-        self._table.commit()
-        name = f"shapes-{self._generation + 1:06d}.faiss"
+        with written_database(self.path / self._name):
+            self._rows.commit()
+        name = _vectors_of(self._generation + 1)
         whole(self.path / name, lambda file: self._faiss.write_index(self._vectors, os.fspath(file)))
-        sample = f"sample-{self._generation + 1:06d}.npz"
+        sample = _sample_of(self._generation + 1)
         whole(self.path / sample, self._write_sample)
         page = {
             "schema": SCHEMA,

@@ -295,4 +295,9 @@ def _repeat_in_words(repeat: Repeat, delta: float) -> list[str]:
             f"; foreseen were {_about(repeat.predicted.cpu_seconds, 1.0)} CPU s and "
             f"{_about(repeat.predicted.memory_in_bytes, 1e9)} GB"
         )
+        if repeat.predicted.outside:
+            cost += (
+                f", a forecast beyond the jobs that it was learned from ({repeat.predicted.outside}): that the cost "
+                "was another does not count"
+            )
     return [*sentences, cost + "."]

@@ -58,6 +58,10 @@ class Record:
         From where its paths are meant.
     inputs
         Files that it read.
+    typed
+        The command line after the program's name.
+    started
+        When, as recorded (ISO 8601).
     """
 
     folder: Path
@@ -70,11 +74,28 @@ class Record:
     base: Path
     inputs: tuple[Input, ...]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    typed: tuple[str, ...] = ()
+    started: str = ""
 
     @property
     def command(self) -> str:
         """Name of the command that makes such a record: ``initial-model`` for ``InitialModel``."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", self.kind).lower()
+
+    def parts(self) -> tuple[Record, ...]:
+        """Return the records of the steps that one command ran as jobs in folders of this one's, as ``process`` does.
+
+        A job of another command, written into this folder later, is no part of it.
+        """
+        found = []
+        for place in sorted(path.parent for path in self.folder.glob("*/job.json")):
+            try:
+                one = read_record(place)
+            except InputError:
+                continue
+            if one.typed[:1] == self.typed[:1]:
+                found.append(one)
+        return tuple(sorted(found, key=lambda one: one.started))
 
     def files(self) -> tuple[Path, ...]:
         """Files and folders that the configuration names and that are there, and the inputs that are there."""
@@ -91,7 +112,7 @@ def read_record(folder: str | Path) -> Record:
     Raises
     ------
     InputError
-        There is no folder, no ``job.json`` in it, it is half written, or it lacks what a record has.
+        There is no folder, no ``job.json`` in it, it may not be read, is half written, or lacks what a record has.
     """
     place = Path(folder)
     if place.name == "job.json":
@@ -104,7 +125,9 @@ def read_record(folder: str | Path) -> Record:
     except FileNotFoundError:
         raise InputError(place, "holds no job.json", "Name the folder of a CryoPrism job.") from None
     except UnreadableError as error:
-        raise InputError(path, f"cannot be read: {error}", "Run the job again.") from None
+        denied = isinstance(error.__cause__, PermissionError)
+        remedy = "Give yourself the right to read it (chmod)." if denied else "Run the job again."
+        raise InputError(path, f"cannot be read: {error}", remedy) from None
     if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
         raise InputError(path, f"is no record of the form {_SCHEMA}", "Name the folder of a CryoPrism job.")
     for name, kind in _NEEDED.items():
@@ -126,18 +149,25 @@ def read_record(folder: str | Path) -> Record:
         base=base,
         inputs=tuple(_input(base, entry) for entry in entries),
         notes=content.get("notes", {}) if isinstance(content.get("notes", {}), dict) else {},
+        typed=tuple(map(str, typed[1:])) if isinstance(typed := content.get("command"), list) else (),
+        started=str(content.get("started")),
     )
 
 
 def chain_of(record: Record) -> tuple[Record, ...]:
-    """Return the record and those of the jobs whose files it was run on, and theirs, the nearest first.
+    """Return the record, those of its parts and of the jobs whose files it was run on, and theirs, the nearest first.
 
     A job folder whose record cannot be read ends the chain there: its files count as given.
     """
     found = {record.folder.resolve(): record}
     queue = [record]
     while queue:
-        for path in queue.pop(0).files():
+        one = queue.pop(0)
+        for part in reversed(one.parts()):
+            if part.folder.resolve() not in found:
+                found[part.folder.resolve()] = part
+                queue.append(part)
+        for path in one.files():
             place = _job_folder(path.resolve())
             if place is None or place in found:
                 continue

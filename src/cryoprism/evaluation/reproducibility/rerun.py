@@ -75,7 +75,8 @@ def delta_repro(repeat: Repeat) -> float:
     """Return Δ_Repro, 0 for a perfect repeat, 1 for none: 1 − A·(0.9 + 0.1·K).
 
     A is the share of the outputs that are equal. K = exp(−z), z = how far the measured CPU time lies outside the 90 %
-    interval of its prediction, in powers of ten: K is 1 inside it, and where there was no prediction. So the result
+    interval of its prediction, in powers of ten: K is 1 inside it, and where there was no prediction or one beyond the
+    jobs that it was learned from. So the result
     decides, and a cost that nobody foresaw takes at most a tenth.
     """
     return 1.0 - repeat.agreement * (1.0 - _COST_WEIGHT + _COST_WEIGHT * cost_foreseen(repeat))
@@ -84,7 +85,7 @@ def delta_repro(repeat: Repeat) -> float:
 def cost_foreseen(repeat: Repeat) -> float:
     """Return K of :func:`delta_repro`."""
     kept = 1.0
-    if repeat.predicted is not None:
+    if repeat.predicted is not None and not repeat.predicted.outside:
         span, actual = repeat.predicted.cpu_seconds, repeat.execution.accounting.cpu_seconds
         if actual > 0:
             outside = max(0.0, math.log10(actual / span.high), math.log10(span.low / actual))
@@ -135,7 +136,10 @@ def repeat_job(
 def _seen(record: Record, chain: Sequence[Record]) -> list[Path]:
     """Folders below the project's in which inputs lie, and files elsewhere: tables name images in the same folders."""
     base, found = record.base.resolve(), []
+    own = record.folder.resolve()
     for one in chain:
+        if one is not record and one.folder.resolve().is_relative_to(own):
+            continue  # the steps of this very job are run again, not read
         files = one.files()
         tables = [path for path in files if path.suffix == ".star" and path.is_file()]
         for path in (*files, *_image_folders(tables, base), *([] if one is record else [one.folder])):

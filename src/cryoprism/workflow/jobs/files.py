@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,13 @@ from cryoprism.formats import Volume, read_map, sha256_of_ends
 
 __all__ = [
     "TEMPORARY_PREFIX",
+    "all_or_none",
     "atomic_path",
     "fingerprint",
+    "naming_pixel_size",
     "output_stems",
     "read_map_given",
+    "read_map_of_molecule",
     "require_file",
     "weights_card",
     "write_json",
@@ -46,6 +50,31 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def all_or_none(folder: Path, *names: str) -> Iterator[None]:
+    """Where writing fails, take back those of several files and folders in a folder that were written already.
+
+    Each is whole by itself, and of no use without the others: a record of proofs without its certificate, a table of
+    forecasts without what they rest on.
+    """
+    before = {folder / name: _inode(folder / name) for name in names}
+    try:
+        yield
+    except (OSError, InputError):
+        for path, number in before.items():
+            if _inode(path) != number:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        raise
+
+
+def _inode(path: Path) -> int | None:
+    """Return the number of the file; what is written atomically gets another."""
+    return path.stat().st_ino if path.exists() else None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -113,8 +142,29 @@ def read_map_given(path: Path, voxel_size_in_angstroms: float | None) -> Volume:
     InputError
         It cannot be used; where only the voxel size lacks, the option is named.
     """
-    try:
+    with naming_pixel_size():
         return read_map(path, voxel_size_in_angstroms)
+
+
+def read_map_of_molecule(path: Path, voxel_size_in_angstroms: float | None) -> Volume:
+    """Read a map as :func:`read_map_given`, and refuse one that shows nothing.
+
+    Raises
+    ------
+    InputError
+        It cannot be used, or all its voxels are the same.
+    """
+    volume = read_map_given(path, voxel_size_in_angstroms)
+    if bool((volume.data == volume.data.flatten()[0]).all()):
+        raise InputError(path, "is empty: all voxels are the same", "Give a map of the molecule.")
+    return volume
+
+
+@contextmanager
+def naming_pixel_size() -> Iterator[None]:
+    """Name the option --pixel-size in the error where a map has no voxel size."""
+    try:
+        yield
     except InputError as error:
         if "no voxel size" in error.found:
             raise InputError(error.where, error.found, "Give it with --pixel-size (Å per voxel).") from error

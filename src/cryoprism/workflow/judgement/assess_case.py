@@ -17,11 +17,11 @@ from cryoprism.evaluation.novelty import ShapeIndex, require_faiss, require_inde
 from cryoprism.evaluation.perturbation import require_posteriors
 from cryoprism.evaluation.reproducibility import Record, chain_of, check_completeness, read_record
 from cryoprism.formats import Volume
-from cryoprism.workflow.jobs.files import read_map_given, require_file
+from cryoprism.workflow.jobs.files import read_map_of_molecule, require_file
 
 from .assess_config import AssessConfig
 
-__all__ = ["FITTED", "Case", "absence", "file_in", "fitted_in", "forecasts_file", "notes_on", "prepare"]
+__all__ = ["FITTED", "Case", "absence", "file_in", "fitted_in", "forecasts_file", "prepare"]
 
 #: What the fragility of a record is judged from.
 FITTED: Final = ("causes.json", "resolution.json")
@@ -72,7 +72,7 @@ def prepare(config: AssessConfig) -> Case:
     model = read_model(config.model_file)
     volume = None
     if config.map_file is not None:
-        volume = read_map_given(config.map_file, config.voxel_size_in_angstroms)
+        volume = read_map_of_molecule(config.map_file, config.voxel_size_in_angstroms)
     record = None if config.record is None else read_record(config.record)
     chain = () if record is None else chain_of(record)
     if chain:
@@ -103,21 +103,6 @@ def prepare(config: AssessConfig) -> Case:
         weights=weights,
         shape=shape,
         files=(config.model_file, *(path for path in given if path is not None)),
-    )
-
-
-def notes_on(case: Case) -> tuple[str, ...]:
-    """Return what to be careful about: whether the record is that of this model is not taken for granted."""
-    if not case.chain:
-        return ()
-    given = {path.resolve() for path in (case.config.model_file, case.config.map_file) if path is not None}
-    folders = [record.folder.resolve() for record in case.chain]
-    read = {path.resolve() for record in case.chain for path in record.files()}
-    if given & read or any(path.is_relative_to(folder) for path in given for folder in folders):
-        return ()
-    return (
-        "Neither the model nor the map is among the files that the jobs of the record read or wrote: that they belong "
-        "together was said by whoever gave them, and nothing here shows it.",
     )
 
 

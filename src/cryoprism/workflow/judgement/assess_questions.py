@@ -32,7 +32,7 @@ from cryoprism.formats import Volume, sha256_of_file
 from cryoprism.workflow.jobs.files import write_json
 from cryoprism.workflow.report import consistency_pictures, novelty_pictures
 
-from .assess_case import FITTED, Case, absence, file_in, fitted_in, forecasts_file, notes_on
+from .assess_case import FITTED, Case, absence, file_in, fitted_in, forecasts_file
 from .assess_config import AssessConfig
 from .certificate_folder import put_certificate
 from .model_in_map import misfits, ranges_of, with_frame_remark
@@ -118,7 +118,7 @@ def questions(case: Case) -> tuple[Question, ...]:
             "reproducibility",
             _stamp(
                 record, config.rerun, config.rerun_budget_in_seconds, config.time_limit_in_seconds, absence(walls),
-                config.max_memory_in_gigabytes, len(notes_on(case)),
+                config.max_memory_in_gigabytes,
             ),
             lambda folder: _reproducibility(case),
         ),
@@ -219,20 +219,12 @@ def _reproducibility(case: Case) -> Part:
     found = judge_reproducibility(case.record.folder, rerun=False)
     why = _why_not_again(config, case.record, found)
     if why is not None:
-        return _of_whose_record(case, replace(found, why_not=why).answer())
+        return Part(_json(replace(found, why_not=why).answer()))
     most = config.time_limit_in_seconds
     limits = SandboxLimits(cpu_seconds=most, wall_seconds=most)
     if config.max_memory_in_gigabytes is not None:
         limits = replace(limits, memory_in_gigabytes=config.max_memory_in_gigabytes)
-    return _of_whose_record(case, judge_reproducibility(case.record.folder, limits=limits).answer())
-
-
-def _of_whose_record(case: Case, answer: Answer) -> Part:
-    """Say in the sentence about repeating whether the record is seen to be that of this model."""
-    first, *others = answer.sentences
-    if notes_on(case):
-        first = f"{first.rstrip('.')}; nothing shows that the record is that of this model."
-    return Part(_json(replace(answer, sentences=(first, *others))))
+    return Part(_json(judge_reproducibility(case.record.folder, limits=limits).answer()))
 
 
 def _why_not_again(config: AssessConfig, record: Record, found: Reproducibility) -> str | None:

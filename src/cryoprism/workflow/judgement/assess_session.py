@@ -16,10 +16,11 @@ from cryoprism.workflow.jobs.progress import progress
 from cryoprism.workflow.jobs.summary import StepSummary
 from cryoprism.workflow.report import assess_report
 
-from .assess_case import Case, notes_on, prepare
+from .assess_case import Case, prepare
 from .assess_config import AssessConfig
 from .assess_questions import Part, Question, questions
 from .assess_words import QUESTIONS, verdict
+from .whose_record import only_of_this_model, tie_of
 
 __all__ = ["AssessSummary", "assess_session"]
 
@@ -38,10 +39,13 @@ class AssessSummary(StepSummary):
         The verdict first, then the score and what it rests on.
     unavailable
         Question to why it has no answer and how to get one.
+    uncounted
+        Question to why its answer, which is about a record that nothing ties to the model, does not count.
     """
 
     sentences: tuple[str, ...]
     unavailable: Mapping[str, tuple[str, ...]]
+    uncounted: Mapping[str, str]
 
 
 def assess_session(config: AssessConfig) -> AssessSummary:
@@ -69,10 +73,12 @@ def assess_session(config: AssessConfig) -> AssessSummary:
                 parts[question.name] = before or _asked(job, question)
                 log.info("%s: %s", question.name, parts[question.name].content["sentences"][0])
                 step(question.name)
+        untied = tie_of(case, parts["logic"].content["evidence"])
+        parts = only_of_this_model(parts, untied)
         answers = {name: parts[name].answer() for name in QUESTIONS}
         fusion = fuse(answers, case.weights, case.shape, seed=config.seed)
-        said = verdict(answers, of_this_model=not notes_on(case))
-        document = _document(case, parts, fusion, said)
+        said = verdict(answers)
+        document = _document(case, parts, fusion, said, untied)
         write_json(job.path / "assessment.json", document)
         assess_report(
             job.path,
@@ -83,7 +89,12 @@ def assess_session(config: AssessConfig) -> AssessSummary:
         return AssessSummary(
             output=job.path,
             sentences=(said, *fusion.sentences),
-            unavailable={name: one.sentences for name, one in answers.items() if one.status != "available"},
+            unavailable={name: one.sentences for name, one in answers.items() if one.status == "not available"},
+            uncounted={
+                name: one.sentences[0]
+                for name, one in answers.items()
+                if one.value is not None and one.status != "available"
+            },
             skipped=kept == len(asked),
             seconds=time.monotonic() - started,
         )
@@ -116,7 +127,7 @@ def _asked(job: Job, question: Question) -> Part:
     return part
 
 
-def _document(case: Case, parts: Mapping[str, Part], fusion: Fusion, said: str) -> dict[str, Any]:
+def _document(case: Case, parts: Mapping[str, Part], fusion: Fusion, said: str, untied: str | None) -> dict[str, Any]:
     config = case.config
     frame = parts["logic"].content["evidence"].get("frame")
     inputs = {
@@ -132,7 +143,7 @@ def _document(case: Case, parts: Mapping[str, Part], fusion: Fusion, said: str) 
         "cryoprism_version": __version__,
         "inputs": {name: None if path is None else str(path) for name, path in inputs.items()},
         "verdict": said,
-        "notes": [*([frame] if frame else []), *notes_on(case)],
+        "notes": [*([frame] if frame else []), *([untied] if untied else [])],
         **{name: dict(parts[name].content) for name in QUESTIONS},
         **fusion.to_json(),
         "weight_intervals": case.weights.in_use.intervals(config.seed),

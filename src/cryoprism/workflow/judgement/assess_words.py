@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Final
 
 from cryoprism.evaluation.evidence import Answer
 from cryoprism.evaluation.reproducibility import SAME
 
-__all__ = ["QUESTIONS", "verdict"]
+__all__ = ["ENOUGH", "QUESTIONS", "share_within", "verdict"]
+
+#: A model of which less lies in the map does not fit it.
+ENOUGH: Final = 0.5
 
 #: Name in ``assessment.json`` to the question.
 QUESTIONS: Mapping[str, str] = {
@@ -43,28 +47,36 @@ _RECORD = "the work of the record"
 _SURE = 0.9
 
 
-def verdict(answers: Mapping[str, Answer], *, of_this_model: bool = True) -> str:
+def share_within(logic: Mapping[str, Any]) -> float | None:
+    """Return the share of the residues that lie in the map, from the evidence of consistency; None without a map."""
+    judged = next((rule["obligations"] for rule in logic.get("rules", ()) if rule["name"] == "envelope"), 0)
+    if not judged:
+        return None
+    return 1 - sum(int(one["residues"]) for one in logic.get("outside_map", ())) / judged
+
+
+def verdict(answers: Mapping[str, Answer]) -> str:
     """Return in at most three short sentences what is known, and what could not be judged.
 
     Parameters
     ----------
     answers
         By component.
-    of_this_model
-        Whether the record is seen to be that of this model.
     """
-    words = {name: _WORDS[name](answers[name]) for name in QUESTIONS if answers[name].status == "available"}
+    words = {name: _WORDS[name](answers[name]) for name in QUESTIONS if answers[name].status != "not available"}
+    untied = [name for name in words if answers[name].status == "not tied to the model"]
     missing = [_SUBJECTS[name] for name in QUESTIONS if name not in words]
     if not words:
         return "Nothing could be judged: every answer is missing, and each says how to get it."
-    if "reproducibility" in words and not of_this_model:
+    if "reproducibility" in untied:
         strange = f"{_RECORD} (which nothing shows to be this model's)"
         words["reproducibility"] = words["reproducibility"].replace(_RECORD, strange)
     lacking = [f"{_listed(missing)} could not be judged"] if missing else []
     parts = (
         [words[name] for name in ("logic",) if name in words],
         [words[name] for name in ("novelty", "impact") if name in words] + lacking,
-        [words[name] for name in ("reproducibility", "meta") if name in words],
+        [words[name] for name in ("reproducibility", "meta") if name in words]
+        + (["this does not count"] if untied else []),
     )
     joined = ["; ".join(part) for part in parts if part]
     return " ".join(f"{text[0].upper()}{text[1:]}." for text in joined)
@@ -73,16 +85,18 @@ def verdict(answers: Mapping[str, Answer], *, of_this_model: bool = True) -> str
 def _logic(answer: Answer) -> str:
     counts = answer.evidence["counts"]
     refuted, unknown, everything = counts["refuted"], counts["unknown"], counts["obligations"]
+    within = share_within(answer.evidence)
+    fits = "" if within is None or within >= ENOUGH else f"only {100 * within:.0f} % of the model lies in the map: "
     if refuted:
         broken = sorted(answer.evidence["rules"], key=lambda one: -one["refuted"])
         rules = [f"“{rule['title']}”" for rule in broken if rule["refuted"]]
         if len(rules) > 2:
             rules = [*rules[:2], f"{len(rules) - 2} more rule{'' if len(rules) == 3 else 's'}"]
-        return f"the model breaks {refuted:,} of {everything:,} checks ({_listed(rules)})"
+        return f"{fits}{'it' if fits else 'the model'} breaks {refuted:,} of {everything:,} checks ({_listed(rules)})"
     if unknown == everything:
         return f"nothing about the model is proved: the prover gave no verdict on any of its {everything:,} checks"
     if unknown:
-        return f"no fault of the model was found, but {unknown:,} of {everything:,} checks are open"
+        return f"{fits}no fault of the model was found, but {unknown:,} of {everything:,} checks are open"
     asked = [_ABOUT[rule["name"]] for rule in answer.evidence["rules"] if rule["obligations"]]
     return f"all {everything:,} checks of the model are proved ({_listed(asked)})"
 

@@ -12,7 +12,9 @@ from cryoprism.workflow.jobs.config import JobConfig
 
 __all__ = ["ImpactBuildConfig", "ImpactTrainConfig"]
 
-ModelName = Literal["preferential attachment", "Wang–Song–Barabási", "gradient boosting", "GraphSAGE"]
+ModelName = Literal[
+    "median of the past", "preferential attachment", "Wang–Song–Barabási", "gradient boosting", "GraphSAGE"
+]
 
 
 class ImpactBuildConfig(JobConfig):

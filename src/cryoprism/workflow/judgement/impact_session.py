@@ -29,7 +29,7 @@ from cryoprism.evaluation.impact import (
     write_forecasts,
 )
 from cryoprism.workflow.jobs.config import JobConfig
-from cryoprism.workflow.jobs.files import atomic_path, fingerprint, write_json
+from cryoprism.workflow.jobs.files import all_or_none, atomic_path, fingerprint, write_json
 from cryoprism.workflow.jobs.job import Job, open_job
 from cryoprism.workflow.jobs.memory import GIGABYTE, available_memory_in_bytes
 from cryoprism.workflow.jobs.summary import StepSummary
@@ -85,7 +85,7 @@ def build_impact_graph(config: ImpactBuildConfig) -> ImpactSummary:
             raise InputError(path, "does not exist", "Give a dump as it was downloaded.")
     merged = [one for path in config.merged_works if path.is_dir() for one in sorted(path.rglob("*.csv*"))]
     inputs = [path for path in (*files, *merged) if path.is_file()]
-    with open_job("CitationGraph", config) as job:
+    with open_job("CitationGraph", config) as job, all_or_none(job.path, "citations.sqlite", "import.json"):
         job.record_inputs(inputs)
         hashes = _hashes(inputs)
         if (kept := _kept(job, config, "graph", hashes)) is not None:
@@ -172,7 +172,8 @@ def train_impact(config: ImpactTrainConfig) -> ImpactSummary:
         )
     now = float(graph.time[-1]) if config.now is None else config.now
     models = config.models or MODELS
-    with open_job("Impact", config) as job:
+    names = ("forecasts.sqlite", "impact.json", "report.html")
+    with open_job("Impact", config) as job, all_or_none(job.path, *names):
         job.record_inputs([file])
         hashes = _hashes([file])
         if (kept := _kept(job, config, "forecasts", hashes)) is not None:

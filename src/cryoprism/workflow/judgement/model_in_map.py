@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from cryoprism.evaluation.consistency import FINE, Consistency, Envelope, Model, residue_words
 from cryoprism.formats import Volume
 
+from .assess_words import ENOUGH
 from .scale_of_map import scale_of_map
 
 __all__ = ["ResidueRange", "misfits", "ranges_of", "with_frame_remark"]
 
-#: Below this share of residues within the envelope it is asked why.
-_ENOUGH: Final = 0.5
 #: A shift is named where it brings at least so many into the envelope.
 _CONVINCING: Final = 0.8
 _MOST_ATOMS: Final = 20_000
@@ -88,7 +87,7 @@ def with_frame_remark(result: Consistency, volume: Volume | None) -> tuple[Consi
     if volume is None or result.envelope is None or not judged:
         return result, None
     within = 1 - len(misfits(result)) / judged
-    if within >= _ENOUGH:
+    if within >= ENOUGH:
         return result, None
     text = _why(result.model, volume, result.envelope, within)
     return replace(result, remarks=(text, *result.remarks)), text

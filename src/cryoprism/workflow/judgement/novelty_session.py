@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from cryoprism.evaluation.novelty import (
     write_shapes,
 )
 from cryoprism.formats import sha256_of_file
-from cryoprism.workflow.jobs.files import write_json
+from cryoprism.workflow.jobs.files import all_or_none, naming_pixel_size, write_json
 from cryoprism.workflow.jobs.job import Job, open_job
 from cryoprism.workflow.jobs.progress import progress
 from cryoprism.workflow.jobs.summary import StepSummary
@@ -147,7 +148,7 @@ def query_novelty(config: NoveltyQueryConfig) -> NoveltyQuerySummary:
         raise InputError(config.model_or_map, "does not exist", "Give a map (.mrc) or a model (.pdb, .cif).")
     if config.index is not None:
         require_index(config.index)
-    with open_job("Novelty", config) as job:
+    with open_job("Novelty", config) as job, all_or_none(job.path, "novelty.json", "report.html"):
         inputs = [config.model_or_map, *([] if config.index is None else [config.index / "index.json"])]
         job.record_inputs(inputs)
         state = ";".join(map(sha256_of_file, inputs))
@@ -156,14 +157,15 @@ def query_novelty(config: NoveltyQueryConfig) -> NoveltyQuerySummary:
         ):
             kept = job.done_result("novelty", stage="novelty")
             return NoveltyQuerySummary(output=job.path, novelty=None, sentences=tuple(kept), skipped=True)
-        found = novelty_of(
-            config.model_or_map,
-            config.index,
-            assembly=config.assembly,
-            voxel_size_in_angstroms=config.voxel_size_in_angstroms,
-            neighbours=config.neighbours,
-            prior=config.prior,
-        )
+        with naming_pixel_size():
+            found = novelty_of(
+                config.model_or_map,
+                config.index,
+                assembly=config.assembly,
+                voxel_size_in_angstroms=config.voxel_size_in_angstroms,
+                neighbours=config.neighbours,
+                prior=config.prior,
+            )
         document = {"schema": "cryoprism-novelty-1", "cryoprism_version": __version__, **found.answer().to_json()}
         write_json(job.path / "novelty.json", document)
         title = f"Novelty of {config.model_or_map.name}"
@@ -186,6 +188,10 @@ def _files(inputs: Sequence[str]) -> list[Path]:
     for item in inputs:
         path = Path(item)
         if path.is_dir():
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise InputError(
+                    path, "cannot be read: permission denied", "Give yourself the right to read it (chmod)."
+                )
             inside = [one for one in sorted(path.rglob("*")) if one.is_file() and kind_of_file(one) is not None]
             if not inside:
                 raise InputError(
@@ -214,17 +220,17 @@ def _write(
         def described() -> Iterator[tuple[Path, Descriptor | InputError]]:
             for path in files:
                 try:
-                    yield (
-                        path,
-                        describe_file(
+                    with naming_pixel_size():
+                        found = describe_file(
                             path,
                             resolution_in_angstroms=resolution,
                             assembly=config.assembly,
                             voxel_size_in_angstroms=config.voxel_size_in_angstroms,
-                        ),
-                    )
+                        )
                 except InputError as error:
                     yield path, error
+                else:
+                    yield path, found
                 step(path.name)
 
         written = write_shapes(index, described(), fresh=fresh, page=dict(page))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cryoprism.evaluation.consistency import Limits, check_consistency
 from cryoprism.evaluation.evidence import Verdict
 from cryoprism.formats import Volume, sha256_of_file
-from cryoprism.workflow.jobs.files import read_map_given, require_file, write_json
+from cryoprism.workflow.jobs.files import all_or_none, read_map_of_molecule, require_file, write_json
 from cryoprism.workflow.jobs.job import Job, open_job
 from cryoprism.workflow.jobs.summary import StepSummary
 from cryoprism.workflow.report import consistency_report
@@ -50,8 +50,8 @@ def prove_model(config: ProveConfig) -> ProveResult:
         require_file(path, "Give a model (PDB, mmCIF) and, in --map, a map in MRC format.")
     volume = None
     if config.map_file is not None:
-        volume = read_map_given(config.map_file, config.voxel_size_in_angstroms)
-    with open_job("Prove", config) as job:
+        volume = read_map_of_molecule(config.map_file, config.voxel_size_in_angstroms)
+    with open_job("Prove", config) as job, all_or_none(job.path, "consistency.json", "certificate", "report.html"):
         job.record_inputs(files)
         others = ";".join(map(sha256_of_file, files))
         if config.only_do_unfinished and job.is_done(

@@ -71,10 +71,10 @@ def learn_weights(config: WeightsLearnConfig) -> WeightsSummary:
     Raises
     ------
     InputError
-        A file or a line cannot be read.
+        A file or a line cannot be read, or a file holds no judgement.
     """
     started = time.monotonic()
-    read = [one for path in config.inputs for one in read_judgements(path)]
+    read = [one for path in config.inputs for one in _some_judgements(path)]
     judgements = without_copies(read)
     distinct = count_distinct(judgements)
     with open_job("Weights", config) as job:
@@ -113,6 +113,13 @@ def learn_weights(config: WeightsLearnConfig) -> WeightsSummary:
         job.note("judgements", distinct)
         _mark(job, "weights", config.inputs, outputs, sentences)
         return WeightsSummary(output=job.path, sentences=sentences, seconds=time.monotonic() - started)
+
+
+def _some_judgements(path: str | Path) -> list[Judgement]:
+    found = read_judgements(path)
+    if not found:
+        raise InputError(path, "holds no judgement", "Write one a line; 'cryoprism weights ask' gives the first.")
+    return found
 
 
 def _kept(job: Job, config: JobConfig, stage: str, sources: Sequence[str | Path]) -> WeightsSummary | None:
@@ -156,7 +163,10 @@ def _told(content: dict[str, Any]) -> tuple[str, ...]:
     agreed = sum(one["agreed"] for one in content["judges"].values())
     said = [f"Most probable weights{after}, with 95 % intervals: {names}."]
     if decided:
-        said.append(f"V with them agrees with {agreed} of the {decided} judgements that are no ties.")
+        said.append(
+            f"V with them agrees with {agreed} of the {decided} judgements that are no ties: the ones that it was "
+            "learned from, so others may agree less."
+        )
     return tuple(said)
 
 

@@ -1,4 +1,4 @@
-"""The page of an assessment: the verdict first, then each question with its evidence, the weights, and the data."""
+"""The page of an assessment: verdict, answers, one score, each question with its evidence, weights, and data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryoprism.workflow.jobs.files import write_text
 from cryoprism.workflow.judgement.assess_words import QUESTIONS
 
 from ._assess_tables import EVIDENCE, perturbation_table
-from ._consistency_page import CONSISTENCY_CSS, LOGIC_SCORE, OBLIGATION
+from ._consistency_page import CHECK, CONSISTENCY_CSS, LOGIC_SCORE
 from ._map_plots import legend
 from ._novelty_page import NOVELTY_CSS
 from ._numbers import UNKNOWN, escape, with_error
@@ -38,12 +38,12 @@ section>section h3{margin:14px 0 6px}
 .score{font-size:17px;margin:2px 0 4px}
 """
 _SCORES: Final = (
-    "V adds up the answers to the five questions below, each times its weight: 0 where nothing speaks for the work. "
+    "V adds up the answers to the five questions, each times its weight: 0 where nothing speaks for the work. "
     "HyperScore is V on a scale that begins at 100 and never reaches 200; more is better."
 )
 #: What the words of a question mean, said once, where they first stand.
 _MEANING: Final = {
-    "logic": f"{LOGIC_SCORE} {OBLIGATION}",
+    "logic": f"{LOGIC_SCORE} {CHECK}",
     "meta": "This measures whether the estimate of what the microscope did (defocus, drift, background …) stood still "
     "in the last pass and has one solution. A restoration goes on until it does, so the answer is close to 1 for "
     "nearly every one that finished: it tells a failed estimate from another, and nothing about the model.",
@@ -80,10 +80,11 @@ def assess_report(
     notes = "".join(f'<p class="notice">{escape(text)}</p>' for text in document["notes"])
     body = (
         f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(document["verdict"])}</p>'
-        f'{notes}<p class="score">{escape(score)}</p>{_facts(document)}<p class="quiet small">{_SCORES}</p>'
-        f"<ul>{listed}</ul></header>"
-        f"<main>{_overview(document)}{sections}{_fragile(document)}"
-        f"{_weights(document)}{_data(document, files)}</main>"
+        f"{notes}</header>"
+        f"<main>{_overview(document)}"
+        f'<section id="score"><h2>One score from them</h2><p class="score">{escape(score)}</p>{_facts(document)}'
+        f'<p class="quiet small">{_SCORES}</p><ul>{listed}</ul></section>'
+        f"{sections}{_fragile(document)}{_weights(document)}{_data(document, files)}</main>"
         f"<footer><p>Written by CryoPrism {escape(__version__)}; assessment.json holds every number of this page.</p>"
         "</footer>"
     )
@@ -141,33 +142,38 @@ def _interval(one: Mapping[str, float] | None, decimals: int) -> str:
 
 
 def _overview(document: Mapping[str, Any]) -> str:
+    """Every question with its answer in words and numbers, and the answers from 0 to 1 as a chart."""
     rows: list[Row] = []
+    listed = ""
     for name in QUESTIONS:
         one = document[name]
+        counts = one["status"] == "available"
+        listed += (
+            f'<tr><th scope="row"><a href="#{name}">{escape(QUESTIONS[name])}</a></th><td class="number">'
+            f"{UNKNOWN if one['value'] is None else _value(name, one['value'], one['standard_deviation'])}"
+            f"{' citations' if name == 'impact' and one['value'] is not None else ''}</td>"
+            f"<td>{'' if counts else escape(one['status'])}</td></tr>"
+        )
         if one["value"] is None or name == "impact":
             continue
         low, high = (one["value"] + sign * 1.96 * one["standard_deviation"] for sign in (-1, 1))
-        rows.append((f"{name} ({SYMBOLS[name]})", [(one["value"], max(low, 0.0), min(high, 1.0), "aberrations")]))
-    if not rows:
-        return ""
-    missing = [name for name in QUESTIONS if document[name]["value"] is None]
-    words = f"Not available: {', '.join(missing)}." if missing else ""
-    if document["impact"]["value"] is not None:
-        words += " Impact is a count and stands below."
-    chart = interval_chart(rows, "answer, 0 to 1, with 95 % interval", "answers with their intervals")
+        label = f"{name} ({SYMBOLS[name]})" + ("" if counts else ", not counted")
+        rows.append((label, [(one["value"], max(low, 0.0), min(high, 1.0), "aberrations" if counts else "kept")]))
+    chart = ""
+    if rows:
+        chart = interval_chart(rows, "answer, 0 to 1, with 95 % interval", "answers with their intervals")
+        chart = f'<div class="box">{chart}</div>'
     return (
-        f'<section id="answers"><h2>The answers</h2><div class="box">{chart}<p class="quiet small">{words}</p>'
-        "</div></section>"
+        '<section id="answers"><h2>The answers</h2><div class="grid two"><div class="box scroll">'
+        f'<table class="compact"><tbody>{listed}</tbody></table></div>{chart}</div></section>'
     )
 
 
 def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
-    known = part["status"] == "available"
-    value = (
-        f"<b>{_value(name, part['value'], part['standard_deviation'])}</b>"
-        if known
-        else '<span class="flag">not available</span>'
-    )
+    known = part["value"] is not None
+    counts = part["status"] == "available"
+    value = f"<b>{_value(name, part['value'], part['standard_deviation'])}</b>" if known else ""
+    value += "" if counts else f' <span class="flag">{escape(part["status"])}</span>'
     unit = "citations" if name == "impact" and known else ""
     # What is missing stands in the table under it.
     told = [text for text in part["sentences"] if not (known and text.startswith("Missing"))]
@@ -177,7 +183,7 @@ def _question(name: str, part: Mapping[str, Any], picture: str) -> str:
     return (
         f'<section id="{name}"><div class="answer"><h2>{escape(QUESTIONS[name])}</h2>{value} {unit}'
         f'<span class="quiet">{name} ({SYMBOLS[name]})</span></div>'
-        f'<div class="box{"" if known else " absent"}"><ul class="evidence">{listed}</ul>{meaning}</div>'
+        f'<div class="box{"" if counts else " absent"}"><ul class="evidence">{listed}</ul>{meaning}</div>'
         f"{picture}{table}</section>"
     )
 

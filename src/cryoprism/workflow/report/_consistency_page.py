@@ -15,16 +15,16 @@ from ._numbers import UNKNOWN, escape, plain, with_error
 from ._residue_strip import STRIP_CSS, cells_of, residue_strips
 from ._style import CSS
 
-__all__ = ["CONSISTENCY_CSS", "LOGIC_SCORE", "OBLIGATION", "consistency_pictures", "consistency_report"]
+__all__ = ["CHECK", "CONSISTENCY_CSS", "LOGIC_SCORE", "consistency_pictures", "consistency_report"]
 
 #: Style of what :func:`consistency_pictures` returns.
 CONSISTENCY_CSS: Final = STRIP_CSS + PICTURE_CSS
-OBLIGATION: Final = (
-    "An obligation is one check: what one rule asks of one residue, one bond or one centre, for example that this bond "
-    "has a possible length."
+CHECK: Final = (
+    "A check is what one rule asks of one residue, one bond or one centre, for example that this bond has a possible "
+    "length."
 )
 LOGIC_SCORE: Final = (
-    "LogicScore is the share of the obligations that are proved, each with the weight of its rule: 1 where all are."
+    "LogicScore is the share of the checks that are proved, each with the weight of its rule: 1 where all are."
 )
 
 _STYLE: Final = """
@@ -78,7 +78,7 @@ def _head(title: str, result: Consistency, notice: str) -> str:
     score = UNKNOWN if result.score is None else with_error(result.score, result.deviation, 4)
     facts = [
         (score, "LogicScore, from 0 to 1"),
-        (f"{result.count('proved'):,}", "obligations proved"),
+        (f"{result.count('proved'):,}", "checks proved"),
         (f"{result.count('refuted'):,}", "refuted"),
         (f"{result.count('unknown'):,}", "unknown"),
         (f"{len(result.model):,}", "atoms"),
@@ -95,7 +95,7 @@ def _head(title: str, result: Consistency, notice: str) -> str:
     )
     return (
         f'<header><h1>{escape(title)}</h1><p class="verdict">{escape(sentences[0])}</p>'
-        f"{warning}<div class='facts'>{shown}</div><p class='quiet small'>{OBLIGATION} {LOGIC_SCORE}</p>{more}{links}"
+        f"{warning}<div class='facts'>{shown}</div><p class='quiet small'>{CHECK} {LOGIC_SCORE}</p>{more}{links}"
         "</header>"
     )
 
@@ -124,11 +124,11 @@ def _rules(result: Consistency) -> str:
         )
     return (
         '<section id="rules"><h2>Rule by rule</h2><div class="box scroll"><table><thead><tr><th scope="col">rule</th>'
-        '<th scope="col">obligation</th><th scope="col" class="number">all</th><th scope="col" class="number">proved'
-        '</th><th scope="col" class="number">refuted</th><th scope="col" class="number">unknown</th>'
+        '<th scope="col">one check is a</th><th scope="col" class="number">all</th><th scope="col" class="number">'
+        'proved</th><th scope="col" class="number">refuted</th><th scope="col" class="number">unknown</th>'
         f'<th scope="col" class="number">weight</th><th scope="col"></th></tr></thead><tbody>{rows}</tbody></table>'
         '<p class="quiet small">LogicScore = Σ weight · proved / Σ weight · all; unknown never counts as proved. Its '
-        "standard deviation takes the obligations of each rule as draws (Beta posterior, Jeffreys' prior) and adds "
+        "standard deviation takes the checks of each rule as draws (Beta posterior, Jeffreys' prior) and adds "
         "the spread that unknown ones leave.</p></div></section>"
     )
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ._numbers import escape
 from ._score_page import Row, interval_chart, plain_page
 
 __all__ = ["impact_report"]
+
+#: Citations that are marked on the axis, which is logarithmic in 1 + citations.
+_COUNTS: Final = (0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 
 
 def impact_report(folder: Path, content: Mapping[str, Any], *, predicted: Sequence[tuple[float, float, float]]) -> Path:
@@ -32,7 +35,9 @@ def impact_report(folder: Path, content: Mapping[str, Any], *, predicted: Sequen
         (f"{expected:.1f} expected", [(math.log1p(expected), math.log1p(low), math.log1p(high), "aberrations")])
         for expected, low, high in predicted
     ]
-    chart = interval_chart(rows, "ln(1 + citations in five years)", "some forecasts with their intervals")
+    most = max((high for _, _, high in predicted), default=0.0)
+    places = [(math.log1p(count), f"{count:,}".replace(",", "\u202f")) for count in _COUNTS if count <= most]
+    chart = interval_chart(rows, "citations in five years", "some forecasts with their intervals", x_ticks=places)
     sections.append(
         f'<section><h2>From the least to the most cited</h2><div class="box">{chart}<p class="quiet small">Works from '
         "all over the range, 95 % conformal intervals.</p></div></section>"

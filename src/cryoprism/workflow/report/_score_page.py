@@ -29,14 +29,16 @@ _FEW: Final = 300
 Row = tuple[str, Sequence[tuple[float, float, float, str]]]
 
 
-def interval_chart(rows: Sequence[Row], label: str, words: str) -> str:
-    """Values with their intervals, one row each; a line at 0."""
+def interval_chart(
+    rows: Sequence[Row], label: str, words: str, *, x_ticks: Sequence[tuple[float, str]] | None = None
+) -> str:
+    """Values with their intervals, one row each; a line at 0; ``x_ticks`` are values with their text."""
     ends = [end for _, bars in rows for bar in bars for end in bar[:3]]
     low, high = min(0.0, *ends), max(0.0, *ends)
     room = 0.04 * ((high - low) or 1.0)
     height = _ROW * len(rows)
     frame = Frame(210, 6, _WIDTH - 226, height, (low - (room if low < 0 else 0), high + room), (0, 1))
-    parts = [frame.axes(label, "", x_ticks=marks(ticks(*frame.x, 6)), y_ticks=[])]
+    parts = [frame.axes(label, "", x_ticks=marks(ticks(*frame.x, 6)) if x_ticks is None else x_ticks, y_ticks=[])]
     parts.append(f'<path class="axis" d="M{frame.at_x(0):.1f} {frame.top:g}v{frame.height:g}"/>')
     for number, (name, bars) in enumerate(rows):
         middle = frame.top + _ROW * (number + 0.5)
