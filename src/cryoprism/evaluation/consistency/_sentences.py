@@ -126,8 +126,7 @@ def sentences_of(
         "proved": f"{name} is consistent: all {counts['obligations']:,} checks are proved.",
         "refuted": f"{name} is not consistent: {counts['refuted']:,} of {counts['obligations']:,} checks are "
         f"refuted, {counts['proved']:,} proved, {counts['unknown']:,} unknown.",
-        "unknown": f"{name} is not refuted, but {counts['unknown']:,} of {counts['obligations']:,} checks are "
-        "unknown.",
+        "unknown": f"{name} is not refuted, but {counts['unknown']:,} of {counts['obligations']:,} checks are unknown.",
     }[verdict]
     lines = [head]
     for rule in rules:

@@ -180,7 +180,7 @@ claims_of() {
         if (p + r + u != n) wrong("counts of " name)
         sum_n += n; sum_p += p; sum_r += r; sum_u += u; above += weight * p; below += weight * n
         share = n - p + 0.5
-        spread += (weight * n) ^ 2 * (p + 0.5) * share / ((n + 1) ^ 2 * (n + 2)); beside += weight * u
+        spread += weight * n * weight * n * (p + 0.5) * share / ((n + 1) * (n + 1) * (n + 2)); beside += weight * u
         most[name, 1] = p; most[name, 2] = r; most[name, 3] = u
         why = bare(field("   ", "why_unknown", text, ",")); field("   ", "note", text, ",")
         if (why != "" && !(why in known_why)) { known_why[why] = 1; whys[++why_count] = why }
@@ -236,16 +236,16 @@ claims_of() {
       if (sum_n != all || sum_p != good || sum_r != bad || sum_u != left) wrong("counts: their sums differ")
       if (verdict != (bad ? "refuted" : left || !all ? "unknown" : "proved")) wrong("verdict")
       if (!below || !near(above / below, score)) wrong("logic_score")
-      if (!near(root(spread / below ^ 2 + (beside / below) ^ 2 / 12), deviation)) wrong("standard_deviation")
+      if (!near(root((spread + beside * beside / 12) / (below * below)), deviation)) wrong("standard_deviation")
       # Waters are not in by_residue.
       for (one in of_residues) if (of_residues[one] > most[one]) wrong("by_residue: more than the rules count")
-      if (bad) say(model " is not consistent: " grouped(bad) " of " grouped(all) " obligations are refuted, " \
+      if (bad) say(model " is not consistent: " grouped(bad) " of " grouped(all) " checks are refuted, " \
         grouped(good) " proved, " grouped(left) " unknown.")
-      else if (left) say(model " is not refuted, but " grouped(left) " of " grouped(all) " obligations are unknown.")
-      else say(model " is consistent: all " grouped(all) " obligations are proved.")
+      else if (left) say(model " is not refuted, but " grouped(left) " of " grouped(all) " checks are unknown.")
+      else say(model " is consistent: all " grouped(all) " checks are proved.")
       for (k = 1; k <= fault_count; k++) say(faults[k])
       for (k = 1; k <= why_count; k++) say("Unknown: " whys[k])
-      if (left) say("Unknown is not proved: the " grouped(left) " unknown obligations add nothing to LogicScore, and " \
+      if (left) say("Unknown is not proved: the " grouped(left) " unknown checks add nothing to LogicScore, and " \
         "its deviation spans what they leave open.")
       for (k = 1; k <= turns; k++) if (k > sentences || sentence[k] != said[k]) wrong("sentences: number " k)
       for (; k <= sentences; k++) {
