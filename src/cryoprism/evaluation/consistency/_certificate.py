@@ -67,8 +67,8 @@ TRUSTED = (
     "what is not there is not asked about: side chains and Cβ that are not built (a note counts them), residues that "
     "the file does not declare or declares as missing, chains that are traces of Cα or P, chains that skip numbers, "
     "beyond the length of a stretched chain",
-    "which voxels of the map belong to its envelope (contour, distance), and whether it looks like noise; hydrogens and "
-    "waters are not asked; and the map's density at the backbone, here and where it was moved or scaled to",
+    "which voxels of the map belong to its envelope (contour, distance), and whether it looks like noise; "
+    "hydrogens and waters are not asked; and the map's density at the backbone, here and where it was moved or scaled to",
     "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for "
     "distances the sum of margins, and the rounding of rotations to 2^-30, is reckoned by hand",
     "which chains and residues belong together, by letters, bonds and numbers, in PDB files by TER, segments and atoms "
