@@ -404,7 +404,8 @@ def cases_of(
         cases.append(_copies(model, topology, copies))
     if envelope is not None:
         cases.append(_envelope(model, envelope))
-    placement = None if volume is None else placement_case(model, volume)
+    noisy = envelope is not None and bool(envelope.doubt)  # where nothing stands out, no place is denser than another
+    placement = None if volume is None or noisy else placement_case(model, volume)
     if placement is not None:
         cases.append(placement)
     ligands = ligands_case(model, copies)

@@ -31,7 +31,7 @@ NOT_ASKED = {
     "cis_peptides": "There is no peptide bond before anything but proline.",
     "copies": "No symmetry was given or recorded, or no copy comes near.",
     "envelope": "No map was given.",
-    "placement": "No map was given, or the model has no polymer.",
+    "placement": "No map was given, or it looks like noise, or the model has no polymer.",
     "numbering": "No chain has two residues that could be compared, nor a declared sequence.",
     "ligands": "The model has no ligand.",
 }
@@ -68,7 +68,8 @@ TRUSTED = (
     "the file does not declare or declares as missing, chains that are traces of Cα or P, chains that skip numbers, "
     "beyond the length of a stretched chain",
     "which voxels of the map belong to its envelope (contour, distance), and whether it looks like noise; "
-    "hydrogens and waters are not asked; and the map's density at the backbone, here and where it was moved or scaled to",
+    "hydrogens and waters are not asked; and the map's density at the backbone, here and where it was moved or scaled "
+    "to",
     "handedness and cis peptides are about coordinates rounded to 0.001 Å where the file has more digits; for "
     "distances the sum of margins, and the rounding of rotations to 2^-30, is reckoned by hand",
     "which chains and residues belong together, by letters, bonds and numbers, in PDB files by TER, segments and atoms "
