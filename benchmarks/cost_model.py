@@ -11,6 +11,7 @@ that ships with the package, ``src/cryoprism/evaluation/reproducibility/cost_mod
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import platform
@@ -47,7 +48,9 @@ def run(project: Path, name: str, *arguments: object) -> Observation | None:
         print(f"{name} {arguments}: {done.sentence()} {done.errors.decode()[-300:]}", file=sys.stderr)
         return None
     record, used = read_record(project / name), done.accounting
-    print(f"{name}: {used.cpu_seconds:.1f} CPU s", file=sys.stderr, flush=True)
+    print(
+        f"{name}: {used.cpu_seconds:.1f} CPU s, {used.peak_memory_in_bytes / 1e9:.2f} GB", file=sys.stderr, flush=True
+    )
     return Observation(
         record.kind, size_of(record), used.wall_seconds, used.cpu_seconds, float(used.peak_memory_in_bytes)
     )
@@ -61,6 +64,24 @@ def start() -> Observation:
         "start", Size(0.0), *(statistics.median(values) for values in zip(
             *((one.wall_seconds, one.cpu_seconds, float(one.peak_memory_in_bytes)) for one in runs), strict=True))
     )  # fmt: skip
+
+
+def sessions(path: Path, machine: str, base: Observation) -> dict[str, list[float]]:
+    """Return what the start took in earlier sessions on such a machine, and in this one."""
+    before: dict[str, list[float]] = {}
+    if path.is_file() and (known := CostModel.read(path)).machine == machine:
+        before = {target: list(values) for target, values in known.sessions.items()}
+    return {target: [*before.get(target, []), getattr(base, target)] for target in ("cpu_seconds", "memory_in_bytes")}
+
+
+def one_worker(observations: list[Observation]) -> Observation:
+    """Return what one more process takes: half of what a restoration with two workers takes more, the median."""
+    alone = {one.size.pixels: one for one in observations if one.size.products and one.size.processes == 1}
+    more = [(one, alone[one.size.pixels]) for one in observations if one.size.processes == 3]
+    return Observation("worker", Size(0.0), *(
+        statistics.median((getattr(two, name) - getattr(one, name)) / 2 for two, one in more)
+        for name in ("wall_seconds", "cpu_seconds", "memory_in_bytes")
+    ))  # fmt: skip
 
 
 def larger(model: CostModel) -> None:
@@ -106,7 +127,7 @@ def chain(project: Path, side: int, count: int, particles: int, box: int) -> lis
     return [one for one in found if one is not None]
 
 
-def left_out(observations: list[Observation], machine: str, base: Observation) -> None:
+def left_out(observations: list[Observation], machine: str, base: Observation, worker: Observation) -> None:
     """Print how well jobs are foretold by a model of all others."""
     print(
         "\n| kind | jobs | CPU time [s] | memory [GB] | ratio of actual to foretold CPU, each left out | inside 90 % |"
@@ -118,7 +139,7 @@ def left_out(observations: list[Observation], machine: str, base: Observation) -
         ratios, inside = [], 0
         for one in mine:
             others = [other for other in observations if other is not one]
-            cost = fit_cost_model(others, machine, base).predict(kind, one.size)
+            cost = fit_cost_model(others, machine, base, worker).predict(kind, one.size)
             if cost is None:
                 continue
             ratios.append(one.cpu_seconds / cost.cpu_seconds.median)
@@ -149,13 +170,16 @@ def main() -> None:
         shutil.rmtree(project)
     print(f"Jobs on {machine}: {len(observations)}. To start and do nothing takes {base.cpu_seconds:.1f} CPU s, "
           f"{base.memory_in_bytes / 1e9:.2f} GB.")  # fmt: skip
-    left_out(observations, machine, base)
-    model = fit_cost_model(observations, machine, base)
-    larger(model)
+    worker = one_worker(observations)
+    print(f"One more process takes {worker.cpu_seconds:.1f} CPU s, {worker.memory_in_bytes / 1e9:.2f} GB.")
+    left_out(observations, machine, base, worker)
+    model = fit_cost_model(observations, machine, base, worker)
+    path = Path(__file__).parents[1] / "src/cryoprism/evaluation/reproducibility/cost_model.json"
+    model = dataclasses.replace(model, sessions=sessions(path, machine, base))
     if options.write:
-        path = Path(__file__).parents[1] / "src/cryoprism/evaluation/reproducibility/cost_model.json"
         model.write(path)
-        print(f"\nWritten: {path.name}")
+        print(f"\nWritten: {path.name}", flush=True)
+    larger(model)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_a_foreign_record_counts_as_missing_and_is_shown_with_its_value(tmp_path
     assert foreign["contributions"]["reproducibility"] is None
     assert foreign["v"] == alone["v"]
     assert foreign["v_range"] == alone["v_range"]
-    assert "this does not count" in foreign["verdict"]
+    assert "the record does not count" in foreign["verdict"]
     assert any("counts as missing" in text for text in foreign["sentences"])
     page = (tmp_path / "foreign/report.html").read_text()
     assert "not tied to the model" in page

@@ -130,14 +130,21 @@ class CostModel:
         On which the jobs were run.
     start
         What the program takes to start, by cost.
+    worker
+        What it takes to start one more process of it.
     widened
         By what factor intervals are wider than the posterior's, by cost, so that jobs that were left out lie inside.
+    sessions
+        What the start took whenever jobs were measured, by cost: the same program takes more beside others. From two
+        sessions on their spread widens every interval.
     """
 
     kinds: Mapping[str, Mapping[str, Any]]
     machine: str
     start: Mapping[str, float] = field(default_factory=dict)
+    worker: Mapping[str, float] = field(default_factory=dict)
     widened: Mapping[str, float] = field(default_factory=dict)
+    sessions: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def predict(self, kind: str, size: Size) -> Cost | None:
         """Return what a job of this kind and size will take; None for a kind that was not learned."""
@@ -154,14 +161,18 @@ class CostModel:
             spread = float(x @ np.array(fit["covariance"]) @ x)
             scale = math.sqrt(fit["scale"] / fit["shape"] * (1 + spread))
             half = _student_quantile(0.95, 2 * fit["shape"]) * scale * self.widened.get(target, 1.0)
-            start = self.start.get(target, 0.0) * size.processes
-            ranges.append(Range(*(start + math.exp(value) for value in (mean, mean - half, mean + half))))
+            start = self.start.get(target, 0.0) + (size.processes - 1) * self.worker.get(target, 0.0)
+            low, middle, high = (start + math.exp(value) for value in (mean - half, mean, mean + half))
+            between = _between(self.sessions.get(target, ()))
+            down, up = (math.hypot(math.log(end / middle), between) for end in (low, high))
+            ranges.append(Range(middle, middle * math.exp(-down), middle * math.exp(up)))
         return Cost(ranges[0], ranges[1], ", ".join(filter(None, told)))
 
     def write(self, path: str | Path) -> None:
         """Write it as JSON."""
-        content = {"schema": _SCHEMA, "machine": self.machine, "start": dict(self.start),
-                   "widened": dict(self.widened), "kinds": dict(self.kinds)}  # fmt: skip
+        content = {"schema": _SCHEMA, "machine": self.machine} | {
+            name: dict(getattr(self, name)) for name in ("start", "worker", "widened", "sessions", "kinds")
+        }
         Path(path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -177,10 +188,14 @@ class CostModel:
             content = read_json(path)
         except (FileNotFoundError, UnreadableError):
             content = None
-        whole = isinstance(content, dict) and {"schema", "kinds", "machine", "start", "widened"} <= content.keys()
+        whole = (
+            isinstance(content, dict)
+            and {"schema", "kinds", "machine", "start", "worker", "widened", "sessions"} <= content.keys()
+        )
         if not whole or content["schema"] != _SCHEMA:
             raise InputError(path, "is no cost model", "Make one with: python benchmarks/cost_model.py")
-        return cls(content["kinds"], content["machine"], content["start"], content["widened"])
+        return cls(content["kinds"], content["machine"], content["start"], content["worker"], content["widened"],
+                   content["sessions"])  # fmt: skip
 
 
 def shipped_cost_model() -> CostModel | None:
@@ -189,7 +204,12 @@ def shipped_cost_model() -> CostModel | None:
     return CostModel.read(Path(str(path))) if path.is_file() else None
 
 
-def fit_cost_model(observations: Sequence[Observation], machine: str, start: Observation | None = None) -> CostModel:
+def fit_cost_model(
+    observations: Sequence[Observation],
+    machine: str,
+    start: Observation | None = None,
+    worker: Observation | None = None,
+) -> CostModel:
     """Learn from jobs; kinds with fewer than three of them are left out.
 
     Parameters
@@ -200,6 +220,8 @@ def fit_cost_model(observations: Sequence[Observation], machine: str, start: Obs
         On which.
     start
         What the program takes to start and do nothing; nothing if absent.
+    worker
+        What one more process of it takes to start; as much as ``start`` if absent.
 
     Raises
     ------
@@ -207,6 +229,7 @@ def fit_cost_model(observations: Sequence[Observation], machine: str, start: Obs
         A cost is not above zero.
     """
     base = {} if start is None else {target: float(getattr(start, target)) for target in _TARGETS}
+    each = base if worker is None else {target: float(getattr(worker, target)) for target in _TARGETS}
     kinds: dict[str, dict[str, Any]] = {}
     missed: dict[str, list[float]] = {target: [] for target in _TARGETS}
     for kind in sorted({one.kind for one in observations}):
@@ -224,14 +247,15 @@ def fit_cost_model(observations: Sequence[Observation], machine: str, start: Obs
                 raise InputError(target, f"a {kind} job has {values.min():g}", "Leave it out.")
             # A job that seems to cost no more than the start does so by chance.
             least = max(_LEAST_SHARE * base.get(target, 0.0), 1e-12)
-            started = base.get(target, 0.0) * np.array([one.size.processes for one in mine])
+            more = np.array([one.size.processes - 1 for one in mine])
+            started = base.get(target, 0.0) + each.get(target, 0.0) * more
             work = np.log(np.maximum(values - started, least))
             prior = np.array([_EXPONENTS[target].get(name, 1.0) for name in used])
             costs[target] = _posterior(x, work, prior)
             missed[target] += _left_out(x, work, prior)
         ranges = {name: [min(row[name] for row in logs), max(row[name] for row in logs)] for name in _FEATURES}
         kinds[kind] = {"jobs": len(mine), "features": used, "means": means, "ranges": ranges, "costs": costs}
-    return CostModel(kinds, machine, base, {target: _widening(told) for target, told in missed.items()})
+    return CostModel(kinds, machine, base, each, {target: _widening(told) for target, told in missed.items()})
 
 
 def _left_out(x: np.ndarray, y: np.ndarray, prior: np.ndarray) -> list[float]:
@@ -247,6 +271,14 @@ def _left_out(x: np.ndarray, y: np.ndarray, prior: np.ndarray) -> list[float]:
         off = abs(float(y[out] - x[out] @ np.array(fit["mean"])))
         found.append(off / (_student_quantile(0.95, 2 * fit["shape"]) * scale))
     return found
+
+
+def _between(sessions: Sequence[float]) -> float:
+    """Return the half width of the interval of a new session, as a logarithm; 0 where fewer than two are known."""
+    if len(sessions) < 2:
+        return 0.0
+    spread = float(np.std(np.log(sessions), ddof=1)) * math.sqrt(1 + 1 / len(sessions))
+    return _student_quantile(0.95, len(sessions) - 1) * spread
 
 
 def _widening(missed: Sequence[float]) -> float:

@@ -76,7 +76,7 @@ def verdict(answers: Mapping[str, Answer]) -> str:
         [words[name] for name in ("logic",) if name in words],
         [words[name] for name in ("novelty", "impact") if name in words] + lacking,
         [words[name] for name in ("reproducibility", "meta") if name in words]
-        + (["this does not count"] if untied else []),
+        + (["the record does not count"] if untied else []),
     )
     joined = ["; ".join(part) for part in parts if part]
     return " ".join(f"{text[0].upper()}{text[1:]}." for text in joined)
