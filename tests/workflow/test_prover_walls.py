@@ -39,7 +39,8 @@ def test_verdicts_behind_walls_are_the_same(tmp_path, walled):
     assert result.rules == plain.rules
     assert result.cpu_seconds > 0.3
     assert result.memory_in_bytes == pytest.approx(plain.memory_in_bytes, rel=0.2)
-    assert "Coq ran in a bubblewrap sandbox." in (result.write_certificate(tmp_path / "c") / "README.md").read_text()
+    transcript = (result.write_certificate(tmp_path / "c") / "transcript.txt").read_text()
+    assert "Coq ran in a bubblewrap sandbox." in transcript
     assert result.to_json()["sandbox"] == walled.words
 
 
