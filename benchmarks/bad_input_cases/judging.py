@@ -151,7 +151,7 @@ _PROVE = (
     ),
     Case("only Cα", given(), code=0, words=("is consistent",), kept=("consistency.json", "report.html")),
     Case("every atom in two places", given(more=_twice), code=0, words=("alternative locations",)),
-    Case("three models in one file", given(more=_several_models), code=0, words=("holds 3 models",)),
+    Case("three models in one file", given(more=_several_models), code=3, words=("holds 3 models",)),
     Case("residues of an unknown kind", given(more=_unknown_residues), code=0, words=("is consistent",)),
 )
 _SANDBOX = (
